@@ -1,0 +1,77 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+  name: "virt-walker",
+  products: [
+    .library(name: "Stage2Sim", targets: ["Stage2Sim"]),
+    .library(name: "CharacterDeviceServer", targets: ["CharacterDeviceServer"]),
+    .library(name: "VirtWalkerDevice", targets: ["VirtWalkerDevice"]),
+    .executable(name: "virt-walkerd", targets: ["virt-walkerd"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+  ],
+  targets: [
+    .systemLibrary(
+      name: "CFuse",
+      pkgConfig: "fuse3",
+      providers: [.apt(["libfuse3-dev", "pkg-config"])]
+    ),
+    .target(name: "Stage2Sim", swiftSettings: strict),
+    .target(
+      name: "CharacterDeviceServer",
+      dependencies: [
+        "CFuse",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+    .target(
+      name: "VirtWalkerDevice",
+      dependencies: ["Stage2Sim", "CharacterDeviceServer"],
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "virt-walkerd",
+      dependencies: [
+        "CharacterDeviceServer",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "Stage2SimTests",
+      dependencies: ["Stage2Sim"],
+      resources: [.copy("Recorded")],
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "VirtWalkerDeviceTests",
+      dependencies: ["VirtWalkerDevice", "CharacterDeviceServer", "Stage2Sim"],
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "virt-walkerdTests",
+      dependencies: [
+        "virt-walkerd",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+  ]
+)

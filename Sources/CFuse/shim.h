@@ -1,0 +1,14 @@
+// libfuse names and versions its functions by macro: every import goes through this header.
+#ifndef CFUSE_SHIM_H
+#define CFUSE_SHIM_H
+
+#define FUSE_USE_VERSION 314
+
+#include <fuse_lowlevel.h>
+#include <cuse_lowlevel.h>
+
+#if FUSE_VERSION < FUSE_MAKE_VERSION(3, 14)
+#error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
+#endif
+
+#endif

@@ -1,0 +1,86 @@
+/// One 64-bit entry of a stage-2 translation table, VMSAv8-64 format.
+///
+/// Arm ARM D8.3 "Translation table descriptor formats"; the masks are those of
+/// arch/arm64/kvm/hyp/pgtable.c.
+public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
+  public var rawValue: UInt64
+
+  public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+  /// Bit 0. The walker of the CPU ignores an entry that has it clear; software may use its other 63 bits.
+  public static let valid: UInt64 = 1 << 0
+  /// Bit 1: a table at levels 0 to 2, a page at level 3. Clear in a valid entry: a block.
+  public static let tableOrPage: UInt64 = 1 << 1
+  /// Bits [5:2], MemAttr.
+  public static let memoryAttributes: UInt64 = 0xf << 2
+  /// Bit 6, S2AP[0]: the guest may read.
+  public static let read: UInt64 = 1 << 6
+  /// Bit 7, S2AP[1]: the guest may write.
+  public static let write: UInt64 = 1 << 7
+  /// Bits [9:8], SH.
+  public static let shareability: UInt64 = 3 << 8
+  /// Bit 10, AF: clear makes the next access an access-flag fault.
+  public static let accessFlag: UInt64 = 1 << 10
+  /// Bits [47:12]: the output address, of a page, a block or the next table.
+  public static let outputAddressMask: UInt64 = 0x0000_ffff_ffff_f000
+  /// Bit 53, XN[0]: part of execute-never with FEAT_XNX, RES0 without.
+  public static let executeNever0: UInt64 = 1 << 53
+  /// Bit 54, XN[1]: execute-never. The only one of the two that KVM sets or clears.
+  public static let executeNever: UInt64 = 1 << 54
+  /// Bits [58:55]: left to software by the architecture.
+  public static let software: UInt64 = 0xf << 55
+  /// `KVM_PTE_LEAF_ATTR_LO`, bits [11:2].
+  public static let lowAttributes: UInt64 = 0xffc
+  /// `KVM_PTE_LEAF_ATTR_HI`, bits [63:51].
+  public static let highAttributes: UInt64 = 0xfff8_0000_0000_0000
+  /// `KVM_PTE_LEAF_ATTR_S2_PERMS`: what may differ between two entries for the same mapping.
+  public static let permissions: UInt64 = read | write | executeNever
+
+  /// MemAttr of normal write-back memory without FEAT_S2FWB (`MT_S2_NORMAL`).
+  public static let memoryAttributesNormal: UInt64 = 0xf << 2
+  /// SH of inner shareable memory.
+  public static let innerShareable: UInt64 = 3 << 8
+
+  public var isValid: Bool { rawValue & Self.valid != 0 }
+
+  /// `kvm_pte_table`: whether this entry, standing at `level`, points to a table.
+  public func isTable(level: Int) -> Bool {
+    level != Granule.lastLevel
+      && rawValue & (Self.valid | Self.tableOrPage) == Self.valid | Self.tableOrPage
+  }
+
+  /// Whether this entry, standing at `level`, maps memory for the CPU's walker.
+  public func isLeaf(level: Int) -> Bool {
+    isValid && (rawValue & Self.tableOrPage != 0) == (level == Granule.lastLevel)
+  }
+
+  /// The output address (`kvm_pte_to_phys`).
+  public var outputAddress: UInt64 { rawValue & Self.outputAddressMask }
+
+  /// `kvm_init_valid_leaf_pte`.
+  public init(leafAt level: Int, mapping physical: UInt64, attributes: UInt64) {
+    let type = level == Granule.lastLevel ? Self.tableOrPage : 0
+    rawValue =
+      physical & Self.outputAddressMask
+      | attributes & (Self.lowAttributes | Self.highAttributes) | type | Self.valid
+  }
+
+  /// The entry that `kvm_set_table_pte` writes.
+  public init(tableAt physical: UInt64) {
+    rawValue = physical & Self.outputAddressMask | Self.tableOrPage | Self.valid
+  }
+
+  /// `stage2_pte_is_counted`: any non-zero entry, valid or not, holds a reference on its table.
+  public var isCounted: Bool { rawValue != 0 }
+}
+
+extension Stage2Descriptor: CustomStringConvertible {
+  /// 16 hex digits, as the kernel's `%016llx` prints an entry.
+  public var description: String { hexadecimal(rawValue, digits: 16) }
+}
+
+/// `value` in hex, with zeros in front up to `digits`.
+func hexadecimal(_ value: UInt64, digits: Int = 1) -> String {
+  let text = String(value, radix: 16)
+  return String(repeating: "0", count: max(0, digits - text.count)) + text
+}

@@ -1,0 +1,43 @@
+/// Why the guest does not run any more.
+public struct GuestStopped: Error, Hashable, Sendable {
+  /// What its last run ended with.
+  public let result: RunResult
+}
+
+/// The calls of the guest's kernel that a driver of a memory-mapped device makes.
+extension VirtualMachine {
+  /// Maps device registers for the guest's kernel: `ioremap`.
+  ///
+  /// - Parameters:
+  ///   - ipa: The guest physical address of the first byte.
+  ///   - size: In bytes.
+  /// - Returns: The virtual address of the first byte; nil where Linux returns NULL: for no bytes, for addresses
+  ///   that do not exist, for RAM.
+  public mutating func ioremap(_ ipa: UInt64, size: UInt64) -> UInt64? {
+    let (last, overflow) = ipa.addingReportingOverflow(size &- 1)
+    guard size > 0, !overflow, last >> 48 == 0, slot(for: ipa) == nil, slot(for: last) == nil
+    else { return nil }
+    return stage1.map(ipa: ipa, size: size)
+  }
+
+  /// Reads one byte of a device: `readb`, an LDRB to w0.
+  ///
+  /// - Throws: Where the guest could not go on after the load.
+  public mutating func readb(_ address: UInt64) throws(GuestStopped) -> UInt8 {
+    try runDriver(.load(.byte, to: 0), at: address)
+    return UInt8(truncatingIfNeeded: vcpu[0])
+  }
+
+  /// Writes one byte to a device: `writeb`, an STRB from w0.
+  ///
+  /// - Throws: Where the guest could not go on after the store.
+  public mutating func writeb(_ value: UInt8, to address: UInt64) throws(GuestStopped) {
+    vcpu[0] = UInt64(value)
+    try runDriver(.store(.byte, from: 0), at: address)
+  }
+
+  private mutating func runDriver(_ access: LoadStore, at address: UInt64) throws(GuestStopped) {
+    let result = run(.access(access, address: address), at: Self.kernelAddress)
+    guard result == .retired else { throw GuestStopped(result: result) }
+  }
+}

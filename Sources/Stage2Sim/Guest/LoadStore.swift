@@ -1,0 +1,74 @@
+/// A load or store instruction of the guest, as far as memory and the syndrome see it.
+public struct LoadStore: Hashable, Sendable {
+  /// The size of one access; the raw value is log2 of the bytes, as in the instruction and in ESR_EL2.SAS.
+  public enum Size: UInt8, Sendable {
+    case byte, halfword, word, doubleword
+
+    public var bytes: Int { 1 << Int(rawValue) }
+  }
+
+  /// What the instruction moves besides one register and memory.
+  public enum Form: Hashable, Sendable {
+    /// Nothing: immediate offset, register offset, unscaled, acquire or release.
+    case register
+    /// The base register, pre- or post-index.
+    case writeBack(base: Int, increment: Int64)
+    /// A second register: LDP and STP.
+    case pair(second: Int)
+  }
+
+  public var isStore: Bool
+  public var size: Size
+  /// Rt, 0 to 31. 31 is the zero register.
+  public var register: Int
+  /// LDRSB and its kin.
+  public var isSignExtending: Bool
+  /// The register is an X register. False for the W form, whose upper half becomes zero.
+  public var is64Bit: Bool
+  /// LDARB, STLRB and their kin.
+  public var isAcquireRelease: Bool
+  public var form: Form
+
+  public init(
+    isStore: Bool, size: Size, register: Int, isSignExtending: Bool = false,
+    is64Bit: Bool? = nil, isAcquireRelease: Bool = false, form: Form = .register
+  ) {
+    precondition((0...31).contains(register), "there is no register \(register)")
+    self.isStore = isStore
+    self.size = size
+    self.register = register
+    self.isSignExtending = isSignExtending
+    self.is64Bit = is64Bit ?? (size == .doubleword)
+    self.isAcquireRelease = isAcquireRelease
+    self.form = form
+  }
+
+  /// A load of `size` into a register, with zeros above: LDRB, LDRH, LDR.
+  public static func load(_ size: Size, to register: Int) -> LoadStore {
+    LoadStore(isStore: false, size: size, register: register)
+  }
+
+  /// A store of a register's low bytes: STRB, STRH, STR.
+  public static func store(_ size: Size, from register: Int) -> LoadStore {
+    LoadStore(isStore: true, size: size, register: register)
+  }
+
+  /// ESR_EL2.ISV: one general-purpose register, no write-back (Arm ARM, ISS encoding for a Data Abort).
+  public var hasValidSyndrome: Bool { form == .register }
+
+  /// What a load of `value` puts into its register.
+  func extended(_ value: UInt64) -> UInt64 {
+    guard isSignExtending else { return value }
+    let unused = 64 - 8 * UInt64(size.bytes)
+    let signed = UInt64(bitPattern: Int64(bitPattern: value << unused) >> Int64(unused))
+    return is64Bit ? signed : signed & 0xffff_ffff
+  }
+}
+
+/// What one run of the guest does.
+public enum GuestInstruction: Hashable, Sendable {
+  /// An instruction that touches no memory but its own.
+  case nop
+  /// A load or store at a virtual address of the guest.
+  case access(LoadStore, address: UInt64)
+}

@@ -1,0 +1,33 @@
+/// The guest's own translation: flat, but for the windows that its kernel maps.
+///
+/// Stage 1 is not what this model is about. The windows are there so that a fault's virtual address is not its IPA:
+/// the hypervisor has to take the page from HPFAR_EL2 and only the offset from FAR_EL2, as the real one does.
+struct Stage1: Sendable {
+  private struct Window: Sendable {
+    let virtual: UInt64
+    let ipa: UInt64
+    let size: UInt64
+  }
+
+  private var windows: [Window] = []
+  /// In Linux's vmalloc area, where `ioremap` maps.
+  private var nextVirtual: UInt64 = 0xffff_8000_0800_0000
+
+  /// Maps the pages that hold `size` bytes from `ipa`; the virtual address of `ipa`.
+  mutating func map(ipa: UInt64, size: UInt64) -> UInt64 {
+    let offset = ipa & 0xfff
+    let pages = (offset + size + 0xfff) & ~0xfff
+    let window = Window(virtual: nextVirtual, ipa: ipa - offset, size: pages)
+    windows.append(window)
+    // One page stays unmapped between two windows, as in the vmalloc area.
+    nextVirtual += pages + 0x1000
+    return window.virtual + offset
+  }
+
+  func translate(_ virtual: UInt64) -> UInt64 {
+    for window in windows where virtual &- window.virtual < window.size {
+      return window.ipa + (virtual - window.virtual)
+    }
+    return virtual
+  }
+}

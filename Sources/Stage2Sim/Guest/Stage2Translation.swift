@@ -1,0 +1,54 @@
+/// What the guest wants to do with an address.
+enum AccessKind: Sendable {
+  case read, write, execute
+}
+
+/// A stage-2 fault, as the CPU's walker finds it.
+struct Stage2Fault: Error, Hashable, Sendable {
+  let status: FaultStatus
+  /// The level of the entry that refused.
+  let level: Int
+}
+
+extension Stage2PageTable {
+  /// The CPU's own walk at EL1: the physical address, or the fault (Arm ARM, `AArch64.S2Translate`).
+  ///
+  /// There is no TLB in the model: each access sees the tables as they are. On the recorded machines that is also
+  /// what the guest sees after each exit to the hypervisor.
+  func translate(
+    _ ipa: UInt64, for access: AccessKind, cpu: CPUModel
+  ) throws(Stage2Fault) -> UInt64 {
+    guard let leaf = try? leaf(for: ipa) else {
+      throw Stage2Fault(status: .translation, level: 0)
+    }
+    let descriptor = leaf.descriptor
+    let level = leaf.level
+    guard descriptor.isLeaf(level: level), granule.allowsLeaf(level: level) else {
+      throw Stage2Fault(status: .translation, level: level)
+    }
+    guard descriptor.rawValue & Stage2Descriptor.accessFlag != 0 else {
+      throw Stage2Fault(status: .accessFlag, level: level)
+    }
+    guard descriptor.permits(access, cpu: cpu) else {
+      throw Stage2Fault(status: .permission, level: level)
+    }
+    let offset = ipa & (granule.size(level: level) - 1)
+    return descriptor.outputAddress & ~(granule.size(level: level) - 1) | offset
+  }
+}
+
+extension Stage2Descriptor {
+  /// S2AP, and XN for an instruction fetch, at EL1 (Arm ARM D8.4, "Stage 2 permissions").
+  func permits(_ access: AccessKind, cpu: CPUModel) -> Bool {
+    switch access {
+    case .read: return rawValue & Self.read != 0
+    case .write: return rawValue & Self.write != 0
+    case .execute:
+      guard rawValue & Self.read != 0 else { return false }
+      let xn1 = rawValue & Self.executeNever != 0
+      let xn0 = rawValue & Self.executeNever0 != 0
+      // XN[1:0] = 0b00 and 0b11 let EL1 execute, 0b01 and 0b10 do not.
+      return cpu.hasXNX ? xn1 == xn0 : !xn1
+    }
+  }
+}

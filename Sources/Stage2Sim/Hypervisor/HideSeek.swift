@@ -1,0 +1,79 @@
+/// The hook that the patched host has in its MMIO path: one byte hidden in, and sought from, bits [58:51] of the
+/// stage-2 entry of the first page of guest RAM.
+public struct HideSeek: MMIODevice {
+  /// Write one byte: it is hidden.
+  public static let hideAddress: UInt64 = 0x0b00_0000
+  /// Read one byte: the hidden one.
+  public static let seekAddress: UInt64 = 0x0b00_0001
+  /// The page whose entry holds the byte.
+  public static let target: UInt64 = 0x4000_0000
+
+  /// The hook looks at where an access starts, not at where it ends, and claims one address more than it has
+  /// registers.
+  public static let regions = (hideAddress...hideAddress + 2).map {
+    MMIORegion(address: $0, length: 0)
+  }
+
+  public init() {}
+
+  public mutating func access(
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+  ) throws(KernelError) -> MMIOResponse {
+    log(.hideSeekDetected(length: access.length))
+    guard access.length == 1 else {
+      log(.hideSeekTooLong)
+      throw .invalidArgument
+    }
+    switch (access.address, access.isWrite) {
+    case (Self.hideAddress, true):
+      try Self.walk(HideSeekVisitor(hiding: UInt8(truncatingIfNeeded: access.data)), in: &stage2)
+    case (Self.seekAddress, false):
+      // Zero-extended whatever the load was: the hook writes the register itself.
+      vcpu[access.register] = UInt64(try Self.walk(HideSeekVisitor(hiding: nil), in: &stage2))
+    default:
+      break
+    }
+    return .done
+  }
+
+  /// One walk over the target's page; the byte in the entry afterwards.
+  @discardableResult
+  private static func walk(
+    _ visitor: HideSeekVisitor, in stage2: inout Stage2PageTable
+  ) throws(KernelError) -> UInt8 {
+    var visitor = visitor
+    do {
+      try stage2.walk(address: target, size: stage2.granule.pageSize, visitor: &visitor)
+    } catch {
+      throw .badAddress
+    }
+    guard let byte = visitor.byte else { throw .badAddress }
+    return byte
+  }
+}
+
+/// Hides a byte in the target's leaf, or seeks it there: whatever the leaf's level, and valid or not.
+private struct HideSeekVisitor: Stage2Visitor {
+  static let flags = WalkFlags.leaf
+
+  /// Nil to seek.
+  let hiding: UInt8?
+  /// What the leaf holds, once it was visited.
+  var byte: UInt8?
+
+  init(hiding: UInt8?) { self.hiding = hiding }
+
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+    guard visit.address == HideSeek.target else { return }
+    if let hiding { table[visit.entry].hiddenByte = hiding }
+    byte = table[visit.entry].hiddenByte
+  }
+}
+
+extension Stage2Descriptor {
+  /// Bits [58:51]: DBM, Contiguous, XN[1:0] and the four software bits.
+  public var hiddenByte: UInt8 {
+    get { UInt8(truncatingIfNeeded: rawValue >> 51) }
+    set { rawValue = rawValue & ~(0xff << 51) | UInt64(newValue) << 51 }
+  }
+}

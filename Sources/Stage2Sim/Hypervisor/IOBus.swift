@@ -1,0 +1,81 @@
+/// One access of the guest to an address outside its memory.
+public struct MMIOAccess: Hashable, Sendable {
+  public let isWrite: Bool
+  /// Guest physical.
+  public let address: UInt64
+  /// In bytes: 1, 2, 4 or 8.
+  public let length: Int
+  /// What a write stores, zero-extended.
+  public let data: UInt64
+  /// The general-purpose register of the instruction, 31 for the zero register.
+  public let register: Int
+}
+
+/// What a device on the bus made of an access.
+public enum MMIOResponse: Hashable, Sendable {
+  /// A read gives this; it goes into the register as the instruction says, sign extension included.
+  case value(UInt64)
+  /// The access is over. A read leaves the register as it is, or as the device has set it.
+  case done
+  /// Not the device's: the next one on the bus is asked, and at last the VMM (the kernel's `-EOPNOTSUPP`).
+  case declined
+}
+
+/// A device in the hypervisor: `struct kvm_io_device`.
+public protocol MMIODevice {
+  /// Answers an access that falls into one of the device's regions.
+  ///
+  /// - Parameters:
+  ///   - vcpu: The vCPU that made it, for a device that sets registers by itself.
+  ///   - stage2: The VM's stage-2 table.
+  ///   - log: The host's kernel log.
+  /// - Throws: What KVM_RUN fails with; the guest stays at the instruction.
+  mutating func access(
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+  ) throws(KernelError) -> MMIOResponse
+}
+
+/// A range of guest physical addresses that a device answers for: `struct kvm_io_range`.
+public struct MMIORegion: Hashable, Sendable {
+  public let address: UInt64
+  /// In bytes. 0 takes every access that starts exactly at ``address``, however long; otherwise an access has to
+  /// lie inside the region.
+  public let length: UInt64
+
+  public init(address: UInt64, length: UInt64) {
+    self.address = address
+    self.length = length
+  }
+
+  /// `kvm_io_bus_cmp(…) == 0`
+  func contains(_ access: MMIOAccess) -> Bool {
+    guard length > 0 else { return access.address == address }
+    return access.address >= address
+      && access.address + UInt64(access.length) <= address + length
+  }
+}
+
+/// The MMIO bus of a VM: `struct kvm_io_bus`. It knows regions, and nothing of the devices behind them.
+struct IOBus {
+  private var regions: [(region: MMIORegion, device: Int)] = []
+  private var devices: [any MMIODevice] = []
+
+  /// `kvm_io_bus_register_dev`: regions are kept by address, as the kernel keeps them.
+  mutating func register(_ device: any MMIODevice, at new: [MMIORegion]) {
+    regions += new.map { ($0, devices.count) }
+    regions.sort { $0.region.address < $1.region.address }
+    devices.append(device)
+  }
+
+  /// `kvm_io_bus_read` and `kvm_io_bus_write`: the first device in whose region the access lies and that takes it.
+  mutating func access(
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+  ) throws(KernelError) -> MMIOResponse {
+    for index in regions.indices where regions[index].region.contains(access) {
+      let response = try devices[regions[index].device].access(
+        access, from: &vcpu, stage2: &stage2, log: log)
+      if response != .declined { return response }
+    }
+    return .declined
+  }
+}

@@ -1,0 +1,50 @@
+extension VirtualMachine {
+  /// `io_mem_abort` (arch/arm64/kvm/mmio.c): an abort outside every memory slot, or a store to a read-only one.
+  mutating func ioMemAbort(address: UInt64) throws(KernelError) -> AbortOutcome {
+    let syndrome = vcpu.fault.syndrome
+    guard syndrome.isValid else {
+      hostLog(.dataAbortWithoutSyndrome)
+      throw .notImplemented
+    }
+    let length = syndrome.accessSize
+    let mask = UInt64.max >> UInt64(64 - 8 * length)
+    let access = MMIOAccess(
+      isWrite: syndrome.isWrite, address: address, length: length,
+      data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
+
+    switch try bus.access(access, from: &vcpu, stage2: &stage2, log: hostLog) {
+    case .value(let value):
+      if !access.isWrite { setRegister(ofLoad: syndrome, to: value & mask) }
+      vcpu.skipInstruction()
+      return .resume
+    case .done:
+      vcpu.skipInstruction()
+      return .resume
+    case .declined:
+      vcpu.pendingMMIO = MMIOExit(
+        isWrite: access.isWrite, address: address, length: length, data: access.data)
+      return .exit
+    }
+  }
+
+  /// `kvm_handle_mmio_return`: an access that went to the VMM is over, and the guest goes on after it.
+  mutating func handleMMIOReturn() {
+    guard let mmio = vcpu.pendingMMIO else { return }
+    vcpu.pendingMMIO = nil
+    if !mmio.isWrite {
+      let mask = UInt64.max >> UInt64(64 - 8 * mmio.length)
+      setRegister(ofLoad: vcpu.fault.syndrome, to: mmio.data & mask)
+    }
+    vcpu.skipInstruction()
+  }
+
+  /// Extends `value` as the load says that `syndrome` describes, and puts it into the load's register.
+  private mutating func setRegister(ofLoad syndrome: ExceptionSyndrome, to value: UInt64) {
+    var value = value
+    if syndrome.isSignExtending {
+      let unused = UInt64(64 - 8 * syndrome.accessSize)
+      value = UInt64(bitPattern: Int64(bitPattern: value << unused) >> Int64(unused))
+    }
+    vcpu[syndrome.register] = syndrome.is64Bit ? value : value & 0xffff_ffff
+  }
+}

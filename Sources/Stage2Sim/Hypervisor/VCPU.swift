@@ -1,0 +1,30 @@
+/// A virtual CPU: `struct kvm_vcpu`.
+public struct VCPU: Sendable {
+  private var x = InlineArray<31, UInt64>(repeating: 0)
+  /// The address of the instruction that runs next.
+  public internal(set) var pc: UInt64 = 0
+  /// The last stage-2 abort it took.
+  public internal(set) var fault = FaultInfo(
+    syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
+  /// An access that the VMM has to complete: `kvm_run.mmio` while `mmio_needed`.
+  var pendingMMIO: MMIOExit?
+
+  /// `vcpu_get_reg`, `vcpu_set_reg`: x0 to x30; 31 is the zero register.
+  public subscript(register: Int) -> UInt64 {
+    get { register == 31 ? 0 : x[register] }
+    set { if register != 31 { x[register] = newValue } }
+  }
+
+  /// `kvm_incr_pc`
+  mutating func skipInstruction() { pc &+= 4 }
+}
+
+/// KVM_EXIT_MMIO: an access that nobody in the kernel took.
+public struct MMIOExit: Hashable, Sendable {
+  public let isWrite: Bool
+  public let address: UInt64
+  /// In bytes: 1, 2, 4 or 8.
+  public let length: Int
+  /// Of a write, what the guest stores; of a read, what the VMM puts here before the vCPU runs on.
+  public var data: UInt64
+}

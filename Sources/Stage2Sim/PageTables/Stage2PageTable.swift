@@ -1,0 +1,63 @@
+/// A stage-2 translation table: `struct kvm_pgtable` (arch/arm64/include/asm/kvm_pgtable.h).
+///
+/// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c of Linux 6.1.
+public struct Stage2PageTable: Sendable {
+  public let granule: Granule
+  /// The size of the intermediate physical address in bits.
+  public let ipaBits: Int
+  /// The level at which a walk starts.
+  public let startLevel: Int
+  /// The entries, and the physical memory they stand in.
+  public internal(set) var memory: TableMemory
+  /// The first of the concatenated start tables (`pgd`).
+  let root: EntryReference
+  /// TLB invalidations that were issued since the table was made.
+  public internal(set) var tlbInvalidations = TLBInvalidations()
+
+  /// An empty table (`__kvm_pgtable_stage2_init`).
+  ///
+  /// The start level is the one that needs at most 16 concatenated tables, as `kvm_get_vtcr` picks it: for 40 bits
+  /// with 4 KiB pages level 1 and two tables.
+  ///
+  /// - Parameter ipaBits: 32 to 48.
+  public init(granule: Granule = .kib4, ipaBits: Int = 40) {
+    precondition((32...48).contains(ipaBits), "an IPA has 32 to 48 bits, not \(ipaBits)")
+    self.granule = granule
+    self.ipaBits = ipaBits
+    // Up to 16 tables side by side translate four more bits than one table (Arm ARM D8.2.7).
+    let levels = max(2, (ipaBits - 8) / (granule.pageShift - 3))
+    startLevel = Granule.lastLevel + 1 - levels
+    memory = TableMemory(granule: granule)
+    let shift = granule.shift(level: startLevel - 1)
+    root = memory.allocateContiguous(pages: ipaBits > shift ? 1 << (ipaBits - shift) : 1)
+  }
+
+  /// The physical address of the start tables: VTTBR_EL2.BADDR.
+  public var baseAddress: UInt64 { memory.physicalAddress(of: root) }
+
+  /// How many tables stand side by side at the start level.
+  public var rootTables: Int {
+    let shift = granule.shift(level: startLevel - 1)
+    return ipaBits > shift ? 1 << (ipaBits - shift) : 1
+  }
+
+  /// The entry for `address` in the table whose first entry is `table` (`kvm_pgtable_idx`).
+  func entry(for address: UInt64, in table: EntryReference, level: Int) -> EntryReference {
+    let index = Int(truncatingIfNeeded: address >> UInt64(granule.shift(level: level)))
+    return table.advanced(by: index & (granule.entriesPerTable - 1))
+  }
+
+  /// The start table for `address` (`kvm_pgd_page_idx`).
+  func rootTable(for address: UInt64) -> EntryReference {
+    let index = Int(truncatingIfNeeded: address >> UInt64(granule.shift(level: startLevel - 1)))
+    return root.advanced(by: index * granule.entriesPerTable)
+  }
+}
+
+/// The TLB maintenance that the table's owner issued, counted.
+public struct TLBInvalidations: Hashable, Sendable {
+  /// `__kvm_tlb_flush_vmid_ipa`: one IPA.
+  public internal(set) var byIPA = 0
+  /// `__kvm_tlb_flush_vmid`: the whole VM.
+  public internal(set) var wholeVM = 0
+}

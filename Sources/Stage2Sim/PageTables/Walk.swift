@@ -1,0 +1,140 @@
+/// At which entries a walk calls its visitor (`enum kvm_pgtable_walk_flags`).
+public struct WalkFlags: OptionSet, Sendable {
+  public let rawValue: Int
+
+  public init(rawValue: Int) { self.rawValue = rawValue }
+
+  /// Entries that point to no table, valid or not: `KVM_PGTABLE_WALK_LEAF`.
+  public static let leaf = WalkFlags(rawValue: 1 << 0)
+  /// Tables, on the way down: `KVM_PGTABLE_WALK_TABLE_PRE`.
+  public static let tablePre = WalkFlags(rawValue: 1 << 1)
+  /// Tables, on the way up: `KVM_PGTABLE_WALK_TABLE_POST`.
+  public static let tablePost = WalkFlags(rawValue: 1 << 2)
+}
+
+/// One call of a visitor: the arguments of `kvm_pgtable_visitor_fn_t`.
+public struct Visit: Sendable {
+  /// Which of the flags this visit is for: exactly one.
+  public let kind: WalkFlags
+  /// The IPA that the walk is at. Not aligned to the entry where the walk began inside it.
+  public let address: UInt64
+  /// The end of the walk, exclusive.
+  public let end: UInt64
+  /// The level of the entry, 0 to 3.
+  public let level: Int
+  /// Where the entry stands.
+  public let entry: EntryReference
+  init(kind: WalkFlags, address: UInt64, end: UInt64, level: Int, entry: EntryReference) {
+    self.kind = kind
+    self.address = address
+    self.end = end
+    self.level = level
+    self.entry = entry
+  }
+}
+
+/// What is done at each entry of a walk (`struct kvm_pgtable_walker`).
+public protocol Stage2Visitor {
+  /// Where the walk calls ``visit(_:in:)``.
+  static var flags: WalkFlags { get }
+
+  /// Looks at, or changes, one entry. An error ends the walk, which throws it.
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError)
+}
+
+extension Stage2PageTable {
+  /// The entry at `reference`.
+  public subscript(reference: EntryReference) -> Stage2Descriptor {
+    get { memory[reference] }
+    set { memory[reference] = newValue }
+  }
+
+  /// Calls `visitor` at the entries for `size` bytes from `address`: `kvm_pgtable_walk`.
+  ///
+  /// - Parameters:
+  ///   - address: An IPA in bytes; rounded down to its page.
+  ///   - size: In bytes; the end is rounded up to a page.
+  /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws.
+  public mutating func walk<Visitor: Stage2Visitor>(
+    address: UInt64, size: UInt64, visitor: inout Visitor
+  ) throws(KernelError) {
+    let pageMask = granule.pageSize - 1
+    var address = address & ~pageMask
+    let end = (address &+ size &+ pageMask) & ~pageMask
+    let limit = UInt64(1) << UInt64(ipaBits)
+    guard address <= limit, end <= limit else { throw .outOfRange }
+
+    while address < end {
+      try walkTable(
+        rootTable(for: address), level: startLevel, address: &address, end: end,
+        visitor: &visitor)
+    }
+  }
+
+  /// `__kvm_pgtable_walk`: one table, from the entry for `address` on.
+  mutating func walkTable<Visitor: Stage2Visitor>(
+    _ table: EntryReference, level: Int, address: inout UInt64, end: UInt64,
+    visitor: inout Visitor
+  ) throws(KernelError) {
+    guard level <= Granule.lastLevel else { throw .invalidArgument }
+    var entry = entry(for: address, in: table, level: level)
+    let last = table.advanced(by: granule.entriesPerTable)
+    while entry.word < last.word, address < end {
+      try visitEntry(entry, level: level, address: &address, end: end, visitor: &visitor)
+      entry = entry.advanced(by: 1)
+    }
+  }
+
+  /// `__kvm_pgtable_visit`: one entry, and the table below it where there is one.
+  mutating func visitEntry<Visitor: Stage2Visitor>(
+    _ entry: EntryReference, level: Int, address: inout UInt64, end: UInt64,
+    visitor: inout Visitor
+  ) throws(KernelError) {
+    let start = address
+    func visit(_ kind: WalkFlags) -> Visit {
+      Visit(kind: kind, address: start, end: end, level: level, entry: entry)
+    }
+    // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
+    var descriptor = self[entry]
+    if descriptor.isTable(level: level) {
+      if Visitor.flags.contains(.tablePre) { try visitor.visit(visit(.tablePre), in: &self) }
+    } else if Visitor.flags.contains(.leaf) {
+      try visitor.visit(visit(.leaf), in: &self)
+      // A leaf visit may have put a table there.
+      descriptor = self[entry]
+    }
+    guard descriptor.isTable(level: level) else {
+      let size = granule.size(level: level)
+      address = (address & ~(size - 1)) + size
+      return
+    }
+    try walkTable(
+      memory.table(at: descriptor.outputAddress), level: level + 1, address: &address,
+      end: end, visitor: &visitor)
+    if Visitor.flags.contains(.tablePost) { try visitor.visit(visit(.tablePost), in: &self) }
+  }
+}
+
+/// The entry that a walk of one page ended at.
+public struct Leaf: Hashable, Sendable {
+  public let descriptor: Stage2Descriptor
+  /// 1 to 3.
+  public let level: Int
+}
+
+extension Stage2PageTable {
+  /// The entry, valid or not, that decides over `address`: `kvm_pgtable_get_leaf`.
+  ///
+  /// - Throws: `ERANGE` for an address beyond ``ipaBits``.
+  public func leaf(for address: UInt64) throws(KernelError) -> Leaf {
+    guard address >> UInt64(ipaBits) == 0 else { throw .outOfRange }
+    var level = startLevel
+    var descriptor = self[entry(for: address, in: rootTable(for: address), level: level)]
+    while descriptor.isTable(level: level) {
+      let table = memory.table(at: descriptor.outputAddress)
+      level += 1
+      descriptor = self[entry(for: address, in: table, level: level)]
+    }
+    return Leaf(descriptor: descriptor, level: level)
+  }
+}
