@@ -27,23 +27,30 @@ let package = Package(
       pkgConfig: "fuse3",
       providers: [.apt(["libfuse3-dev", "pkg-config"])]
     ),
+    .systemLibrary(name: "CLinux"),
     .target(name: "Stage2Sim", swiftSettings: strict),
     .target(
       name: "CharacterDeviceServer",
       dependencies: [
         "CFuse",
+        "CLinux",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict
     ),
     .target(
       name: "VirtWalkerDevice",
-      dependencies: ["Stage2Sim", "CharacterDeviceServer"],
+      dependencies: [
+        "CharacterDeviceServer",
+        "Stage2Sim",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
       swiftSettings: strict
     ),
     .executableTarget(
       name: "virt-walkerd",
       dependencies: [
+        "CLinux",
         "CharacterDeviceServer",
         "Stage2Sim",
         "VirtWalkerDevice",

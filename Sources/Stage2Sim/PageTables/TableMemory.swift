@@ -2,8 +2,6 @@
 public struct EntryReference: Hashable, Sendable {
   let word: Int
 
-  init(word: Int) { self.word = word }
-
   func advanced(by entries: Int) -> EntryReference {
     EntryReference(word: word + entries)
   }

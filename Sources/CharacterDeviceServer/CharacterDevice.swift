@@ -1,0 +1,55 @@
+import SystemPackage
+
+/// A character device: what answers when a program reads or writes a node.
+///
+/// A server calls it from the one thread that serves the node, one call at a time; each call answers one request of
+/// the kernel, and a client waits for it.
+public protocol CharacterDevice: AnyObject {
+  /// `open(2)`. An error is what the call gives the client.
+  func open() throws(Errno)
+
+  /// `read(2)`: appends at most `buffer.freeCapacity` bytes, which is what the client asked for. None is end of file.
+  func read(into buffer: inout OutputSpan<UInt8>) throws(Errno)
+
+  /// `write(2)`: takes some of `bytes`, at least one; how many it took.
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
+}
+
+extension CharacterDevice {
+  public func open() throws(Errno) {}
+}
+
+/// Who may use a node.
+public struct NodeAccess: Hashable, Sendable {
+  public var mode: FilePermissions
+  /// A user id; nil for whoever makes the node.
+  public var owner: UInt32?
+  /// A group id; nil for the group of whoever makes the node.
+  public var group: UInt32?
+
+  public init(
+    mode: FilePermissions = .ownerReadWrite, owner: UInt32? = nil, group: UInt32? = nil
+  ) {
+    self.mode = mode
+    self.owner = owner
+    self.group = group
+  }
+}
+
+/// A device at its node, served by this process.
+public protocol NodeServer: AnyObject {
+  /// The node.
+  var path: FilePath { get }
+
+  /// Becomes readable when the kernel has a request, or has ended the connection. Never blocks.
+  var descriptor: FileDescriptor { get }
+
+  /// Answers one request.
+  ///
+  /// - Returns: False when the kernel has ended the connection: no request will come any more.
+  /// - Throws: What the kernel's end of the connection failed with.
+  func process() throws(Errno) -> Bool
+
+  /// Takes the node away. Clients that still have it open get errors from now on. A second call does nothing.
+  func close()
+}

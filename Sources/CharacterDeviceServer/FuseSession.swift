@@ -1,0 +1,176 @@
+import CFuse
+import Glibc
+import SystemPackage
+
+/// One connection to the kernel's FUSE or CUSE, on libfuse's low level.
+///
+/// The one place that touches libfuse's session, buffer and requests.
+final class FuseSession {
+  /// What the callbacks need, handed to them through libfuse's `userdata`.
+  final class Context {
+    let device: any CharacterDevice
+    let reply: UnsafeMutableBufferPointer<UInt8>
+    /// The kernel's INIT was answered.
+    var isInitialized = false
+    /// What `stat(2)` of a FUSE node gives; a CUSE node's inode is the kernel's own.
+    var attributes = Glibc.stat()
+
+    init(device: any CharacterDevice) {
+      self.device = device
+      // As large as the largest request of the kernel. Pages that no read fills are never resident.
+      reply = .allocate(capacity: 1 << 20)
+    }
+
+    deinit { reply.deallocate() }
+  }
+
+  let context: Context
+  let descriptor: FileDescriptor
+  private let session: OpaquePointer
+  private var buffer = fuse_buf()
+  private var isOpen = true
+
+  /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
+  ///
+  /// - Parameter what: Names the connection in errors.
+  init(
+    _ session: OpaquePointer, context: Context, mountPoint: String, what: String
+  ) throws(NodeError) {
+    self.session = session
+    self.context = context
+    guard fuse_session_mount(session, mountPoint) == 0 else {
+      let errno = Errno.current
+      fuse_session_destroy(session)
+      throw NodeError(
+        errno == .notPermitted || errno == .permissionDenied ? .notPermitted : .system,
+        "cannot mount \(what): \(errno)",
+        advice: geteuid() == 0
+          ? "see the messages of libfuse above"
+          : "see the messages of libfuse above; /dev/fuse has to be readable and writable for you, and fusermount3 (Debian package fuse3) has to be setuid root"
+      )
+    }
+    descriptor = FileDescriptor(rawValue: fuse_session_fd(session))
+    let flags = fcntl(descriptor.rawValue, F_GETFL)
+    _ = fcntl(descriptor.rawValue, F_SETFL, flags | O_NONBLOCK)
+    do throws(NodeError) {
+      try initialize(what)
+    } catch {
+      close()
+      throw error
+    }
+  }
+
+  /// Answers requests until the kernel's first, INIT, is done.
+  private func initialize(_ what: String) throws(NodeError) {
+    let limit: Int32 = 10_000  // milliseconds
+    while !context.isInitialized {
+      var poll = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
+      let isAlive: Bool
+      do throws(Errno) {
+        guard Glibc.poll(&poll, 1, limit) > 0 else { throw .timedOut }
+        isAlive = try process()
+      } catch {
+        throw NodeError(
+          .system, "no connection to the kernel for \(what): \(error)",
+          advice: "see the kernel's log (dmesg)")
+      }
+      guard isAlive else {
+        throw NodeError(
+          .system, "the kernel ended the connection for \(what)",
+          advice: "see the kernel's log (dmesg)")
+      }
+    }
+  }
+
+  /// See ``NodeServer/process()``.
+  func process() throws(Errno) -> Bool {
+    let result = fuse_session_receive_buf(session, &buffer)
+    if result > 0 {
+      fuse_session_process_buf(session, &buffer)
+      return fuse_session_exited(session) == 0
+    }
+    switch -result {
+    case 0: return false
+    case EINTR, EAGAIN: return true
+    default: throw Errno(rawValue: -result)
+    }
+  }
+
+  /// Ends the connection: the device of CUSE goes away, a mount of FUSE is unmounted.
+  func close() {
+    guard isOpen else { return }
+    isOpen = false
+    fuse_session_unmount(session)
+    fuse_session_destroy(session)
+    free(buffer.mem)
+  }
+
+  deinit { close() }
+}
+
+// MARK: - Answers
+
+extension FuseSession.Context {
+  /// The context of the session that `request` belongs to.
+  static func of(_ request: fuse_req_t?) -> FuseSession.Context {
+    Unmanaged<FuseSession.Context>.fromOpaque(fuse_req_userdata(request)).takeUnretainedValue()
+  }
+
+  var userData: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
+
+  func answerRead(_ request: fuse_req_t?, count: Int) {
+    let target = UnsafeMutableBufferPointer(rebasing: reply.prefix(count))
+    var span = OutputSpan(buffer: target, initializedCount: 0)
+    do throws(Errno) {
+      try device.read(into: &span)
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+      return
+    }
+    let length = span.finalize(for: target)
+    target.withMemoryRebound(to: CChar.self) {
+      _ = fuse_reply_buf(request, $0.baseAddress, length)
+    }
+  }
+
+  func answerWrite(_ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, count: Int) {
+    let buffer = UnsafeRawBufferPointer(start: bytes, count: count)
+    do throws(Errno) {
+      let taken = try buffer.withMemoryRebound(to: UInt8.self) { (bytes) throws(Errno) in
+        try device.write(bytes.span)
+      }
+      fuse_reply_write(request, taken)
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+    }
+  }
+
+  func answerOpen(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+    do throws(Errno) {
+      try device.open()
+      info?.pointee.direct_io = 1
+      fuse_reply_open(request, info)
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+    }
+  }
+}
+
+extension Errno {
+  /// `errno` as the last system call left it.
+  static var current: Errno { Errno(rawValue: errno) }
+}
+
+/// Calls `body` with libfuse's argument vector for a program that mounts with `options`.
+func withFuseArguments<Result>(
+  options: [String], _ body: (UnsafeMutablePointer<fuse_args>) -> Result
+) -> Result {
+  var arguments = fuse_args()
+  defer { fuse_opt_free_args(&arguments) }
+  fuse_opt_add_arg(&arguments, "virt-walkerd")
+  for option in options {
+    fuse_opt_add_arg(&arguments, "-o")
+    fuse_opt_add_arg(&arguments, option)
+  }
+  return body(&arguments)
+}

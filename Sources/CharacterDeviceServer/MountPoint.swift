@@ -1,0 +1,158 @@
+import CLinux
+import Glibc
+import SystemPackage
+
+/// The plain file that a FUSE server makes to mount over, and removes.
+struct MountPoint {
+  let path: FilePath
+  let fileSystem: String
+  private let identity: FileIdentity
+
+  /// What the file says to whoever finds it: only then is it taken for ours.
+  private static let text = "mount point of virt-walkerd, which removes it when it ends\n"
+
+  /// Makes the file.
+  init(_ path: FilePath, fileSystem: String) throws(NodeError) {
+    self.path = path
+    self.fileSystem = fileSystem
+    do {
+      let file = try FileDescriptor.open(
+        path, .writeOnly, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
+        permissions: [.ownerReadWrite])
+      identity = try file.closeAfter {
+        _ = try file.writeAll(Self.text.utf8)
+        return try FileIdentity(file)
+      }
+    } catch {
+      let errno = error as? Errno ?? .ioError
+      throw NodeError(
+        errno, doing: "create", at: path,
+        advice: errno == .permissionDenied
+          ? "run as root, or choose a node that you may make: --path FILE"
+          : "choose a node in a directory that exists and is writable: --path FILE")
+    }
+  }
+
+  /// Takes away what is left of the mount, and the file.
+  func remove() {
+    // The mount outlives its session where the kernel's end was cut first.
+    if Self.isMounted(path, fileSystem: fileSystem) { Self.unmount(path) }
+    if (try? FileIdentity(path)) == identity { unlink(path.string) }
+  }
+
+  /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
+  static func removeStale(at path: FilePath, fileSystem: String) throws(NodeError) {
+    if isMounted(path, fileSystem: fileSystem) {
+      // A dead server's mount answers ENOTCONN; anything else is somebody's.
+      do throws(Errno) {
+        _ = try FileIdentity(path)
+        return
+      } catch {
+        guard error == .socketNotConnected else { return }
+      }
+      guard unmount(path) else {
+        throw NodeError(
+          .notPermitted,
+          "\(path) is the mount of a virt-walkerd that was killed, and cannot be unmounted: \(Errno.current)",
+          advice: "as root: umount -l \(path)")
+      }
+    }
+    if isOurs(path) { unlink(path.string) }
+  }
+
+  /// Whether the plain file at `path` is one that ``init(_:fileSystem:)`` made.
+  private static func isOurs(_ path: FilePath) -> Bool {
+    guard (try? fileType(path)) == S_IFREG,
+      let file = try? FileDescriptor.open(path, .readOnly, options: [.noFollow, .closeOnExec])
+    else { return false }
+    var content = [UInt8](repeating: 0, count: text.utf8.count + 1)
+    let count = try? file.closeAfter {
+      try content.withUnsafeMutableBytes { try file.read(into: $0) }
+    }
+    return content.prefix(count ?? 0).elementsEqual(text.utf8)
+  }
+
+  /// Whether the topmost mount at `path` is of our type.
+  private static func isMounted(_ path: FilePath, fileSystem: String) -> Bool {
+    guard let mounts = setmntent("/proc/self/mounts", "r") else { return false }
+    defer { endmntent(mounts) }
+    var isOurs = false
+    while let entry = getmntent(mounts) {
+      guard String(cString: entry.pointee.mnt_dir) == path.string else { continue }
+      isOurs = String(cString: entry.pointee.mnt_type) == "fuse.\(fileSystem)"
+    }
+    return isOurs
+  }
+
+  /// Detaches the mount at `path`, as root or through fusermount3.
+  @discardableResult
+  private static func unmount(_ path: FilePath) -> Bool {
+    if umount2(path.string, Int32(MNT_DETACH | UMOUNT_NOFOLLOW)) == 0 {
+      return true
+    }
+    let arguments = ["fusermount3", "-u", "-z", "-q", "--", path.string]
+    var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+    defer { vector.forEach { free($0) } }
+    var child = pid_t()
+    guard posix_spawnp(&child, "fusermount3", nil, nil, &vector, environ) == 0 else {
+      return false
+    }
+    var status: Int32 = 0
+    while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    return status == 0
+  }
+}
+
+/// Which file a path or a descriptor stands for.
+private struct FileIdentity: Equatable {
+  let device: dev_t
+  let inode: ino_t
+
+  init(_ path: FilePath) throws(Errno) {
+    var attributes = Glibc.stat()
+    guard lstat(path.string, &attributes) == 0 else { throw .current }
+    self.init(attributes)
+  }
+
+  init(_ file: FileDescriptor) throws(Errno) {
+    var attributes = Glibc.stat()
+    guard fstat(file.rawValue, &attributes) == 0 else { throw .current }
+    self.init(attributes)
+  }
+
+  private init(_ attributes: Glibc.stat) {
+    device = attributes.st_dev
+    inode = attributes.st_ino
+  }
+}
+
+/// The type bits of the mode of `path` itself.
+func fileType(_ path: FilePath) throws(Errno) -> mode_t {
+  var attributes = Glibc.stat()
+  guard lstat(path.string, &attributes) == 0 else { throw .current }
+  return attributes.st_mode & S_IFMT
+}
+
+/// - Throws: Where something is at `path` already.
+func checkNodeIsFree(_ path: FilePath) throws(NodeError) {
+  let type: mode_t
+  do throws(Errno) {
+    type = try fileType(path)
+  } catch .noSuchFileOrDirectory {
+    return
+  } catch {
+    throw NodeError(error, doing: "look at", at: path, advice: "choose another node")
+  }
+  let what =
+    switch type {
+    case S_IFREG: "a regular file, perhaps of a write while no daemon ran"
+    case S_IFCHR: "a character device"
+    case S_IFBLK: "a block device"
+    case S_IFDIR: "a directory"
+    case S_IFLNK: "a symbolic link"
+    default: "no regular file"
+    }
+  throw NodeError(
+    .exists, "\(path) exists and is not ours (\(what))",
+    advice: "remove it if nobody needs it, or choose another node with --name or --path")
+}

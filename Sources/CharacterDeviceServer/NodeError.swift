@@ -1,0 +1,44 @@
+import SystemPackage
+
+/// Why a node cannot be served. The description says what failed, where, why, and what to do.
+public struct NodeError: Error, Hashable, Sendable {
+  public enum Kind: Hashable, Sendable {
+    /// The kernel, or this machine, lacks what the server needs.
+    case unsupported
+    /// The caller may not do it.
+    case notPermitted
+    /// Something else is at the node's path.
+    case exists
+    /// Any other refusal of the system.
+    case system
+  }
+
+  public let kind: Kind
+  /// What failed and why.
+  public let problem: String
+  /// What to do about it.
+  public let advice: String
+
+  public init(_ kind: Kind, _ problem: String, advice: String) {
+    self.kind = kind
+    self.problem = problem
+    self.advice = advice
+  }
+
+  /// An error for a system call that failed on `path`.
+  init(_ errno: Errno, doing action: String, at path: FilePath, advice: String) {
+    let kind: Kind
+    switch errno {
+    case .permissionDenied, .notPermitted: kind = .notPermitted
+    case .noSuchFileOrDirectory, .noSuchAddressOrDevice, .operationNotSupportedByDevice:
+      kind = .unsupported
+    case .fileExists: kind = .exists
+    default: kind = .system
+    }
+    self.init(kind, "cannot \(action) \(path): \(errno)", advice: advice)
+  }
+}
+
+extension NodeError: CustomStringConvertible {
+  public var description: String { "\(problem): \(advice)" }
+}

@@ -1,0 +1,66 @@
+import ArgumentParser
+import CLinux
+import Glibc
+import SystemPackage
+
+/// `--detach`: the same program once more, in a session of its own, and this one waits until it is ready.
+///
+/// A Swift process cannot fork and go on; it can start itself anew.
+enum Detached {
+  /// Where the child finds the descriptor to write to when the node answers.
+  private static let readyDescriptor: Int32 = 3
+
+  /// Returns when the child is ready; ends with the child's own status when it is not.
+  static func run() throws {
+    let pipe = try FileDescriptor.pipe()
+    for end in [pipe.readEnd, pipe.writeEnd] {
+      _ = fcntl(end.rawValue, F_SETFD, FD_CLOEXEC)
+    }
+    let child = try spawn(ready: pipe.writeEnd)
+    try pipe.writeEnd.close()
+    var byte: UInt8 = 0
+    let count = try withUnsafeMutableBytes(of: &byte) { try pipe.readEnd.read(into: $0) }
+    if count == 1 { return }
+    var status: Int32 = 0
+    while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    // Its own words stand on standard error already.
+    let isExit = status & 0x7f == 0
+    throw isExit ? ExitCode(status >> 8 & 0xff) : ExitCode.systemError
+  }
+
+  private static func spawn(ready: FileDescriptor) throws -> pid_t {
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+    posix_spawn_file_actions_adddup2(&actions, ready.rawValue, readyDescriptor)
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    posix_spawnattr_setflags(&attributes, CLINUX_POSIX_SPAWN_SETSID)
+
+    let arguments =
+      CommandLine.arguments.filter { $0 != "--detach" }
+      + ["--ready-descriptor", String(readyDescriptor)]
+    var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+    defer { vector.forEach { free($0) } }
+    var child = pid_t()
+    let result = posix_spawn(
+      &child, "/proc/self/exe", &actions, &attributes, &vector, environ)
+    guard result == 0 else {
+      throw Failure(
+        "cannot start the daemon in the background: \(Errno(rawValue: result)): run it without --detach",
+        status: .systemError)
+    }
+    return child
+  }
+
+  /// In the child: lets go of the terminal and of the directory it was started in.
+  static func leaveTerminal(keepingStandardError: Bool) throws {
+    let null = try FileDescriptor.open("/dev/null", .readWrite, options: [.closeOnExec])
+    defer { try? null.close() }
+    dup2(null.rawValue, STDOUT_FILENO)
+    if !keepingStandardError { dup2(null.rawValue, STDERR_FILENO) }
+    chdir("/")
+  }
+}

@@ -1,0 +1,70 @@
+import ArgumentParser
+import CharacterDeviceServer
+import Glibc
+import SystemPackage
+
+/// What ends a command: a line for the user, and a status for scripts (sysexits.h).
+struct Failure: Error {
+  let description: String
+  let status: ExitCode
+
+  init(_ description: String, status: ExitCode) {
+    self.description = description
+    self.status = status
+  }
+
+  init(_ error: NodeError) {
+    let status: ExitCode =
+      switch error.kind {
+      case .unsupported: .unavailable
+      case .notPermitted: .noPermission
+      case .exists: .cannotCreate
+      case .system: .systemError
+      }
+    self.init(error.description, status: status)
+  }
+
+  /// For a file of ours that the system refuses.
+  init(_ errno: Errno, doing action: String, at path: FilePath, advice: String) {
+    self.init(
+      "cannot \(action) \(path): \(errno): \(advice)",
+      status: errno == .permissionDenied || errno == .notPermitted
+        ? .noPermission : .cannotCreate)
+  }
+}
+
+extension ExitCode {
+  /// EX_UNAVAILABLE
+  static let unavailable = ExitCode(69)
+  /// EX_OSERR
+  static let systemError = ExitCode(71)
+  /// EX_CANTCREAT
+  static let cannotCreate = ExitCode(73)
+  /// EX_NOPERM
+  static let noPermission = ExitCode(77)
+  /// What an init script's `status` answers where nothing runs (LSB).
+  static let notRunning = ExitCode(3)
+}
+
+/// Runs a command's `body`; a failure goes to standard error, and its status to the shell.
+func reportingFailures(_ body: () throws -> Void) throws {
+  do {
+    try body()
+  } catch {
+    let failure: Failure
+    switch error {
+    case let error as Failure: failure = error
+    case let error as NodeError: failure = Failure(error)
+    case let error as Errno: failure = Failure("\(error)", status: .systemError)
+    default: throw error
+    }
+    _ = try? FileDescriptor.standardError.writeAll(
+      "virt-walkerd: \(failure.description)\n".utf8)
+    throw failure.status
+  }
+}
+
+extension Errno {
+  /// `errno` as the last system call left it.
+  static var current: Errno { Errno(rawValue: errno) }
+}

@@ -1,0 +1,160 @@
+import ArgumentParser
+import Glibc
+import Logging
+import Stage2Sim
+import SystemPackage
+
+extension CPUModel: ExpressibleByArgument {}
+
+extension Backing: ExpressibleByArgument {}
+
+extension Logger.Level: @retroactive ExpressibleByArgument {}
+
+/// Which node a command is about.
+struct NodeOptions: ParsableArguments {
+  @Option(help: "The node is /dev/NAME.", transform: NodeOptions.parseName)
+  var name: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The node is this file, served by FUSE. Needs no root where fusermount3 is installed.",
+      valueName: "file"),
+    transform: NodeOptions.parsePath)
+  var path: FilePath?
+
+  func validate() throws {
+    guard name == nil || path == nil else {
+      throw ValidationError("--name and --path both name the node: give one of them")
+    }
+  }
+
+  /// The node, its directory without symbolic links, as the mount table and other daemons name it.
+  var node: FilePath {
+    get throws {
+      guard let path else { return FilePath("/dev").appending(deviceName) }
+      let parent = path.removingLastComponent()
+      guard let resolved = realpath(parent.isEmpty ? "." : parent.string, nil) else {
+        throw Failure(
+          .current, doing: "use the directory of", at: path,
+          advice: "choose a node in a directory that exists: --path FILE")
+      }
+      defer { free(resolved) }
+      return FilePath(platformString: resolved).appending(path.lastComponent!)
+    }
+  }
+
+  var deviceName: String { name ?? "virt_walker" }
+
+  private static func parseName(_ text: String) throws -> String {
+    let allowed = text.utf8.allSatisfy {
+      switch $0 {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"),
+        UInt8(ascii: "."):
+        true
+      default: false
+      }
+    }
+    guard allowed, 1...64 ~= text.utf8.count, text.utf8.first != UInt8(ascii: ".") else {
+      throw ValidationError(
+        "'\(text)' is no name for a device: use 1 to 64 letters, digits, '_', '-' and '.', not '.' first"
+      )
+    }
+    return text
+  }
+
+  private static func parsePath(_ text: String) throws -> FilePath {
+    let path = FilePath(text)
+    guard let last = path.lastComponent, last.kind == .regular,
+      !text.utf8.contains(where: { $0 < 0x20 })
+    else { throw ValidationError("'\(text)' is not the path of a file") }
+    return path
+  }
+}
+
+/// What the machine behind the node is made of.
+struct MachineOptions: ParsableArguments {
+  @Option(help: "The host's CPU model.")
+  var cpu = CPUModel.cortexA76
+
+  @Option(help: "What backs guest RAM: huge pages give a level-2 block, pages a level-3 page.")
+  var backing = Backing.huge
+
+  @Option(
+    help: ArgumentHelp(
+      "Guest RAM, in bytes or with K, M or G: 4M to 1023G. None of it is allocated.",
+      valueName: "size"),
+    transform: MachineOptions.parseMemory)
+  var memory = VirtualMachine.Configuration().memorySize
+
+  var configuration: VirtualMachine.Configuration {
+    .init(cpu: cpu, backing: backing, memorySize: memory)
+  }
+
+  private static func parseMemory(_ text: String) throws -> UInt64 {
+    let allowed = VirtualMachine.Configuration.memorySizes
+    let shifts: [Character: UInt64] = ["K": 10, "M": 20, "G": 30, "T": 40, "P": 50]
+    let shift = text.last.flatMap { shifts[Character($0.uppercased())] }
+    let digits = shift == nil ? text[...] : text.dropLast()
+    guard let number = UInt64(digits), digits.first != "+" else {
+      throw ValidationError("'\(text)' is no size: give a number of bytes, or 256M or 1G")
+    }
+    let size = number.multipliedReportingOverflow(by: 1 << (shift ?? 0))
+    guard !size.overflow, allowed.contains(size.partialValue) else {
+      throw ValidationError(
+        "'\(text)' is outside what the guest can have: \(allowed.lowerBound >> 20)M to \(allowed.upperBound >> 30)G"
+      )
+    }
+    guard size.partialValue % 4096 == 0 else {
+      throw ValidationError("'\(text)' is no whole number of 4K pages")
+    }
+    return size.partialValue
+  }
+}
+
+/// Who may use the node.
+struct AccessOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp("The node's mode, octal.", valueName: "mode"),
+    transform: AccessOptions.parseMode)
+  var mode = FilePermissions.ownerReadWrite
+
+  @Option(
+    help: ArgumentHelp("The node's owner, a name or a number.", valueName: "user"),
+    transform: AccessOptions.parseUser)
+  var owner: UInt32?
+
+  @Option(
+    help: ArgumentHelp("The node's group, a name or a number.", valueName: "group"),
+    transform: AccessOptions.parseGroup)
+  var group: UInt32?
+
+  func validate() throws {
+    guard geteuid() == 0 || (owner == nil && group == nil) else {
+      throw ValidationError("--owner and --group need root")
+    }
+  }
+
+  private static func parseMode(_ text: String) throws -> FilePermissions {
+    guard let mode = UInt32(text, radix: 8), mode <= 0o777, text.first != "+" else {
+      throw ValidationError("'\(text)' is no mode: give 1 to 3 octal digits, such as 0660")
+    }
+    return FilePermissions(rawValue: mode)
+  }
+
+  private static func parseUser(_ text: String) throws -> UInt32 {
+    if let id = UInt32(text), id != .max { return id }
+    guard let entry = getpwnam(text) else {
+      throw ValidationError("there is no user '\(text)': getent passwd lists them")
+    }
+    return entry.pointee.pw_uid
+  }
+
+  private static func parseGroup(_ text: String) throws -> UInt32 {
+    if let id = UInt32(text), id != .max { return id }
+    guard let entry = getgrnam(text) else {
+      throw ValidationError("there is no group '\(text)': getent group lists them")
+    }
+    return entry.pointee.gr_gid
+  }
+}

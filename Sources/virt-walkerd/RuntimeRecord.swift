@@ -1,0 +1,164 @@
+import Glibc
+import SystemPackage
+
+/// What a running daemon says of itself, in a file that it keeps locked: `status` and `stop` find it by that file, and
+/// a second daemon for the same node is refused by the lock.
+struct RuntimeRecord {
+  var node: FilePath
+  var backend: String
+  var machine: String
+  var pid: pid_t = getpid()
+
+  /// `key=value` lines, for people and scripts.
+  var text: String { "node=\(node)\nbackend=\(backend)\nmachine=\(machine)\npid=\(pid)\n" }
+
+  init(node: FilePath, backend: String, machine: String) {
+    self.node = node
+    self.backend = backend
+    self.machine = machine
+  }
+
+  private init?(parsing text: String) {
+    var values: [Substring: Substring] = [:]
+    for line in text.split(separator: "\n") {
+      let pair = line.split(separator: "=", maxSplits: 1)
+      if pair.count == 2 { values[pair[0]] = pair[1] }
+    }
+    guard let node = values["node"], let pid = values["pid"].flatMap({ pid_t($0) }) else {
+      return nil
+    }
+    self.init(
+      node: FilePath(String(node)), backend: String(values["backend"] ?? "?"),
+      machine: String(values["machine"] ?? "?"))
+    self.pid = pid
+  }
+
+  /// A record that was found, and whether its daemon still runs.
+  struct Found {
+    let record: RuntimeRecord
+    let isRunning: Bool
+  }
+
+  /// The records of root's daemons and of the caller's own, by node.
+  static func all() -> [Found] {
+    Set([directory, systemDirectory]).flatMap { directory -> [Found] in
+      guard let stream = opendir(directory.string) else { return [] }
+      defer { closedir(stream) }
+      var found: [Found] = []
+      while let entry = readdir(stream) {
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+          String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+        }
+        if !name.hasPrefix("."), let record = read(directory.appending(name)) {
+          found.append(record)
+        }
+      }
+      return found
+    }.sorted { $0.record.node.string < $1.record.node.string }
+  }
+
+  /// The record of the daemon that serves `node`, or that was killed there.
+  static func find(_ node: FilePath) -> Found? { all().first { $0.record.node == node } }
+
+  private static func read(_ path: FilePath) -> Found? {
+    guard
+      let file = try? FileDescriptor.open(path, .readOnly, options: [.noFollow, .closeOnExec])
+    else { return nil }
+    defer { try? file.close() }
+    var bytes = [UInt8](repeating: 0, count: 8192)
+    guard let count = try? bytes.withUnsafeMutableBytes({ try file.read(into: $0) }),
+      let record = RuntimeRecord(
+        parsing: String(decoding: bytes.prefix(count), as: UTF8.self))
+    else { return nil }
+    return Found(record: record, isRunning: lockHolder(file) != nil)
+  }
+
+  /// Where root's daemons keep their records.
+  private static let systemDirectory: FilePath = "/run/virt-walkerd"
+
+  /// Where the caller's daemons keep theirs.
+  static var directory: FilePath {
+    if geteuid() == 0 { return systemDirectory }
+    if let base = getenv("XDG_RUNTIME_DIR"), access(base, W_OK) == 0 {
+      return FilePath(platformString: base).appending("virt-walkerd")
+    }
+    return FilePath("/tmp/virt-walkerd-\(geteuid())")
+  }
+
+  /// The process that holds the lock on `file`; nil where nobody does.
+  fileprivate static func lockHolder(_ file: FileDescriptor) -> pid_t? {
+    var lock = flock()
+    lock.l_type = Int16(F_WRLCK)
+    lock.l_whence = Int16(SEEK_SET)
+    guard fcntl(file.rawValue, F_GETLK, &lock) == 0, lock.l_type != F_UNLCK else { return nil }
+    return lock.l_pid
+  }
+}
+
+/// The right to serve one node, held by this process until it ends, whatever way it ends.
+struct NodeLock {
+  private let path: FilePath
+  private let file: FileDescriptor
+
+  /// - Throws: ``Failure`` where another daemon has it.
+  init(_ node: FilePath) throws {
+    let directory = RuntimeRecord.directory
+    // One component a node: '/' cannot stand in a file's name, and '!' is what the kernel puts there in /sys.
+    path = directory.appending(
+      String(node.string.dropFirst().map { $0 == "/" ? "!" : $0 }))
+    let advice = "make it writable for you"
+    while true {
+      guard mkdir(directory.string, 0o755) == 0 || errno == EEXIST else {
+        throw Failure(.current, doing: "create", at: directory, advice: advice)
+      }
+      let descriptor = open(path.string, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
+      if descriptor < 0 && errno == ENOENT { continue }  // The last daemon to end took the directory away.
+      guard descriptor >= 0 else {
+        throw Failure(.current, doing: "open", at: path, advice: advice)
+      }
+      let file = FileDescriptor(rawValue: descriptor)
+      guard Self.lock(file) else {
+        let holder = RuntimeRecord.lockHolder(file).map { "pid \($0)" } ?? "another daemon"
+        try? file.close()
+        throw Failure(
+          "\(node) is already served by \(holder): virt-walkerd stop, or choose another --name or --path",
+          status: .cannotCreate)
+      }
+      if Self.isSame(file, path) {
+        self.file = file
+        return
+      }
+      // The file was removed between open and lock, by the daemon that held it.
+      try? file.close()
+    }
+  }
+
+  /// Says what is served.
+  func write(_ record: RuntimeRecord) throws {
+    guard ftruncate(file.rawValue, 0) == 0 else {
+      throw Failure(.current, doing: "write", at: path, advice: "see whether its disk is full")
+    }
+    _ = try file.writeAll(toAbsoluteOffset: 0, record.text.utf8)
+  }
+
+  /// Gives the node free. The file goes first: who opens it later makes a new one.
+  func release() {
+    unlink(path.string)
+    rmdir(path.removingLastComponent().string)
+    try? file.close()
+  }
+
+  private static func lock(_ file: FileDescriptor) -> Bool {
+    var lock = flock()
+    lock.l_type = Int16(F_WRLCK)
+    lock.l_whence = Int16(SEEK_SET)
+    return fcntl(file.rawValue, F_SETLK, &lock) == 0
+  }
+
+  private static func isSame(_ file: FileDescriptor, _ path: FilePath) -> Bool {
+    var opened = stat()
+    var named = stat()
+    return fstat(file.rawValue, &opened) == 0 && lstat(path.string, &named) == 0
+      && opened.st_dev == named.st_dev && opened.st_ino == named.st_ino
+  }
+}

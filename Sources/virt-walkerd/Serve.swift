@@ -1,0 +1,73 @@
+import ArgumentParser
+import CharacterDeviceServer
+import Glibc
+import Logging
+import Stage2Sim
+import SystemPackage
+import VirtWalkerDevice
+
+/// Which server brings the device to its node.
+enum Backend: String, ExpressibleByArgument, CaseIterable {
+  case auto, cuse, fuse
+}
+
+struct Serve: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Serve the node until a signal comes (the default).",
+    discussion: """
+      The node answers when the line "… is ready" stands on standard output, when --detach returns 0, or when systemd
+      is told READY=1. SIGTERM, SIGINT and SIGHUP take the node away; under nohup SIGHUP does not.
+      """)
+
+  @OptionGroup var node: NodeOptions
+
+  @Option(
+    help: """
+      auto: a character device by CUSE where this machine can, else a file by FUSE.
+      """)
+  var backend = Backend.auto
+
+  @OptionGroup(title: "Node") var access: AccessOptions
+  @OptionGroup(title: "Machine") var machine: MachineOptions
+
+  @Option(help: "What is logged; info shows each line that the guest's and the host's kernel log.")
+  var logLevel = Logger.Level.notice
+
+  @Option(
+    help: ArgumentHelp("Append the log to this file, not to standard error.", valueName: "file"))
+  var logFile: FilePath?
+
+  @Flag(help: "Go to the background once the node answers.")
+  var detach = false
+
+  @Option(
+    help: ArgumentHelp("Write the daemon's pid to this file while it runs.", valueName: "file"))
+  var pidFile: FilePath?
+
+  @Option(help: .hidden)
+  var readyDescriptor: Int32?
+
+  func validate() throws {
+    if node.path != nil && backend == .cuse {
+      throw ValidationError(
+        "CUSE makes nodes in /dev only: give --name, or --backend fuse with --path")
+    }
+  }
+
+  func run() throws {
+    try reportingFailures {
+      if detach {
+        try Detached.run()
+      } else {
+        try Daemon(self).run()
+      }
+    }
+  }
+}
+
+extension FilePath: @retroactive ExpressibleByArgument {
+  public init?(argument: String) {
+    guard !argument.isEmpty else { return nil }
+    self.init(argument)
+  }
+}

@@ -1,0 +1,58 @@
+import ArgumentParser
+import Glibc
+import SystemPackage
+
+struct Status: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Say which nodes are served, how and by which process.",
+    discussion: """
+      Root's daemons and your own. Exit status 0 where at least one runs, 3 where none does.
+      """)
+
+  func run() throws {
+    let found = RuntimeRecord.all()
+    for daemon in found {
+      let record = daemon.record
+      if daemon.isRunning {
+        print("\(record.node): \(record.backend), pid \(record.pid), \(record.machine)")
+      } else {
+        print(
+          "\(record.node): pid \(record.pid) was killed; the next start there clears what it left")
+      }
+    }
+    if !found.contains(where: \.isRunning) {
+      print("no virt-walkerd is running")
+      throw ExitCode.notRunning
+    }
+  }
+}
+
+struct Stop: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "End the daemon that serves a node, and wait until the node is gone.")
+
+  @OptionGroup var node: NodeOptions
+
+  func run() throws {
+    try reportingFailures {
+      let node = try node.node
+      guard let found = RuntimeRecord.find(node), found.isRunning else {
+        throw Failure(
+          "nothing serves \(node): virt-walkerd status lists what runs", status: .unavailable)
+      }
+      guard kill(found.record.pid, SIGTERM) == 0 || errno == ESRCH else {
+        throw Failure(
+          "cannot end pid \(found.record.pid): \(Errno.current): run as its user or as root",
+          status: .noPermission)
+      }
+      let pause: UInt32 = 10_000  // microseconds
+      for _ in 0..<1000 {
+        guard let found = RuntimeRecord.find(node), found.isRunning else { return }
+        usleep(pause)
+      }
+      throw Failure(
+        "pid \(found.record.pid) still serves \(node) after 10 s: kill -9 \(found.record.pid) ends it",
+        status: .systemError)
+    }
+  }
+}
