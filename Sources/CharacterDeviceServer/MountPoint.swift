@@ -92,7 +92,7 @@ struct MountPoint {
     }
     let arguments = ["fusermount3", "-u", "-z", "-q", "--", path.string]
     var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    defer { vector.forEach { free($0) } }
+    defer { for argument in vector { free(argument) } }
     var child = pid_t()
     guard posix_spawnp(&child, "fusermount3", nil, nil, &vector, environ) == 0 else {
       return false
@@ -143,16 +143,17 @@ func checkNodeIsFree(_ path: FilePath) throws(NodeError) {
   } catch {
     throw NodeError(error, doing: "look at", at: path, advice: "choose another node")
   }
-  let what =
+  let (what, advice) =
     switch type {
-    case S_IFREG: "a regular file, perhaps of a write while no daemon ran"
-    case S_IFCHR: "a character device"
-    case S_IFBLK: "a block device"
-    case S_IFDIR: "a directory"
-    case S_IFLNK: "a symbolic link"
-    default: "no regular file"
+    case S_IFREG:
+      (
+        "a regular file, perhaps of a write while no daemon ran",
+        "rm \(path) if nobody needs it, or choose another node with --name or --path"
+      )
+    case S_IFCHR: ("a character device", "choose another node with --name or --path")
+    case S_IFDIR: ("a directory", "choose another node with --name or --path")
+    case S_IFLNK: ("a symbolic link", "choose another node with --name or --path")
+    default: ("of another kind", "choose another node with --name or --path")
     }
-  throw NodeError(
-    .exists, "\(path) exists and is not ours (\(what))",
-    advice: "remove it if nobody needs it, or choose another node with --name or --path")
+  throw NodeError(.exists, "\(path) exists and is not ours (\(what))", advice: advice)
 }

@@ -43,7 +43,7 @@ enum Detached {
       CommandLine.arguments.filter { $0 != "--detach" }
       + ["--ready-descriptor", String(readyDescriptor)]
     var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    defer { vector.forEach { free($0) } }
+    defer { for argument in vector { free(argument) } }
     var child = pid_t()
     let result = posix_spawn(
       &child, "/proc/self/exe", &actions, &attributes, &vector, environ)

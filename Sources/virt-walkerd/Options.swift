@@ -8,8 +8,6 @@ extension CPUModel: ExpressibleByArgument {}
 
 extension Backing: ExpressibleByArgument {}
 
-extension Logger.Level: @retroactive ExpressibleByArgument {}
-
 /// Which node a command is about.
 struct NodeOptions: ParsableArguments {
   @Option(help: "The node is /dev/NAME.", transform: NodeOptions.parseName)

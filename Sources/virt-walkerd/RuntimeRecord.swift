@@ -112,7 +112,8 @@ struct NodeLock {
         throw Failure(.current, doing: "create", at: directory, advice: advice)
       }
       let descriptor = open(path.string, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
-      if descriptor < 0 && errno == ENOENT { continue }  // The last daemon to end took the directory away.
+      // The last daemon to end took the directory away.
+      if descriptor < 0 && errno == ENOENT { continue }
       guard descriptor >= 0 else {
         throw Failure(.current, doing: "open", at: path, advice: advice)
       }

@@ -15,8 +15,8 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serve the node until a signal comes (the default).",
     discussion: """
-      The node answers when the line "… is ready" stands on standard output, when --detach returns 0, or when systemd
-      is told READY=1. SIGTERM, SIGINT and SIGHUP take the node away; under nohup SIGHUP does not.
+      The node answers when the line "... is ready" stands on standard output, when --detach returns 0, or when \
+      systemd is told READY=1. SIGTERM, SIGINT and SIGHUP take the node away; under nohup SIGHUP does not.
       """)
 
   @OptionGroup var node: NodeOptions
@@ -30,18 +30,24 @@ struct Serve: ParsableCommand {
   @OptionGroup(title: "Node") var access: AccessOptions
   @OptionGroup(title: "Machine") var machine: MachineOptions
 
-  @Option(help: "What is logged; info shows each line that the guest's and the host's kernel log.")
+  @Option(
+    help: ArgumentHelp(
+      "What is logged: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")). From info on each line that the guest's and the host's kernel log.",
+      valueName: "level"),
+    transform: Serve.parseLevel)
   var logLevel = Logger.Level.notice
 
   @Option(
-    help: ArgumentHelp("Append the log to this file, not to standard error.", valueName: "file"))
+    help: ArgumentHelp("Append the log to this file, not to standard error.", valueName: "file"),
+    transform: Serve.parseFile)
   var logFile: FilePath?
 
   @Flag(help: "Go to the background once the node answers.")
   var detach = false
 
   @Option(
-    help: ArgumentHelp("Write the daemon's pid to this file while it runs.", valueName: "file"))
+    help: ArgumentHelp("Write the daemon's pid to this file while it runs.", valueName: "file"),
+    transform: Serve.parseFile)
   var pidFile: FilePath?
 
   @Option(help: .hidden)
@@ -63,11 +69,16 @@ struct Serve: ParsableCommand {
       }
     }
   }
-}
 
-extension FilePath: @retroactive ExpressibleByArgument {
-  public init?(argument: String) {
-    guard !argument.isEmpty else { return nil }
-    self.init(argument)
+  private static func parseLevel(_ text: String) throws -> Logger.Level {
+    guard let level = Logger.Level(rawValue: text) else {
+      throw ValidationError("there is no log level '\(text)'")
+    }
+    return level
+  }
+
+  private static func parseFile(_ text: String) throws -> FilePath {
+    guard !text.isEmpty else { throw ValidationError("an empty name is no file") }
+    return FilePath(text)
   }
 }

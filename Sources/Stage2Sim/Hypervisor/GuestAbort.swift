@@ -91,7 +91,7 @@ extension VirtualMachine {
     address &= ~(size - 1)
 
     var protection: Protection = [.read]
-    if touch.mapping.isWritable { protection.insert(.write) }
+    if touch.mapping.isWritable && !slot.isReadOnly { protection.insert(.write) }
     if isExecute { protection.insert(.execute) }
 
     do {

@@ -24,13 +24,6 @@ public struct Visit: Sendable {
   public let level: Int
   /// Where the entry stands.
   public let entry: EntryReference
-  init(kind: WalkFlags, address: UInt64, end: UInt64, level: Int, entry: EntryReference) {
-    self.kind = kind
-    self.address = address
-    self.end = end
-    self.level = level
-    self.entry = entry
-  }
 }
 
 /// What is done at each entry of a walk (`struct kvm_pgtable_walker`).

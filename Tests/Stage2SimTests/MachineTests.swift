@@ -1,0 +1,196 @@
+import Testing
+
+@testable import Stage2Sim
+
+@Suite struct MachineTests {
+  private static let base = VirtualMachine.Configuration.memoryBase
+
+  /// The four whole systems that were booted: the leaf of IPA 0x40000000 when the guest loads the module.
+  @Test(arguments: CPUModel.allCases, [(Backing.huge, 2, 0x7fd as UInt64), (.page, 3, 0x7ff)])
+  func bootedMachine(cpu: CPUModel, leaf: (backing: Backing, level: Int, attributes: UInt64)) throws
+  {
+    let machine = try VirtualMachine.booted(.init(cpu: cpu, backing: leaf.backing))
+    let found = try machine.leaf(for: Self.base)
+    #expect(found.level == leaf.level)
+    #expect(found.descriptor.rawValue & ~Stage2Descriptor.outputAddressMask == leaf.attributes)
+  }
+
+  @Test(arguments: CPUModel.allCases, Backing.allCases)
+  func everyByteComesBack(cpu: CPUModel, backing: Backing) throws {
+    var machine = try VirtualMachine.booted(.init(cpu: cpu, backing: backing))
+    let registers = try mapRegisters(of: &machine)
+    #expect(try machine.readb(registers + 1) == 0)
+    let before = try machine.leaf(for: Self.base).descriptor.rawValue
+    for byte in UInt8.min...UInt8.max {
+      try machine.writeb(byte, to: registers)
+      #expect(try machine.readb(registers + 1) == byte)
+      #expect(
+        try machine.leaf(for: Self.base).descriptor.rawValue == before | UInt64(byte) << 51)
+    }
+  }
+
+  @Test func memorySizesAreChecked() throws {
+    let sizes = VirtualMachine.Configuration.memorySizes
+    for size in [0, sizes.lowerBound - 4096, sizes.lowerBound + 1, sizes.upperBound + 4096] {
+      #expect(throws: KernelError.invalidArgument) {
+        try VirtualMachine(.init(memorySize: size))
+      }
+    }
+    for size in [sizes.lowerBound, sizes.upperBound] {
+      for backing in Backing.allCases {
+        var machine = try VirtualMachine.booted(.init(backing: backing, memorySize: size))
+        // The first byte and the last.
+        for address in [Self.base, Self.base + size - 1] {
+          machine.setRegister(1, to: 0x5a)
+          #expect(machine.run(.access(.store(.byte, from: 1), address: address)) == .retired)
+          #expect(machine.run(.access(.load(.byte, to: 2), address: address)) == .retired)
+          #expect(machine.vcpu[2] == 0x5a)
+        }
+      }
+    }
+  }
+
+  /// A slot that is no multiple of 2 MiB ends in pages: the last block would reach beyond it.
+  @Test func blockNeverReachesBeyondTheSlot() throws {
+    var machine = try VirtualMachine.booted(.init(memorySize: 5 << 20))
+    machine.run(.access(.load(.byte, to: 0), address: Self.base + 4 << 20))
+    #expect(try machine.leaf(for: Self.base + 4 << 20).level == 3)
+    #expect(try machine.leaf(for: Self.base + 2 << 20).level == 2)
+  }
+
+  @Test func loadsExtendAsTheySay() throws {
+    var machine = try VirtualMachine.booted()
+    let address = Self.base + 0x20_0000
+    machine.setRegister(1, to: 0xffee_ddcc_8899_aabb)
+    machine.run(.access(.store(.doubleword, from: 1), address: address))
+    func load(_ access: LoadStore) -> UInt64 {
+      machine.setRegister(0, to: .max)
+      machine.run(.access(access, address: address))
+      return machine.vcpu[0]
+    }
+    #expect(load(.load(.byte, to: 0)) == 0xbb)
+    #expect(load(.load(.word, to: 0)) == 0x8899_aabb)
+    #expect(load(.load(.doubleword, to: 0)) == 0xffee_ddcc_8899_aabb)
+    var signed = LoadStore(isStore: false, size: .halfword, register: 0, isSignExtending: true)
+    #expect(load(signed) == 0xffff_aabb)
+    signed.is64Bit = true
+    #expect(load(signed) == 0xffff_ffff_ffff_aabb)
+    #expect(
+      load(LoadStore(isStore: false, size: .word, register: 0, form: .pair(second: 2)))
+        == 0x8899_aabb)
+    #expect(machine.vcpu[2] == 0xffee_ddcc)
+  }
+
+  @Test func zeroRegisterStaysZero() throws {
+    var machine = try VirtualMachine.booted()
+    machine.run(.access(.store(.doubleword, from: 31), address: Self.base))
+    machine.run(.access(.load(.doubleword, to: 31), address: Self.base))
+    #expect(machine.vcpu[31] == 0)
+  }
+
+  @Test func writeBackMovesTheBaseRegister() throws {
+    var machine = try VirtualMachine.booted()
+    machine.setRegister(2, to: 100)
+    let store = LoadStore(
+      isStore: true, size: .byte, register: 0, form: .writeBack(base: 2, increment: -1))
+    #expect(machine.run(.access(store, address: Self.base)) == .retired)
+    #expect(machine.vcpu[2] == 99)
+  }
+
+  /// Byte 0x04 is XN = 0b01: EL1 may not execute, and KVM clears a bit that is clear.
+  @Test func executingBehindByte04HangsWithXNX() throws {
+    for (cpu, hangs) in [(CPUModel.cortexA72, false), (.cortexA76, true)] {
+      var machine = try VirtualMachine.booted(.init(cpu: cpu))
+      let registers = try mapRegisters(of: &machine)
+      try machine.writeb(0x04, to: registers)
+      let result = machine.run(.nop, at: Self.base)
+      if hangs {
+        guard case .livelock(let fault) = result else {
+          Issue.record("no livelock: \(result)")
+          continue
+        }
+        #expect(fault.syndrome.rawValue == 0x8200_000e)
+        #expect(fault.ipa == Self.base)
+      } else {
+        #expect(result == .retired)
+      }
+      #expect(try machine.readb(registers + 1) == 0x04)
+    }
+  }
+
+  @Test func addressesBeyondTheMachineGoBackToTheGuest() throws {
+    let access = LoadStore.load(.byte, to: 0)
+    for cpu in CPUModel.allCases {
+      var machine = try VirtualMachine.booted(.init(cpu: cpu))
+      let beyond: UInt64 = 1 << 40
+      let kind: GuestException.Kind = cpu == .cortexA72 ? .dataAbort : .addressSize
+      #expect(
+        machine.run(.access(access, address: beyond))
+          == .guestException(GuestException(kind: kind, address: beyond)))
+      #expect(
+        machine.run(.access(access, address: 1 << 44))
+          == .guestException(GuestException(kind: .addressSize, address: 1 << 44)))
+      #expect(
+        machine.run(.nop, at: 0x0c00_0000)
+          == .guestException(GuestException(kind: .instructionAbort, address: 0x0c00_0000)))
+    }
+  }
+
+  @Test func unalignedAccessGoesToTheGuest() throws {
+    var machine = try VirtualMachine.booted()
+    #expect(
+      machine.run(.access(.load(.word, to: 0), address: Self.base + 2))
+        == .guestException(GuestException(kind: .alignment, address: Self.base + 2)))
+  }
+
+  @Test func storeToAReadOnlySlotIsMMIO() throws {
+    var machine = try VirtualMachine.booted()
+    machine.slots.append(
+      MemorySlot(
+        ipa: 0x0800_0000, size: 0x1000, userspaceAddress: 0x7e00_0000_0000, isReadOnly: true))
+    #expect(machine.run(.access(.load(.byte, to: 0), address: 0x0800_0000)) == .retired)
+    machine.setRegister(0, to: 7)
+    #expect(
+      machine.run(.access(.store(.byte, from: 0), address: 0x0800_0000))
+        == .mmio(MMIOExit(isWrite: true, address: 0x0800_0000, length: 1, data: 7)))
+  }
+
+  @Test func clearAccessFlagIsSetByTheNextAccess() throws {
+    var machine = try VirtualMachine.booted()
+    _ = try machine.stage2.updateLeafAttributes(
+      address: Self.base, size: 1, set: 0, clear: Stage2Descriptor.accessFlag)
+    #expect(machine.run(.access(.load(.byte, to: 0), address: Self.base)) == .retired)
+    #expect(machine.vcpu.fault.syndrome.faultStatus == .accessFlag)
+    #expect(try machine.leaf(for: Self.base).descriptor.rawValue & 0xfff == 0x7fd)
+  }
+
+  @Test func copyIsASnapshot() throws {
+    var machine = try VirtualMachine.booted()
+    let registers = try mapRegisters(of: &machine)
+    try machine.writeb(1, to: registers)
+    var snapshot = machine
+    try machine.writeb(2, to: registers)
+    #expect(try snapshot.readb(registers + 1) == 1)
+    #expect(try machine.readb(registers + 1) == 2)
+  }
+
+  @Test func ioremapRefusesWhatLinuxRefuses() throws {
+    var machine = try VirtualMachine.booted()
+    #expect(machine.ioremap(0x0b00_0000, size: 0) == nil)
+    #expect(machine.ioremap(.max, size: 2) == nil)
+    #expect(machine.ioremap(1 << 48, size: 1) == nil)
+    #expect(machine.ioremap(Self.base, size: 1) == nil)
+    let mapped = machine.ioremap(0x0b00_0ffe, size: 4)
+    let first = try #require(mapped)
+    #expect(first & 0xfff == 0xffe)
+    #expect(machine.stage1.translate(first + 3) == 0x0b00_1001)
+    let second = try mapRegisters(of: &machine)
+    #expect(machine.stage1.translate(second) == 0x0b00_0000)
+  }
+
+  /// What the driver does when it is loaded.
+  private func mapRegisters(of machine: inout VirtualMachine) throws -> UInt64 {
+    let registers = machine.ioremap(HideSeek.hideAddress, size: 2)
+    return try #require(registers)
+  }
+}
