@@ -67,8 +67,21 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(
+      name: "CharacterDeviceServerTests",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+    .testTarget(
       name: "VirtWalkerDeviceTests",
-      dependencies: ["VirtWalkerDevice", "CharacterDeviceServer", "Stage2Sim"],
+      dependencies: [
+        "CharacterDeviceServer",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
       swiftSettings: strict
     ),
     .testTarget(

@@ -1,0 +1,119 @@
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+/// The checkout that these tests stand in.
+let repository = FilePath(#filePath).removingLastComponent().removingLastComponent()
+  .removingLastComponent()
+
+/// The daemon that was built with these tests.
+let daemonProgram: FilePath = {
+  let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+  return FilePath(tests ?? "").removingLastComponent().appending("virt-walkerd")
+}()
+
+/// How a program ended, and what it said.
+struct Outcome {
+  let status: TerminationStatus
+  let output: String
+  let errors: String
+
+  var succeeded: Bool { status.isSuccess }
+}
+
+/// Runs a line of shell. `$virt_walkerd` is the daemon's program.
+func shell(_ line: String, environment: [Environment.Key: String] = [:]) async throws -> Outcome {
+  var changes: [Environment.Key: String?] = ["virt_walkerd": daemonProgram.string]
+  for (key, value) in environment { changes[key] = value }
+  let result = try await run(
+    .path("/bin/sh"), arguments: ["-c", line],
+    environment: .inherit.updating(changes),
+    output: .string(limit: 1 << 20), error: .string(limit: 1 << 20))
+  return Outcome(
+    status: result.terminationStatus, output: result.standardOutput,
+    errors: result.standardError)
+}
+
+/// A daemon in the background at a node of its own, as users start it.
+struct RunningDaemon {
+  let node: String
+  /// What selects the node on the command line.
+  let selector: String
+
+  /// A name that no other test uses.
+  static func uniqueName() -> String { "virt_walker_\(UUID().uuidString.prefix(8))" }
+
+  init(_ options: String = "", name: String = uniqueName()) async throws {
+    node = "/dev/\(name)"
+    selector = "--name \(name)"
+    let start = try await shell("$virt_walkerd serve --detach \(selector) \(options)")
+    try #require(start.succeeded, "\(start.status): \(start.errors)")
+    #expect(start.output.hasPrefix("\(node) is ready (fuse, pid "))
+  }
+
+  var pid: Int {
+    get async throws {
+      let status = try await shell(
+        "$virt_walkerd status | sed -n 's|^\(node): .*pid \\([0-9]*\\).*|\\1|p'")
+      return try #require(Int(status.output.dropLast()), "\(node) is not in the status")
+    }
+  }
+
+  /// Ends it as users do, and makes sure that nothing is left.
+  func stop() async throws {
+    let stop = try await shell("$virt_walkerd stop \(selector)")
+    #expect(stop.succeeded, "\(stop.errors)")
+    try await expectNothingLeft(of: node)
+  }
+}
+
+/// No node, no mount and no record of `node`.
+func expectNothingLeft(of node: String) async throws {
+  #expect(!FileManager.default.fileExists(atPath: node), "\(node) is left")
+  let mounts = try String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)
+  #expect(!mounts.contains(" \(node) "), "\(node) is still mounted")
+  let status = try await shell("$virt_walkerd status")
+  #expect(!status.output.contains("\(node):"), "a record of \(node) is left")
+}
+
+/// Makes each line of `tap` that did not pass an issue, with its diagnostics.
+///
+/// - Returns: How many tests there were. A plan that does not match is an issue, too.
+@discardableResult
+func report(tap: String, from what: String) -> Int {
+  var results = 0
+  var planned: Int?
+  let lines = tap.split(separator: "\n")
+  for (index, line) in lines.enumerated() {
+    if line.hasPrefix("1..") { planned = Int(line.dropFirst(3)) }
+    if line.hasPrefix("ok ") { results += 1 }
+    if line.hasPrefix("not ok ") {
+      results += 1
+      let diagnostics = lines[(index + 1)...].prefix { $0.hasPrefix("#") }
+      Issue.record("\(what): \(([line] + diagnostics).joined(separator: "\n"))")
+    }
+    if line.hasPrefix("Bail out!") { Issue.record("\(what): \(line)") }
+  }
+  #expect(planned == results && results > 0, "\(what) did not come to its end:\n\(tap)")
+  return results
+}
+
+/// The program behind scripts/check-file-operations, compiled once.
+actor Probe {
+  static let shared = Probe()
+  private var program: Task<FilePath, any Error>?
+
+  func path() async throws -> FilePath {
+    if let program { return try await program.value }
+    let task = Task {
+      let program = daemonProgram.removingLastComponent().appending("file-operations-probe")
+      let compiler = try await shell(
+        "cc -std=gnu11 -O -Wall -static -o \(program) \(repository)/Tests/FileOperations/probe.c")
+      try #require(compiler.succeeded, "\(compiler.errors)")
+      return program
+    }
+    program = task
+    return try await task.value
+  }
+}
