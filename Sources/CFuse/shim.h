@@ -11,4 +11,11 @@
 #error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
 #endif
 
+// A macro in libfuse 3.17 and later, which Swift does not see.
+static inline struct fuse_session *cfuse_session_new(
+    struct fuse_args *args, const struct fuse_lowlevel_ops *operations, size_t size, void *user_data)
+{
+    return fuse_session_new(args, operations, size, user_data);
+}
+
 #endif

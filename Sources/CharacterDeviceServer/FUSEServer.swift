@@ -41,7 +41,7 @@ public final class FUSEServer: NodeServer {
     if geteuid() == 0 { options.append("allow_other") }
     var operations = Self.operations
     let created = withFuseArguments(options: options) {
-      fuse_session_new(
+      cfuse_session_new(
         $0, &operations, MemoryLayout<fuse_lowlevel_ops>.size, context.userData)
     }
     guard let created else {

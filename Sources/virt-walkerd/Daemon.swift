@@ -14,6 +14,7 @@ struct Daemon {
 
   init(_ options: Serve) throws {
     self.options = options
+    try openStandardDescriptors()
     if let logFile = options.logFile { try redirectStandardError(to: logFile) }
     let level = options.logLevel
     LoggingSystem.bootstrap { StandardErrorLog(label: $0, logLevel: level) }
@@ -131,6 +132,16 @@ struct Daemon {
       _ = try ready.closeAfter { try ready.writeAll("\n".utf8) }
     }
   }
+}
+
+/// Makes sure that 0, 1 and 2 are open: else the next file takes the number, and what is printed goes there.
+private func openStandardDescriptors() throws {
+  var descriptor: Int32
+  repeat {
+    descriptor = open("/dev/null", O_RDWR | O_CLOEXEC)
+    guard descriptor >= 0 else { throw Errno.current }
+  } while descriptor <= STDERR_FILENO
+  close(descriptor)
 }
 
 /// Opens `path` for appending in place of standard error.

@@ -103,13 +103,18 @@ struct NodeLock {
   /// - Throws: ``Failure`` where another daemon has it.
   init(_ node: FilePath) throws {
     let directory = RuntimeRecord.directory
-    // One component a node: '/' cannot stand in a file's name, and '!' is what the kernel puts there in /sys.
+    // One component for a whole path, and no two paths alike.
     path = directory.appending(
-      String(node.string.dropFirst().map { $0 == "/" ? "!" : $0 }))
+      node.string.dropFirst().map { ["/": "%2F", "%": "%25"][$0] ?? String($0) }.joined())
     let advice = "make it writable for you"
     while true {
       guard mkdir(directory.string, 0o755) == 0 || errno == EEXIST else {
         throw Failure(.current, doing: "create", at: directory, advice: advice)
+      }
+      guard Self.isOwn(directory) else {
+        throw Failure(
+          "\(directory) belongs to somebody else: set XDG_RUNTIME_DIR to a directory of yours",
+          status: .noPermission)
       }
       let descriptor = open(path.string, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
       // The last daemon to end took the directory away.
@@ -154,6 +159,14 @@ struct NodeLock {
     lock.l_type = Int16(F_WRLCK)
     lock.l_whence = Int16(SEEK_SET)
     return fcntl(file.rawValue, F_SETLK, &lock) == 0
+  }
+
+  /// In /tmp anybody could have made it.
+  private static func isOwn(_ directory: FilePath) -> Bool {
+    var attributes = stat()
+    return lstat(directory.string, &attributes) == 0
+      ? attributes.st_uid == geteuid() && attributes.st_mode & S_IFMT == S_IFDIR
+      : errno == ENOENT
   }
 
   private static func isSame(_ file: FileDescriptor, _ path: FilePath) -> Bool {
