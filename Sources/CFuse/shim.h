@@ -11,11 +11,19 @@
 #error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
 #endif
 
-// A macro in libfuse 3.17 and later, which Swift does not see.
+// These two are macros in later releases of libfuse, and Swift sees no macros.
+
 static inline struct fuse_session *cfuse_session_new(
     struct fuse_args *args, const struct fuse_lowlevel_ops *operations, size_t size, void *user_data)
 {
     return fuse_session_new(args, operations, size, user_data);
+}
+
+static inline struct fuse_session *ccuse_lowlevel_new(
+    struct fuse_args *args, const struct cuse_info *info, const struct cuse_lowlevel_ops *operations,
+    void *user_data)
+{
+    return cuse_lowlevel_new(args, info, operations, user_data);
 }
 
 #endif

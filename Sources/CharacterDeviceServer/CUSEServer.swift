@@ -34,7 +34,7 @@ public final class CUSEServer: NodeServer {
         info.dev_info_argc = 1
         info.dev_info_argv = vector
         return withFuseArguments(options: []) {
-          cuse_lowlevel_new($0, &info, &operations, context.userData)
+          ccuse_lowlevel_new($0, &info, &operations, context.userData)
         }
       }
     }
