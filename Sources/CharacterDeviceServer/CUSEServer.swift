@@ -58,12 +58,6 @@ public final class CUSEServer: NodeServer {
 
   public func close() { session.close() }
 
-  /// The kernel has CUSE and this process may use it.
-  public static func checkAvailable() throws(NodeError) {
-    let control = try openControl()
-    try? control.close()
-  }
-
   private static let control: FilePath = "/dev/cuse"
 
   private static func openControl() throws(NodeError) -> FileDescriptor {

@@ -16,8 +16,6 @@ public final class FUSEServer: NodeServer {
 
   /// Makes the node; when the call returns, it answers.
   ///
-  /// What a killed server left at `path` is cleared away first.
-  ///
   /// - Parameters:
   ///   - path: The node. Nothing else may be there.
   ///   - access: Who may use it. Root's nodes are open to whom the mode lets in; those of other users only to
@@ -32,7 +30,6 @@ public final class FUSEServer: NodeServer {
     self.path = path
     try LibFuse.checkVersion()
     try Self.checkAvailable()
-    try MountPoint.removeStale(at: path, fileSystem: fileSystem)
     try checkNodeIsFree(path)
 
     let context = FuseSession.Context(device: device)
@@ -61,6 +58,15 @@ public final class FUSEServer: NodeServer {
       mountPoint.remove()
       throw error
     }
+  }
+
+  /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
+  ///
+  /// - Throws: ``NodeError`` where the caller may not unmount it.
+  public static func removeStale(
+    at path: FilePath, fileSystem: String
+  ) throws(NodeError) {
+    try MountPoint.removeStale(at: path, fileSystem: fileSystem)
   }
 
   public func process() throws(Errno) -> Bool { try session.process() }

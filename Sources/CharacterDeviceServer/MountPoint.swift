@@ -40,7 +40,7 @@ struct MountPoint {
     if (try? FileIdentity(path)) == identity { unlink(path.string) }
   }
 
-  /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
+  /// See ``FUSEServer/removeStale(at:fileSystem:)``.
   static func removeStale(at path: FilePath, fileSystem: String) throws(NodeError) {
     if isMounted(path, fileSystem: fileSystem) {
       // A dead server's mount answers ENOTCONN; anything else is somebody's.

@@ -87,36 +87,39 @@ struct Daemon {
   /// The server that the options ask for; for `auto` CUSE if it can, else FUSE, and why.
   private func makeServer(
     _ node: FilePath, _ driver: VirtWalkerDriver
-  ) throws -> (any NodeServer, Backend) {
+  ) throws(NodeError) -> (any NodeServer, Backend) {
     let access = NodeAccess(
       mode: options.access.mode, owner: options.access.owner, group: options.access.group)
-    var backend = options.backend
-    if backend == .auto {
-      backend = chooseBackend()
+    let fileSystem = "virt_walker"
+    // A daemon that was killed may have served the node by the other backend.
+    try FUSEServer.removeStale(at: node, fileSystem: fileSystem)
+    func cuse() throws(NodeError) -> (any NodeServer, Backend) {
+      let name = options.node.deviceName
+      return (try CUSEServer(name: name, access: access, device: driver), .cuse)
     }
-    let server: any NodeServer =
-      switch backend {
-      case .cuse:
-        try CUSEServer(name: options.node.deviceName, access: access, device: driver)
-      default:
-        try FUSEServer(
-          path: node, access: access, fileSystem: "virt_walker", device: driver)
-      }
-    return (server, backend)
-  }
+    func fuse() throws(NodeError) -> (any NodeServer, Backend) {
+      let server = try FUSEServer(
+        path: node, access: access, fileSystem: fileSystem, device: driver)
+      return (server, .fuse)
+    }
 
-  private func chooseBackend() -> Backend {
-    if options.node.path != nil {
+    switch options.backend {
+    case .cuse: return try cuse()
+    case .fuse: return try fuse()
+    case .auto where options.node.path != nil:
       log.notice("backend fuse: --path asks for a file")
-      return .fuse
-    }
-    do throws(NodeError) {
-      try CUSEServer.checkAvailable()
-      log.notice("backend cuse: this machine has /dev/cuse")
-      return .cuse
-    } catch {
-      log.notice("backend fuse: \(error.problem)")
-      return .fuse
+      return try fuse()
+    case .auto:
+      do throws(NodeError) {
+        let server = try cuse()
+        log.notice("backend cuse: this machine has it")
+        return server
+      } catch {
+        // What is in the way at the node itself is in FUSE's way, too.
+        guard error.kind != .exists else { throw error }
+        log.notice("backend fuse: \(error.problem)")
+        return try fuse()
+      }
     }
   }
 

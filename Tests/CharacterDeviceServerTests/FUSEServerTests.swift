@@ -127,11 +127,14 @@ private final class Served: @unchecked Sendable {
   }
 
   @Test func cuseSaysWhatToDoWhereItIsMissing() {
+    let name = path.lastComponent!.string
     guard access("/dev/cuse", F_OK) != 0 else {
-      #expect(throws: Never.self) { try CUSEServer.checkAvailable() }
+      #expect(throws: Never.self) { try CUSEServer(name: name, device: Mirror()).close() }
       return
     }
-    let error = #expect(throws: NodeError.self) { try CUSEServer.checkAvailable() }
+    let error = #expect(throws: NodeError.self) {
+      try CUSEServer(name: name, device: Mirror())
+    }
     #expect(
       error?.description
         == "/dev/cuse is missing: modprobe cuse, or run with --backend fuse")

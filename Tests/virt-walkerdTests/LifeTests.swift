@@ -293,6 +293,21 @@ import Testing
     try await expectNothingLeft(of: "/dev/\(name)")
   }
 
+  /// A library that says it is older than the one the daemon was built for.
+  @Test(arguments: ["cuse", "fuse", "auto"])
+  func oldLibfuseIsRefused(backend: String) async throws {
+    let name = RunningDaemon.uniqueName()
+    let run = try await shell(
+      """
+      echo 'int fuse_version(void) { return 310; }' | cc -shared -fPIC -x c - -o /tmp/\(name).so
+      LD_PRELOAD=/tmp/\(name).so $virt_walkerd serve --name \(name) --backend \(backend)
+      status=$?; rm /tmp/\(name).so; exit $status
+      """)
+    #expect(run.status == .exited(69))
+    #expect(run.errors.contains("is too old: 3.14 or later is needed: install a newer libfuse3"))
+    try await expectNothingLeft(of: "/dev/\(name)")
+  }
+
   @Test func helpNamesEveryOption() async throws {
     let help = try await shell("$virt_walkerd serve --help")
     for option in [
