@@ -142,7 +142,10 @@ private func openStandardDescriptors() throws {
   var descriptor: Int32
   repeat {
     descriptor = open("/dev/null", O_RDWR | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Errno.current }
+    guard descriptor >= 0 else {
+      throw Failure(
+        .current, doing: "open", at: "/dev/null", advice: "see why: ls -l /dev/null")
+    }
   } while descriptor <= STDERR_FILENO
   close(descriptor)
 }
