@@ -68,6 +68,10 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   public var faultLevel: Int { Int(rawValue & 3) }
 }
 
+extension ExceptionSyndrome: CustomStringConvertible {
+  public var description: String { "0x\(hexadecimal(rawValue))" }
+}
+
 /// What the CPU leaves in its registers when it takes a stage-2 abort to EL2 (`struct kvm_vcpu_fault_info`).
 public struct FaultInfo: Error, Hashable, Sendable {
   /// ESR_EL2
