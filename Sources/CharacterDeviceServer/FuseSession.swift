@@ -158,7 +158,7 @@ extension FuseSession.Context {
 
 extension Errno {
   /// `errno` as the last system call left it.
-  static var current: Errno { Errno(rawValue: errno) }
+  package static var current: Errno { Errno(rawValue: errno) }
 }
 
 /// Calls `body` with libfuse's argument vector for a program that mounts with `options`.

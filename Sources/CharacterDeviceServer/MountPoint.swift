@@ -104,17 +104,17 @@ struct MountPoint {
 }
 
 /// Which file a path or a descriptor stands for.
-private struct FileIdentity: Equatable {
+package struct FileIdentity: Equatable {
   let device: dev_t
   let inode: ino_t
 
-  init(_ path: FilePath) throws(Errno) {
+  package init(_ path: FilePath) throws(Errno) {
     var attributes = Glibc.stat()
     guard lstat(path.string, &attributes) == 0 else { throw .current }
     self.init(attributes)
   }
 
-  init(_ file: FileDescriptor) throws(Errno) {
+  package init(_ file: FileDescriptor) throws(Errno) {
     var attributes = Glibc.stat()
     guard fstat(file.rawValue, &attributes) == 0 else { throw .current }
     self.init(attributes)

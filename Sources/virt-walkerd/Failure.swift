@@ -63,8 +63,3 @@ func reportingFailures(_ body: () throws -> Void) throws {
     throw failure.status
   }
 }
-
-extension Errno {
-  /// `errno` as the last system call left it.
-  static var current: Errno { Errno(rawValue: errno) }
-}

@@ -1,3 +1,4 @@
+import CharacterDeviceServer
 import Glibc
 import SystemPackage
 

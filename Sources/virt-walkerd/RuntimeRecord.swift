@@ -1,3 +1,4 @@
+import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
@@ -130,7 +131,7 @@ struct NodeLock {
           "\(node) is already served by \(holder): virt-walkerd stop, or choose another --name or --path",
           status: .cannotCreate)
       }
-      if Self.isSame(file, path) {
+      if (try? FileIdentity(file)) == (try? FileIdentity(path)) {
         self.file = file
         return
       }
@@ -167,12 +168,5 @@ struct NodeLock {
     return lstat(directory.string, &attributes) == 0
       ? attributes.st_uid == geteuid() && attributes.st_mode & S_IFMT == S_IFDIR
       : errno == ENOENT
-  }
-
-  private static func isSame(_ file: FileDescriptor, _ path: FilePath) -> Bool {
-    var opened = stat()
-    var named = stat()
-    return fstat(file.rawValue, &opened) == 0 && lstat(path.string, &named) == 0
-      && opened.st_dev == named.st_dev && opened.st_ino == named.st_ino
   }
 }

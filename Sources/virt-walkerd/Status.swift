@@ -1,4 +1,5 @@
 import ArgumentParser
+import CharacterDeviceServer
 import Glibc
 import SystemPackage
 

@@ -1,4 +1,5 @@
 import CLinux
+import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
