@@ -1,0 +1,88 @@
+// The first process of the oracle's host: sets the kernel up for repeatable recordings, runs the recorder on each
+// file in /scenarios, and switches off. The console carries the recordings, framed by lines that begin with "===".
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void put(const char *path, const char *text)
+{
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (file < 0 || write(file, text, strlen(text)) < 0)
+        printf("=== cannot write %s\n", path);
+    if (file >= 0)
+        close(file);
+}
+
+static void mount_all(void)
+{
+    static const struct {
+        const char *type, *path;
+    } mounts[] = {
+        {"devtmpfs", "/dev"},
+        {"proc", "/proc"},
+        {"sysfs", "/sys"},
+        {"debugfs", "/sys/kernel/debug"},
+        {"tmpfs", "/tmp"},
+    };
+
+    for (size_t i = 0; i < sizeof(mounts) / sizeof(*mounts); i++) {
+        mkdir(mounts[i].path, 0755);
+        if (mount(mounts[i].type, mounts[i].path, mounts[i].type, 0, NULL))
+            printf("=== cannot mount %s\n", mounts[i].path);
+    }
+}
+
+static int is_file(const struct dirent *entry) { return entry->d_name[0] != '.'; }
+
+static void record(const char *name)
+{
+    char path[512];
+    int status = 0;
+    pid_t child;
+
+    printf("=== scenario %s\n", name);
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        snprintf(path, sizeof(path), "/scenarios/%s", name);
+        if (!freopen(path, "r", stdin))
+            _exit(1);
+        execl("/recorder", "recorder", NULL);
+        _exit(1);
+    }
+    waitpid(child, &status, 0);
+    printf("=== status %d\n", status);
+    fflush(stdout);
+}
+
+int main(void)
+{
+    struct dirent **files;
+    int count;
+
+    mount_all();
+    // Only the recorder writes to the console.
+    put("/proc/sys/kernel/printk", "0 0 0 0");
+    // Huge pages where a scenario asks for them, and none behind its back.
+    put("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
+    put("/sys/kernel/mm/transparent_hugepage/defrag", "always");
+    put("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4000000000");
+    put("/proc/sys/vm/nr_hugepages", "128");
+
+    count = scandir("/scenarios", &files, is_file, alphasort);
+    for (int i = 0; i < count; i++)
+        record(files[i]->d_name);
+    puts("=== end");
+    fflush(stdout);
+    sync();
+    reboot(RB_POWER_OFF);
+    return 0;
+}
