@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -63,6 +64,35 @@ static void record(const char *name)
     fflush(stdout);
 }
 
+static size_t huge_page_size(void)
+{
+    size_t page = sysconf(_SC_PAGESIZE);
+
+    return page * (page / 8); // what one table of entries maps
+}
+
+// The kernel's thread that makes huge pages scans when the first process asks for them, and again after the sleep that
+// main sets. This process is the first, so that the thread scans nothing but it.
+static void occupy_khugepaged(void)
+{
+    size_t size = 2 * huge_page_size(); // an aligned one is in it
+    void *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (area == MAP_FAILED || madvise(area, size, MADV_HUGEPAGE))
+        puts("=== cannot ask for huge pages");
+}
+
+// 256 MiB, or one page where one is larger.
+static void reserve_huge_pages(void)
+{
+    const size_t wanted = 256 << 20;
+    size_t size = huge_page_size();
+    char text[16];
+
+    snprintf(text, sizeof(text), "%zu", size < wanted ? wanted / size : 1);
+    put("/proc/sys/vm/nr_hugepages", text);
+}
+
 int main(void)
 {
     struct dirent **files;
@@ -75,7 +105,11 @@ int main(void)
     put("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
     put("/sys/kernel/mm/transparent_hugepage/defrag", "always");
     put("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4000000000");
-    put("/proc/sys/vm/nr_hugepages", "128");
+    // Pages stay where they are unless a scenario moves them: to move one unmaps it from the guest.
+    put("/proc/sys/vm/compaction_proactiveness", "0");
+    put("/proc/sys/vm/watermark_boost_factor", "0");
+    occupy_khugepaged();
+    reserve_huge_pages();
 
     count = scandir("/scenarios", &files, is_file, alphasort);
     for (int i = 0; i < count; i++)

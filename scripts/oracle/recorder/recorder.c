@@ -238,7 +238,14 @@ static size_t read_file(const char *path, char *text, size_t size)
 
 static void empty_trace(void) { write_file(OBSERVER "trace", "0"); }
 
-static void get_trace(void) { read_file(OBSERVER "trace", trace, sizeof(trace)); }
+static void get_trace(void)
+{
+    size_t length = read_file(OBSERVER "trace", trace, sizeof(trace));
+
+    // The kernel cuts what it has no room for: a guest that hangs writes much.
+    while (length > 0 && trace[length - 1] != '\n')
+        trace[--length] = 0;
+}
 
 static int count_aborts(void)
 {
@@ -280,23 +287,57 @@ static void print_trace(bool is_hung)
 
 #define ADDRESS_BITS UINT64_C(0x0000fffffffff000)
 
-// Frames have letters, in the order in which they are first seen: their numbers differ from run to run.
-static const char *frame_letter(uint64_t frame)
+// Frames that have letters, in the order in which they were first seen: their numbers differ from run to run.
+static struct {
+    uint64_t address;
+    bool is_freed;
+} frames[702];
+static int frame_count;
+
+static const char *frame_letter(uint64_t address)
 {
-    static uint64_t frames[702];
-    static int count;
     static char letters[3];
     int i;
 
-    for (i = 0; i < count && frames[i] != frame; i++)
+    for (i = 0; i < frame_count && (frames[i].address != address || frames[i].is_freed); i++)
         ;
-    if (i == count && count < 702)
-        frames[count++] = frame;
+    if (i == frame_count && frame_count == 702)
+        fail("more frames than letters");
+    if (i == frame_count)
+        frames[frame_count++].address = address;
     if (i < 26)
         snprintf(letters, sizeof(letters), "%c", 'A' + i);
     else
         snprintf(letters, sizeof(letters), "%c%c", 'A' + i / 26 - 1, 'A' + i % 26);
     return letters;
+}
+
+static uint64_t read_number(const char *path, uint64_t index)
+{
+    uint64_t number = 0;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (file < 0 || pread(file, &number, 8, index * 8) != 8)
+        fail("%s: %s", path, strerror(errno));
+    close(file);
+    return number;
+}
+
+// A frame that was freed and given out again is another one. Which one the kernel takes next depends on all else that
+// it does, so a letter ends with the use of its frame.
+static void forget_freed_frames(void)
+{
+    const uint64_t uptodate = 1 << 3, lru = 1 << 5, anon = 1 << 12, huge = 1 << 17, zero = 1 << 24;
+
+    for (int i = 0; i < frame_count; i++) {
+        uint64_t number = frames[i].address / sysconf(_SC_PAGESIZE);
+        uint64_t flags = read_number("/proc/kpageflags", number);
+        bool is_mapped = read_number("/proc/kpagecount", number) > 0;
+        bool is_cached = flags & (uptodate | lru) && !(flags & (anon | huge));
+
+        if (!is_mapped && !is_cached && !(flags & zero))
+            frames[i].is_freed = true;
+    }
 }
 
 struct leaf {
@@ -322,6 +363,11 @@ static struct leaf get_leaf(uint64_t address)
              entry & ~ADDRESS_BITS, entry & ADDRESS_BITS ? " @" : "",
              entry & ADDRESS_BITS ? frame_letter(entry & ADDRESS_BITS) : "", text + counts);
     return leaf;
+}
+
+static bool is_in_target_page(uint64_t address)
+{
+    return (address & -sysconf(_SC_PAGESIZE)) == TARGET;
 }
 
 static void print_leaf(uint64_t address, struct leaf before)
@@ -393,7 +439,7 @@ enum outcome { LEFT_GUEST, TOOK_EXCEPTION, MMIO, HUNG, ERROR };
 // Lets the vCPU run until it comes out. A guest that does not, and takes abort after abort, hangs.
 static enum outcome run_guest(void)
 {
-    const struct itimerval limit = {.it_value.tv_usec = 300000};
+    const struct itimerval limit = {.it_value.tv_usec = 50000};
     const struct itimerval off = {};
     int result, error;
 
@@ -491,7 +537,7 @@ static void guest_step(uint64_t at, uint64_t address, bool has_address)
     putchar('\n');
     print_trace(outcome == HUNG);
     print_leaf(TARGET, target);
-    if (has_address && (address & ~0xfffULL) != TARGET)
+    if (has_address && !is_in_target_page(address))
         print_leaf(address, touched);
 }
 
@@ -510,7 +556,7 @@ static void guest(char *text)
     set_register(X(3), 0);
     if (!strncmp(text, "fetch ", 6)) {
         address = strtoull(text + 6, NULL, 0);
-        guest_step(address, address, true);
+        guest_step(address, address, address < (1ULL << machine.ipa_bits));
         return;
     }
     instruction = find_instruction(text, &address);
@@ -525,6 +571,35 @@ static void guest(char *text)
 // --- The host's steps
 
 static void *host_address(uint64_t ipa) { return machine.ram + (ipa - machine.base); }
+
+// Through a pipe, where memory that is not there is EFAULT instead of a signal.
+static int copy_word(const uint32_t *from, uint32_t *to)
+{
+    int ends[2];
+    int result;
+
+    if (pipe(ends))
+        fail("pipe: %s", strerror(errno));
+    result = write(ends[1], from, 4) == 4 && read(ends[0], to, 4) == 4 ? 0 : -1;
+    close(ends[0]);
+    close(ends[1]);
+    return result;
+}
+
+static int host_write(uint64_t address, uint32_t value)
+{
+    return copy_word(&value, guest_word(address));
+}
+
+static int host_read(uint64_t address)
+{
+    uint32_t value;
+    int result = copy_word(guest_word(address), &value);
+
+    if (!result)
+        printf("  value 0x%08" PRIx32 "\n", value);
+    return result;
+}
 
 static const struct {
     const char *name;
@@ -605,22 +680,24 @@ static int host_ksm(void)
 // Marks the page that backs an address idle, which makes KVM's entry old: idle page tracking.
 static int host_age(uint64_t address)
 {
-    uint64_t entry, bits, frame;
-    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t page = (uintptr_t)host_address(address) / sysconf(_SC_PAGESIZE);
+    uint64_t entry = read_number("/proc/self/pagemap", page);
+    uint64_t bits, frame;
     int bitmap = open("/sys/kernel/mm/page_idle/bitmap", O_RDWR | O_CLOEXEC);
-    off_t page = (uintptr_t)host_address(address) / sysconf(_SC_PAGESIZE);
 
     // A page that was faulted in just now waits in a CPU's list, where idle page tracking does not look.
     write_file("/proc/sys/vm/drop_caches", "1");
-    if (pagemap < 0 || bitmap < 0)
-        fail("pagemap or page_idle: %s", strerror(errno));
-    if (pread(pagemap, &entry, 8, page * 8) != 8 || !(entry >> 63))
-        fail("nothing backs %" PRIx64, address);
+    if (bitmap < 0)
+        fail("page_idle: %s", strerror(errno));
+    if (!(entry >> 63)) { // nothing is there
+        close(bitmap);
+        errno = ENOENT;
+        return -1;
+    }
     frame = entry & ((1ULL << 55) - 1);
     bits = 1ULL << (frame % 64);
     if (pwrite(bitmap, &bits, 8, frame / 64 * 8) != 8)
         fail("page_idle: %s", strerror(errno));
-    close(pagemap);
     close(bitmap);
     return 0;
 }
@@ -690,9 +767,9 @@ static void host(char *text)
         result = mmap(host_address(address), number, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ? -1 : 0;
     else if (!strcmp(what, "write"))
-        *guest_word(address) = number;
+        result = host_write(address, number);
     else if (!strcmp(what, "read"))
-        printf("  value 0x%08" PRIx32 "\n", *(volatile uint32_t *)guest_word(address));
+        result = host_read(address);
     else if (!strcmp(what, "fork"))
         result = host_fork();
     else if (!strcmp(what, "end-fork"))
@@ -712,7 +789,7 @@ static void host(char *text)
     get_trace();
     print_trace(false);
     print_leaf(TARGET, target);
-    if ((address & ~0xfffULL) != TARGET)
+    if (!is_in_target_page(address))
         print_leaf(address, touched);
 }
 
@@ -762,6 +839,8 @@ int main(void)
             host(line + 5);
         else
             fail("no such step: %s", line);
+        if (machine.vm)
+            forget_freed_frames();
     }
     if (machine.child > 0)
         host_end_fork();
