@@ -60,6 +60,15 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .executableTarget(
+      name: "mirror",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Mirror",
+      swiftSettings: strict
+    ),
     .testTarget(
       name: "Stage2SimTests",
       dependencies: ["Stage2Sim"],
@@ -70,6 +79,8 @@ let package = Package(
       name: "CharacterDeviceServerTests",
       dependencies: [
         "CharacterDeviceServer",
+        "mirror",
+        .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict

@@ -3,12 +3,16 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The signals that ask the daemon to end, as a descriptor: signalfd(2).
-final class TerminationSignals {
-  let descriptor: FileDescriptor
+/// The signals that ask a server to end, as a descriptor for an ``EventLoop``: signalfd(2).
+///
+/// SIGTERM, SIGINT, SIGHUP (unless it is ignored, as nohup(1) has it), SIGQUIT, SIGUSR1, SIGUSR2 and SIGALRM: each of them
+/// would kill the process with its node in place.
+public final class TerminationSignals {
+  /// Readable when one has come.
+  public let descriptor: FileDescriptor
 
-  /// Blocks them for this thread, and so for the whole process, which has but one. A broken pipe kills nothing.
-  init() throws {
+  /// Blocks them for this thread and for threads that it starts later: call it first. A broken pipe kills nothing.
+  public init() throws(Errno) {
     signal(SIGPIPE, SIG_IGN)
     var wanted = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM]
     if !Self.isIgnored(SIGHUP) { wanted.append(SIGHUP) }
@@ -17,12 +21,14 @@ final class TerminationSignals {
     for signal in wanted { sigaddset(&set, signal) }
     sigprocmask(SIG_BLOCK, &set, nil)
     let descriptor = signalfd(-1, &set, Int32(SFD_CLOEXEC | SFD_NONBLOCK))
-    guard descriptor >= 0 else { throw Errno.current }
+    guard descriptor >= 0 else { throw .current }
     self.descriptor = FileDescriptor(rawValue: descriptor)
   }
 
+  deinit { try? descriptor.close() }
+
   /// The name of the signal that came.
-  func next() -> String {
+  public func next() -> String {
     var info = signalfd_siginfo()
     let count = withUnsafeMutableBytes(of: &info) { try? descriptor.read(into: $0) }
     guard count == MemoryLayout<signalfd_siginfo>.size else { return "a signal" }

@@ -7,15 +7,11 @@ import SystemPackage
 ///
 /// A Swift process cannot fork and go on; it can start itself anew.
 enum Detached {
-  /// Where the child finds the descriptor to write to when the node answers.
-  private static let readyDescriptor: Int32 = 3
-
   /// Returns when the child is ready; ends with the child's own status when it is not.
   static func run() throws {
     let pipe = try FileDescriptor.pipe()
-    for end in [pipe.readEnd, pipe.writeEnd] {
-      _ = fcntl(end.rawValue, F_SETFD, FD_CLOEXEC)
-    }
+    // The child inherits the other end, to write to when the node answers.
+    _ = fcntl(pipe.readEnd.rawValue, F_SETFD, FD_CLOEXEC)
     let child = try spawn(ready: pipe.writeEnd)
     try pipe.writeEnd.close()
     var byte: UInt8 = 0
@@ -33,7 +29,6 @@ enum Detached {
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_adddup2(&actions, ready.rawValue, readyDescriptor)
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
@@ -41,7 +36,7 @@ enum Detached {
 
     let arguments =
       CommandLine.arguments.filter { $0 != "--detach" }
-      + ["--ready-descriptor", String(readyDescriptor)]
+      + ["--ready-descriptor", String(ready.rawValue)]
     var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
     defer { for argument in vector { free(argument) } }
     var child = pid_t()

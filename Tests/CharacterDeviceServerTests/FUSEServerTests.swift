@@ -1,139 +1,102 @@
 import CharacterDeviceServer
 import Foundation
-import Glibc
+import Subprocess
 import SystemPackage
 import Testing
 
-/// A device of a library's user: it gives what was written last, backwards, then end of file.
-private final class Mirror: CharacterDevice {
-  private var bytes: [UInt8] = []
-  private var isAtEnd = false
-
-  func open() throws(Errno) {
-    if bytes == Array("closed".utf8.reversed()) { throw .resourceBusy }
-  }
-
-  func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
-    isAtEnd.toggle()
-    guard isAtEnd else { return }
-    for byte in bytes.prefix(buffer.freeCapacity) { buffer.append(byte) }
-  }
-
-  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
-    guard bytes[0] != UInt8(ascii: "!") else { throw .invalidArgument }
-    self.bytes = bytes.indices.reversed().map { bytes[$0] }
-    return bytes.count
-  }
+/// A device that refuses to work: for servers that are never to come up.
+private final class NoDevice: CharacterDevice {
+  func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) { throw .ioError }
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int { throw .ioError }
 }
 
-/// A served node, on a thread of its own as any server has it.
-private final class Served: @unchecked Sendable {
-  let path: FilePath
-  private let stop: (readEnd: FileDescriptor, writeEnd: FileDescriptor)
-  private let done = DispatchSemaphore(value: 0)
-  private var error: (any Error)?
+/// The library with a device that is not the project's: Examples/Mirror, in a process of its own. A process that serves a
+/// node and forks can wait for itself: the child closes its copy of a client's descriptor, which asks the server.
+@Suite(.timeLimit(.minutes(5))) struct FUSEServerTests {
+  private let node = FilePath("/tmp/virt-walker-test-\(UUID().uuidString)")
 
-  init(_ path: FilePath) throws {
-    self.path = path
-    stop = try FileDescriptor.pipe()
-    let ready = DispatchSemaphore(value: 0)
-    Thread { [self] in
-      do {
-        let server = try FUSEServer(path: path, fileSystem: "mirror", device: Mirror())
-        let loop = try EventLoop()
-        try loop.add(server.descriptor) {
-          if try !server.process() { loop.stop() }
-        }
-        try loop.add(stop.readEnd) { loop.stop() }
-        ready.signal()
-        try loop.run()
-        server.close()
-        server.close()
-      } catch {
-        self.error = error
-        ready.signal()
-      }
-      done.signal()
-    }.start()
-    ready.wait()
-    if let error { throw error }
+  /// Runs `body`, a line of shell, while the mirror is served at `$node`.
+  private func withMirror(_ body: String) async throws -> (
+    status: TerminationStatus, output: String
+  ) {
+    let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    let mirror = FilePath(tests).removingLastComponent().appending("mirror")
+    let script = """
+      \(mirror) $node >$node.log 2>&1 & server=$!
+      until grep -q 'is ready' $node.log; do kill -0 $server || { cat $node.log; exit 99; }; sleep 0.02; done
+      rm $node.log
+      \(body)
+      kill $server 2>/dev/null
+      wait $server && [ ! -e $node ] && ! grep -q " $node " /proc/self/mounts
+      """
+    let result = try await run(
+      .path("/bin/sh"), arguments: ["-c", script],
+      environment: .inherit.updating(["node": node.string]),
+      output: .string(limit: 65536), error: .discarded)
+    return (result.terminationStatus, result.standardOutput)
   }
 
-  func end() throws {
-    try stop.writeEnd.close()
-    done.wait()
-    try stop.readEnd.close()
-    if let error { throw error }
-  }
-}
-
-@Suite struct FUSEServerTests {
-  private let path: FilePath
-
-  init() {
-    path = FilePath("/tmp/virt-walker-test-\(UUID().uuidString)")
+  @Test func deviceOfAnyKindIsServed() async throws {
+    let result = try await withMirror("printf hello >$node; cat $node; echo; head -c2 $node")
+    #expect(result.output == "olleh\nol")
+    #expect(result.status.isSuccess)
   }
 
-  @Test func deviceOfAnyKindIsServed() throws {
-    let served = try Served(path)
-    let file = try FileDescriptor.open(path, .readWrite)
-    #expect(try file.writeAll("hello".utf8) == 5)
-    var buffer = [UInt8](repeating: 0, count: 100)
-    let first = try buffer.withUnsafeMutableBytes { try file.read(into: $0) }
-    #expect(String(decoding: buffer.prefix(first), as: UTF8.self) == "olleh")
-    #expect(try buffer.withUnsafeMutableBytes { try file.read(into: $0) } == 0)
-    #expect(throws: Errno.invalidArgument) { try file.writeAll("!".utf8) }
-    try file.writeAll("closed".utf8)
-    #expect(throws: Errno.resourceBusy) { try FileDescriptor.open(path, .readOnly) }
-    try file.close()
-    try served.end()
-    #expect(access(path.string, F_OK) != 0)
+  @Test func errorsOfTheDeviceReachTheClient() async throws {
+    let result = try await withMirror("echo '!' | dd of=$node 2>&1 | grep -o 'Invalid argument'")
+    #expect(result.output == "Invalid argument\n")
+    #expect(result.status.isSuccess)
   }
 
   /// A client that keeps the node open neither holds it up nor hangs.
-  @Test func closingWithAClientLeavesNothing() throws {
-    let served = try Served(path)
-    let file = try FileDescriptor.open(path, .readWrite)
-    try served.end()
-    #expect(access(path.string, F_OK) != 0)
-    #expect(throws: Errno.self) { try file.writeAll("x".utf8) }
-    // The connection is gone, and close(2) says so.
-    try? file.close()
+  @Test func closingWithAClientLeavesNothing() async throws {
+    let result = try await withMirror(
+      "exec 3<>$node; kill $server; wait $server; printf x >&3 || echo refused")
+    #expect(result.output == "refused\n")
+  }
+
+  @Test func aliveMountIsNotTakenForAStaleOne() async throws {
+    let result = try await withMirror("printf ab >$node; \(Self.secondServer); cat $node")
+    #expect(result.output == "1\nba")
+    #expect(result.status.isSuccess)
+  }
+
+  /// Another server at the same node, and its exit status.
+  private static let secondServer = "/proc/$server/exe $node >/dev/null 2>&1; echo $?"
+
+  @Test func deadMountIsClearedAway() async throws {
+    let killed = try await withMirror("kill -9 $server; wait $server; sleep 0.1")
+    #expect(!killed.status.isSuccess)
+    let result = try await withMirror("printf ab >$node; cat $node")
+    #expect(result.output == "ba")
+    #expect(result.status.isSuccess)
   }
 
   @Test func whatIsThereStays() throws {
-    let file = try FileDescriptor.open(
-      path, .writeOnly, options: [.create], permissions: [.ownerReadWrite])
-    try file.closeAfter { _ = try file.writeAll("mine".utf8) }
-    let error = #expect(throws: NodeError.self) { try Served(path) }
-    #expect(error?.kind == .exists)
-    #expect(error?.description.contains("rm \(path)") == true)
-    #expect(try String(contentsOfFile: path.string, encoding: .utf8) == "mine")
-    unlink(path.string)
-  }
-
-  @Test func aliveMountIsNotTakenForAStaleOne() throws {
-    let served = try Served(path)
-    let error = #expect(throws: NodeError.self) { try Served(path) }
-    #expect(error?.kind == .exists)
-    #expect(try FileDescriptor.open(path, .writeOnly).closeAfter { true })
-    try served.end()
-  }
-
-  @Test func directoryThatDoesNotExistIsNamed() throws {
-    let error = #expect(throws: NodeError.self) { try Served(path.appending("node")) }
-    #expect(error?.description.hasPrefix("cannot ") == true)
-    #expect(error?.description.contains(path.string) == true)
-  }
-
-  @Test func cuseSaysWhatToDoWhereItIsMissing() {
-    let name = path.lastComponent!.string
-    guard access("/dev/cuse", F_OK) != 0 else {
-      #expect(throws: Never.self) { try CUSEServer(name: name, device: Mirror()).close() }
-      return
-    }
+    try "mine".write(toFile: node.string, atomically: false, encoding: .utf8)
     let error = #expect(throws: NodeError.self) {
-      try CUSEServer(name: name, device: Mirror())
+      try FUSEServer(path: node, fileSystem: "none", device: NoDevice())
+    }
+    #expect(error?.kind == .exists)
+    #expect(error?.description.contains("rm \(node)") == true)
+    #expect(try String(contentsOfFile: node.string, encoding: .utf8) == "mine")
+    try FileManager.default.removeItem(atPath: node.string)
+  }
+
+  @Test func directoryThatDoesNotExistIsNamed() {
+    let error = #expect(throws: NodeError.self) {
+      try FUSEServer(path: node.appending("node"), fileSystem: "none", device: NoDevice())
+    }
+    #expect(error?.description.hasPrefix("cannot ") == true)
+    #expect(error?.description.contains(node.string) == true)
+  }
+
+  @Test func cuseSaysWhatToDoWhereItIsMissing() throws {
+    try #require(
+      !FileManager.default.fileExists(atPath: "/dev/cuse"),
+      "this machine has CUSE; scripts/cuse-vm tests it")
+    let error = #expect(throws: NodeError.self) {
+      try CUSEServer(name: "virt-walker-test", device: NoDevice())
     }
     #expect(
       error?.description

@@ -3,7 +3,7 @@ import SystemPackage
 import Testing
 
 /// The device at its node, on this machine's FUSE, and on CUSE in a virtual machine.
-@Suite struct DeviceTests {
+@Suite(.timeLimit(.minutes(15))) struct DeviceTests {
   @Test(arguments: ["cortex-a72", "cortex-a76"], ["huge", "page"])
   func checkDevice(cpu: String, backing: String) async throws {
     let daemon = try await RunningDaemon("--cpu \(cpu) --backing \(backing)")
@@ -63,8 +63,7 @@ import Testing
   }
 
   /// A character device of the kernel's own: a Debian kernel under QEMU, everything in scripts/cuse-vm-guest.
-  @Test(.timeLimit(.minutes(15)))
-  func cuseInAVirtualMachine() async throws {
+  @Test func cuseInAVirtualMachine() async throws {
     let daemon = repository.appending(".build/release/virt-walkerd")
     try #require(
       FileManager.default.isExecutableFile(atPath: daemon.string),

@@ -5,7 +5,7 @@ import SystemPackage
 import Testing
 
 /// The daemon's life: starting, ending, and what it leaves: nothing.
-@Suite struct LifeTests {
+@Suite(.timeLimit(.minutes(5))) struct LifeTests {
   private let node = "/dev/\(RunningDaemon.uniqueName())"
   private var name: String { String(node.dropFirst(5)) }
 
@@ -193,16 +193,16 @@ import Testing
   }
 
   /// Standard error is a pipe that nobody reads: the device answers all the same.
-  @Test(.timeLimit(.minutes(2)))
-  func unreadLogDoesNotStopTheDevice() async throws {
+  @Test func unreadLogDoesNotStopTheDevice() async throws {
     let run = try await shell(
       """
       mkfifo /tmp/\(name)
       exec 3<>/tmp/\(name); rm /tmp/\(name)
-      $virt_walkerd serve --detach --log-level info --log-file /proc/self/fd/3 --name \(name) >/dev/null
+      $virt_walkerd serve --detach --log-level info --log-file /proc/self/fd/3 --name \(name) >/dev/null || exit
       dd if=/dev/zero of=\(node) bs=1 count=3000 2>/dev/null && head -c3000 \(node) | wc -c
       $virt_walkerd stop --name \(name)
       """)
+    #expect(run.succeeded, "\(run.errors)")
     #expect(run.output == "3000\n")
     try await expectNothingLeft(of: node)
   }
@@ -227,7 +227,7 @@ import Testing
 }
 
 /// Errors on the command line: what is said, with which status, and that nothing comes of it.
-@Suite struct UsageTests {
+@Suite(.timeLimit(.minutes(5))) struct UsageTests {
   @Test(arguments: [
     ("--memory 1P", 64, "4M to 1023G"),
     ("--memory 4097K", 64, "'4097K' is no whole number of 4K pages"),
