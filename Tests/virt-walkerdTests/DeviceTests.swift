@@ -33,26 +33,6 @@ import Testing
     try await daemon.stop()
   }
 
-  /// docs/file-operations.md gives a reason for each row that differs from the module.
-  @Test func everyDifferenceIsExplained() throws {
-    let table = try String(
-      contentsOfFile: repository.appending("Tests/FileOperations/expected.txt").string,
-      encoding: .utf8)
-    let document = try String(
-      contentsOfFile: repository.appending("docs/file-operations.md").string, encoding: .utf8)
-    let rows = table.split(separator: "\n").filter { !$0.hasPrefix("#") }
-      .map { $0.split(separator: /\s\s+/) }.filter { $0.count == 4 }.dropFirst()
-    #expect(rows.count == 104)
-    #expect(document.contains("all \(rows.count) answers"))
-    for row in rows where row[1] != row[2] || row[1] != row[3] {
-      // A row such as "write 0: value" shows what the call of its first part did.
-      let call = row[0].prefix { $0 != ":" && $0 != "," }
-      #expect(
-        document.contains("`\(call)`") || document.contains("`\(row[0])`"),
-        "\(row[0]) differs, and docs/file-operations.md does not say why")
-    }
-  }
-
   /// A plain file is no device: a test that cannot fail proves nothing.
   @Test func checkDeviceRefusesAPlainFile() async throws {
     let file = "/tmp/\(RunningDaemon.uniqueName())"
