@@ -66,7 +66,7 @@ struct Daemon {
     let guest = Logger(label: "guest")
     // Nobody reads them below this level: then a message is not even made.
     let isWanted = options.logLevel <= .info
-    if isWanted { machine.hostLog = HostLog { host.info("\($0)") } }
+    if isWanted { machine.observer = HostLog(log: host) }
     do throws(Errno) {
       let driver = try VirtWalkerDriver(loadedIn: machine)
       driver.guestLog = { message in
@@ -159,4 +159,15 @@ private func redirectStandardError(to path: FilePath) throws {
   }
   dup2(file, STDERR_FILENO)
   close(file)
+}
+
+/// What the host's kernel logs, among the log lines of the daemon.
+private final class HostLog: MachineObserver {
+  private let log: Logger
+
+  init(log: Logger) { self.log = log }
+
+  func observe(_ event: MachineEvent) {
+    if case .log(let message) = event { log.info("\(message)") }
+  }
 }

@@ -9,7 +9,7 @@ import Testing
     var value: UInt64 = 0
 
     func access(
-      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
     ) throws(KernelError) -> MMIOResponse {
       accesses.append(access)
       if access.address == 0x0900_0008 { throw .badAddress }
@@ -91,9 +91,8 @@ import Testing
   }
 
   @Test mutating func hookLogsEachAccessInItsWindow() {
-    final class Lines { var text: [String] = [] }
-    let lines = Lines()
-    machine.hostLog = HostLog { lines.text.append("\($0)") }
+    let trace = Trace()
+    machine.observer = trace
     machine.run(.access(.load(.byte, to: 0), address: HideSeek.seekAddress))
     machine.run(.access(.load(.byte, to: 0), address: HideSeek.hideAddress + 2))
     machine.run(.access(.load(.byte, to: 0), address: HideSeek.hideAddress + 3))
@@ -104,7 +103,7 @@ import Testing
         LoadStore(isStore: false, size: .word, register: 0, form: .pair(second: 1)),
         address: HideSeek.hideAddress))
     #expect(
-      lines.text == [
+      trace.messages == [
         "MMIO to HIDE and SEEK register detected, len: 1",
         "MMIO to HIDE and SEEK register detected, len: 1",
         "MMIO to HIDE and SEEK register detected, len: 4",

@@ -86,7 +86,7 @@ import Testing
     #expect(page.level == 3)
     #expect(page.descriptor.rawValue == 0x0040_0000_8000_177f)
     #expect(other.memory.pagesInUse == 4)
-    #expect(references(other, Self.base) == [513, 2, 2])
+    #expect(references(other, Self.base) == [2, 2, 513])
   }
 
   @Test func gigabyteBlockStandsAtLevel1() throws {
@@ -101,11 +101,12 @@ import Testing
     var table = Stage2PageTable()
     try table.map(
       address: Self.base, size: 2 << 20, physical: 0x8000_0000, protection: Self.everything)
-    let flushes = table.tlbInvalidations
+    let trace = Trace()
+    table.observer = trace
     try table.map(
       address: Self.base + 0x1000, size: 0x1000, physical: 0x9000_0000,
       protection: Self.everything)
-    #expect(table.tlbInvalidations.byIPA == flushes.byIPA + 1)
+    #expect(trace.events == [.invalidation(ipa: Self.base + 0x1000, level: 2)])
     #expect(try table.leaf(for: Self.base).descriptor.rawValue == 0)
     #expect(try table.leaf(for: Self.base + 0x1000).level == 3)
     #expect(references(table, Self.base) == [2, 2, 2])
@@ -119,13 +120,15 @@ import Testing
         protection: Self.everything)
     }
     #expect(table.memory.pagesInUse == 4)
-    #expect(references(table, Self.base) == [4, 2, 2])
+    #expect(references(table, Self.base) == [2, 2, 4])
+    let trace = Trace()
+    table.observer = trace
     try table.map(
       address: Self.base, size: 2 << 20, physical: 0x8000_0000, protection: Self.everything)
     #expect(try table.leaf(for: Self.base).level == 2)
     #expect(table.memory.pagesInUse == 3)
     #expect(references(table, Self.base) == [2, 2])
-    #expect(table.tlbInvalidations.wholeVM == 1)
+    #expect(trace.events == [.invalidationOfAll])
   }
 
   @Test func sameMappingAgainIsRefused() throws {
@@ -152,12 +155,17 @@ import Testing
     var table = Stage2PageTable()
     try table.map(
       address: Self.base, size: 0x3000, physical: 0x8000_0000, protection: Self.everything)
+    let trace = Trace()
+    table.observer = trace
     try table.unmap(address: Self.base + 0x1000, size: 0x1000)
-    #expect(references(table, Self.base) == [3, 2, 2])
+    #expect(references(table, Self.base) == [2, 2, 3])
     try table.unmap(address: Self.base, size: 0x3000)
     #expect(table.memory.pagesInUse == 2)
     #expect(try table.leaf(for: Self.base) == Leaf(descriptor: .init(rawValue: 0), level: 1))
-    #expect(table.tlbInvalidations.byIPA == 5)
+    let pages = [0x1000, 0, 0x2000].map { MachineEvent.invalidation(ipa: Self.base + $0, level: 3) }
+    // Then the two tables above them, the upper one last.
+    let tables = [MachineEvent](repeating: .invalidation(ipa: Self.base, level: 0), count: 2)
+    #expect(trace.events == pages + tables)
   }
 
   @Test func freedTablesAreUsedAgainAndClean() throws {
@@ -189,16 +197,7 @@ import Testing
     #expect(references(machine.stage2, Self.base) == [2, 2, 2])
   }
 
-  /// The counts of the tables on the way to `address`, from the last one up.
   private func references(_ table: Stage2PageTable, _ address: UInt64) -> [Int] {
-    var counts: [Int] = []
-    var current = table.rootTable(for: address)
-    for level in table.startLevel...Granule.lastLevel {
-      counts.insert(table.memory.count(current), at: 0)
-      let descriptor = table[table.entry(for: address, in: current, level: level)]
-      guard descriptor.isTable(level: level) else { break }
-      current = table.memory.table(at: descriptor.outputAddress)
-    }
-    return counts
+    table.referenceCounts(for: address)
   }
 }

@@ -5,7 +5,13 @@ import VirtWalkerDevice
 @testable import Stage2Sim
 
 @Suite struct DriverTests {
-  private final class Lines { var text: [String] = [] }
+  private final class Lines: MachineObserver {
+    var text: [String] = []
+
+    func observe(_ event: MachineEvent) {
+      if case .log(let message) = event { text.append("host: \(message)") }
+    }
+  }
 
   @Test func writeHidesTheFirstByteAndReadSeeksIt() throws {
     let driver = try VirtWalkerDriver(loadedIn: .booted())
@@ -19,7 +25,7 @@ import VirtWalkerDevice
   @Test func bothKernelsLogTheOriginalsLines() throws {
     let lines = Lines()
     var machine = try VirtualMachine.booted()
-    machine.hostLog = HostLog { lines.text.append("host: \($0)") }
+    machine.observer = lines
     let driver = try VirtWalkerDriver(loadedIn: machine)
     driver.guestLog = { lines.text.append("guest: \($0)") }
     _ = try driver.write([1, 2].span)

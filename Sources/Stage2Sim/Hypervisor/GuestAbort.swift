@@ -31,6 +31,7 @@ extension VirtualMachine {
   /// HPFAR_EL2.
   mutating func handleGuestAbort() throws(KernelError) -> AbortOutcome {
     let fault = vcpu.fault
+    observer?.observe(.abort(fault))
     let address = fault.pageAddress
     guard let status = fault.syndrome.faultStatus else { throw .badAddress }
 

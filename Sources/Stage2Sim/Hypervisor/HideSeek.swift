@@ -17,11 +17,11 @@ public struct HideSeek: MMIODevice {
   public init() {}
 
   public mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse {
-    log(.hideSeekDetected(length: access.length))
+    stage2.observer?.observe(.log(.hideSeekDetected(length: access.length)))
     guard access.length == 1 else {
-      log(.hideSeekTooLong)
+      stage2.observer?.observe(.log(.hideSeekTooLong))
       throw .invalidArgument
     }
     switch (access.address, access.isWrite) {

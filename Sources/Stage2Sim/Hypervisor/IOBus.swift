@@ -27,11 +27,10 @@ public protocol MMIODevice {
   ///
   /// - Parameters:
   ///   - vcpu: The vCPU that made it, for a device that sets registers by itself.
-  ///   - stage2: The VM's stage-2 table.
-  ///   - log: The host's kernel log.
+  ///   - stage2: The VM's stage-2 table. Its observer hears what the device logs.
   /// - Throws: What KVM_RUN fails with; the guest stays at the instruction.
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse
 }
 
@@ -69,11 +68,11 @@ struct IOBus {
 
   /// `kvm_io_bus_read` and `kvm_io_bus_write`: the first device in whose region the access lies and that takes it.
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable, log: HostLog
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse {
     for index in regions.indices where regions[index].region.contains(access) {
       let response = try devices[regions[index].device].access(
-        access, from: &vcpu, stage2: &stage2, log: log)
+        access, from: &vcpu, stage2: &stage2)
       if response != .declined { return response }
     }
     return .declined

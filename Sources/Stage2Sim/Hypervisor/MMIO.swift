@@ -3,7 +3,7 @@ extension VirtualMachine {
   mutating func ioMemAbort(address: UInt64) throws(KernelError) -> AbortOutcome {
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else {
-      hostLog(.dataAbortWithoutSyndrome)
+      observer?.observe(.log(.dataAbortWithoutSyndrome))
       throw .notImplemented
     }
     let length = syndrome.accessSize
@@ -12,7 +12,7 @@ extension VirtualMachine {
       isWrite: syndrome.isWrite, address: address, length: length,
       data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
 
-    switch try bus.access(access, from: &vcpu, stage2: &stage2, log: hostLog) {
+    switch try bus.access(access, from: &vcpu, stage2: &stage2) {
     case .value(let value):
       if !access.isWrite { setRegister(ofLoad: syndrome, to: value & mask) }
       vcpu.skipInstruction()

@@ -9,8 +9,11 @@ public struct VirtualMachine {
   public internal(set) var stage2: Stage2PageTable
   public internal(set) var slots: [MemorySlot]
   public internal(set) var vcpu = VCPU()
-  /// What the host's kernel logs.
-  public var hostLog = HostLog()
+  /// Hears of what the hypervisor does. A copy of the machine has the same observer.
+  public var observer: (any MachineObserver)? {
+    get { stage2.observer }
+    set { stage2.observer = newValue }
+  }
   var host: HostMemory
   var bus = IOBus()
   var stage1 = Stage1()

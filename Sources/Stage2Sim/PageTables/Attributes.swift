@@ -13,8 +13,8 @@ extension Stage2PageTable {
     if protection.contains(.read) { set |= Stage2Descriptor.read }
     if protection.contains(.write) { set |= Stage2Descriptor.write }
     if protection.contains(.execute) { clear |= Stage2Descriptor.executeNever }
-    _ = try updateLeafAttributes(address: address, size: 1, set: set, clear: clear)
-    tlbInvalidations.byIPA += 1
+    let old = try updateLeafAttributes(address: address, size: 1, set: set, clear: clear)
+    observer?.observe(.invalidation(ipa: address, level: old?.level ?? 0))
   }
 
   /// Sets the access flag of the leaf for `address`: `kvm_pgtable_stage2_mkyoung`.
@@ -28,7 +28,7 @@ extension Stage2PageTable {
   /// `stage2_update_leaf_attrs`: the last valid leaf of the range as it was, nil where there is none.
   mutating func updateLeafAttributes(
     address: UInt64, size: UInt64, set: UInt64, clear: UInt64
-  ) throws(KernelError) -> Stage2Descriptor? {
+  ) throws(KernelError) -> Leaf? {
     let attributes = Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
     var visitor = AttributeVisitor(set: set & attributes, clear: clear & attributes)
     try walk(address: address, size: size, visitor: &visitor)
@@ -42,7 +42,7 @@ private struct AttributeVisitor: Stage2Visitor {
 
   let set: UInt64
   let clear: UInt64
-  var previous: Stage2Descriptor?
+  var previous: Leaf?
 
   init(set: UInt64, clear: UInt64) {
     self.set = set
@@ -52,7 +52,7 @@ private struct AttributeVisitor: Stage2Visitor {
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
     let old = table[visit.entry]
     guard old.isValid else { return }
-    previous = old
+    previous = Leaf(descriptor: old, level: visit.level)
     table[visit.entry] = Stage2Descriptor(rawValue: old.rawValue & ~clear | set)
   }
 }

@@ -39,13 +39,15 @@ extension Stage2PageTable {
     return attributes
   }
 
-  /// Clears an entry with break-before-make where it was valid, and drops its reference: `stage2_put_pte`.
-  mutating func putEntry(_ entry: EntryReference) {
-    if self[entry].isValid {
-      self[entry] = Stage2Descriptor(rawValue: 0)
-      tlbInvalidations.byIPA += 1
+  /// Clears the entry of `visit` with break-before-make where it was valid, and drops its reference: `stage2_put_pte`.
+  mutating func putEntry(_ visit: Visit) {
+    let old = self[visit.entry]
+    if old.isValid {
+      self[visit.entry] = Stage2Descriptor(rawValue: 0)
+      let level = old.isTable(level: visit.level) ? 0 : visit.level
+      observer?.observe(.invalidation(ipa: visit.address, level: level))
     }
-    memory.put(entry)
+    memory.put(visit.entry)
   }
 }
 
@@ -81,7 +83,7 @@ private struct MapVisitor: Stage2Visitor {
     guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
     detached = table.memory.table(at: table[visit.entry].outputAddress)
     table[visit.entry] = Stage2Descriptor(rawValue: 0)
-    table.tlbInvalidations.wholeVM += 1
+    table.observer?.observe(.invalidationOfAll)
     anchor = visit.entry
   }
 
@@ -95,7 +97,7 @@ private struct MapVisitor: Stage2Visitor {
     if try installLeaf(visit, in: &table) { return }
     guard canAllocate else { throw .outOfMemory }
     let child = table.memory.allocate()
-    if old.isCounted { table.putEntry(visit.entry) }
+    if old.isCounted { table.putEntry(visit) }
     table[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
     table.memory.get(visit.entry)
   }
@@ -128,7 +130,7 @@ private struct MapVisitor: Stage2Visitor {
       // `stage2_pte_needs_update`
       let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
       if old.isValid && changed == 0 { throw .tryAgain }
-      table.putEntry(visit.entry)
+      table.putEntry(visit)
     }
     table[visit.entry] = new
     table.memory.get(visit.entry)

@@ -1,7 +1,7 @@
 /// A stage-2 translation table: `struct kvm_pgtable` (arch/arm64/include/asm/kvm_pgtable.h).
 ///
 /// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c of Linux 6.1.
-public struct Stage2PageTable: Sendable {
+public struct Stage2PageTable {
   public let granule: Granule
   /// The size of the intermediate physical address in bits.
   public let ipaBits: Int
@@ -11,8 +11,8 @@ public struct Stage2PageTable: Sendable {
   public internal(set) var memory: TableMemory
   /// The first of the concatenated start tables (`pgd`).
   let root: EntryReference
-  /// TLB invalidations that were issued since the table was made.
-  public internal(set) var tlbInvalidations = TLBInvalidations()
+  /// Hears of each TLB invalidation that the table's owner issues. A copy of the table has the same observer.
+  public var observer: (any MachineObserver)?
 
   /// An empty table (`__kvm_pgtable_stage2_init`).
   ///
@@ -52,12 +52,4 @@ public struct Stage2PageTable: Sendable {
     let index = Int(truncatingIfNeeded: address >> UInt64(granule.shift(level: startLevel - 1)))
     return root.advanced(by: index * granule.entriesPerTable)
   }
-}
-
-/// The TLB maintenance that the table's owner issued, counted.
-public struct TLBInvalidations: Hashable, Sendable {
-  /// `__kvm_tlb_flush_vmid_ipa`: one IPA.
-  public internal(set) var byIPA = 0
-  /// `__kvm_tlb_flush_vmid`: the whole VM.
-  public internal(set) var wholeVM = 0
 }

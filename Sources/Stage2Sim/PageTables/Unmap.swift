@@ -24,12 +24,12 @@ private struct UnmapVisitor: Stage2Visitor {
       return
     }
     guard descriptor.isTable(level: visit.level) else {
-      table.putEntry(visit.entry)
+      table.putEntry(visit)
       return
     }
     let child = table.memory.table(at: descriptor.outputAddress)
     guard table.memory.count(child) == 1 else { return }
-    table.putEntry(visit.entry)
+    table.putEntry(visit)
     table.memory.put(child)
   }
 }

@@ -131,3 +131,20 @@ extension Stage2PageTable {
     return Leaf(descriptor: descriptor, level: level)
   }
 }
+
+extension Stage2PageTable {
+  /// `page_count` of each table page on the way to the leaf for `address`, from the start level down; empty for an
+  /// address beyond ``ipaBits``.
+  public func referenceCounts(for address: UInt64) -> [Int] {
+    guard address >> UInt64(ipaBits) == 0 else { return [] }
+    var table = rootTable(for: address)
+    var counts: [Int] = []
+    for level in startLevel...Granule.lastLevel {
+      counts.append(memory.count(table))
+      let descriptor = self[entry(for: address, in: table, level: level)]
+      guard descriptor.isTable(level: level) else { break }
+      table = memory.table(at: descriptor.outputAddress)
+    }
+    return counts
+  }
+}

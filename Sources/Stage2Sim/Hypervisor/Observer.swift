@@ -1,3 +1,20 @@
+/// Something that happens in the hypervisor, in the order in which the kernel does it.
+public enum MachineEvent: Hashable, Sendable {
+  /// A stage-2 abort is taken to EL2.
+  case abort(FaultInfo)
+  /// KVM invalidates TLB entries for one IPA (`__kvm_tlb_flush_vmid_ipa`). Level 0 is any level.
+  case invalidation(ipa: UInt64, level: Int)
+  /// KVM invalidates all TLB entries of the VM (`__kvm_tlb_flush_vmid`).
+  case invalidationOfAll
+  /// The host's kernel logs a line.
+  case log(HostMessage)
+}
+
+/// Who watches a machine. It sees; it changes nothing.
+public protocol MachineObserver: AnyObject {
+  func observe(_ event: MachineEvent)
+}
+
 /// A line that the host's kernel logs.
 public enum HostMessage: Hashable, Sendable {
   /// The hook: an access in its window.
@@ -18,14 +35,4 @@ extension HostMessage: CustomStringConvertible {
       "Data abort outside memslots with no valid syndrome info"
     }
   }
-}
-
-/// The host's kernel log. A message becomes text only where somebody reads it.
-public struct HostLog {
-  /// Called for each message, in order, before what it reports is done.
-  public var receive: ((HostMessage) -> Void)?
-
-  public init(receive: ((HostMessage) -> Void)? = nil) { self.receive = receive }
-
-  func callAsFunction(_ message: HostMessage) { receive?(message) }
 }
