@@ -72,7 +72,6 @@ let package = Package(
     .testTarget(
       name: "Stage2SimTests",
       dependencies: ["Stage2Sim"],
-      resources: [.copy("Recorded")],
       swiftSettings: strict
     ),
     .testTarget(

@@ -78,18 +78,20 @@ extension VirtualMachine {
       return
     }
 
-    // `transparent_hugepage_adjust`, or the size of the leaf whose permissions are in the way.
     let faultGranule = stage2.granule.size(level: fault.syndrome.faultLevel)
     var size = stage2.granule.pageSize
+    var physical = touch.mapping.frame + virtual & (touch.mapping.size - 1)
     if status == .permission && faultGranule > size {
+      // The size of the leaf whose permissions are in the way. The address stays that of the page.
       size = faultGranule
     } else if touch.mapping.size > size,
       slot.supportsBlock(of: touch.mapping.size, at: address)
     {
+      // `transparent_hugepage_adjust`
       size = touch.mapping.size
+      address &= ~(size - 1)
+      physical = touch.mapping.frame
     }
-    let physical = touch.mapping.frame + (virtual & (touch.mapping.size - 1)) & ~(size - 1)
-    address &= ~(size - 1)
 
     var protection: Protection = [.read]
     if touch.mapping.isWritable && !slot.isReadOnly { protection.insert(.write) }
