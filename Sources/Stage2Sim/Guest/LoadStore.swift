@@ -55,14 +55,17 @@ public struct LoadStore: Hashable, Sendable {
 
   /// ESR_EL2.ISV: one general-purpose register, no write-back (Arm ARM, ISS encoding for a Data Abort).
   public var hasValidSyndrome: Bool { form == .register }
+}
 
-  /// What a load of `value` puts into its register.
-  func extended(_ value: UInt64) -> UInt64 {
-    guard isSignExtending else { return value }
-    let unused = 64 - 8 * UInt64(size.bytes)
-    let signed = UInt64(bitPattern: Int64(bitPattern: value << unused) >> Int64(unused))
-    return is64Bit ? signed : signed & 0xffff_ffff
-  }
+/// What a load of the low `bytes` bytes of `value` puts into its register.
+///
+/// - Parameter is64Bit: An X register; a W register gets zeros in its upper half.
+func extend(_ value: UInt64, bytes: Int, isSigned: Bool, is64Bit: Bool) -> UInt64 {
+  let unused = UInt64(64 - 8 * bytes)
+  let top = value << unused
+  let extended =
+    isSigned ? UInt64(bitPattern: Int64(bitPattern: top) >> Int64(unused)) : top >> unused
+  return is64Bit ? extended : extended & 0xffff_ffff
 }
 
 /// What one run of the guest does.

@@ -123,7 +123,9 @@ extension VirtualMachine {
     if access.isStore {
       host.store(vcpu[register], to: physical, count: access.size.bytes)
     } else {
-      vcpu[register] = access.extended(host.load(physical, count: access.size.bytes))
+      vcpu[register] = extend(
+        host.load(physical, count: access.size.bytes), bytes: access.size.bytes,
+        isSigned: access.isSignExtending, is64Bit: access.is64Bit)
     }
   }
 }

@@ -14,7 +14,7 @@ extension VirtualMachine {
 
     switch try bus.access(access, from: &vcpu, stage2: &stage2) {
     case .value(let value):
-      if !access.isWrite { setRegister(ofLoad: syndrome, to: value & mask) }
+      if !access.isWrite { setRegister(ofLoad: syndrome, to: value) }
       vcpu.skipInstruction()
       return .resume
     case .done:
@@ -31,20 +31,14 @@ extension VirtualMachine {
   mutating func handleMMIOReturn() {
     guard let mmio = vcpu.pendingMMIO else { return }
     vcpu.pendingMMIO = nil
-    if !mmio.isWrite {
-      let mask = UInt64.max >> UInt64(64 - 8 * mmio.length)
-      setRegister(ofLoad: vcpu.fault.syndrome, to: mmio.data & mask)
-    }
+    if !mmio.isWrite { setRegister(ofLoad: vcpu.fault.syndrome, to: mmio.data) }
     vcpu.skipInstruction()
   }
 
   /// Extends `value` as the load says that `syndrome` describes, and puts it into the load's register.
   private mutating func setRegister(ofLoad syndrome: ExceptionSyndrome, to value: UInt64) {
-    var value = value
-    if syndrome.isSignExtending {
-      let unused = UInt64(64 - 8 * syndrome.accessSize)
-      value = UInt64(bitPattern: Int64(bitPattern: value << unused) >> Int64(unused))
-    }
-    vcpu[syndrome.register] = syndrome.is64Bit ? value : value & 0xffff_ffff
+    vcpu[syndrome.register] = extend(
+      value, bytes: syndrome.accessSize, isSigned: syndrome.isSignExtending,
+      is64Bit: syndrome.is64Bit)
   }
 }
