@@ -51,7 +51,7 @@ import Testing
             (?:\ pc\ [+]\d+)? \ x0\ 0x[0-9a-f]+ (?:\ then\ 0x[0-9a-f]+)?
           | result\ (?: 0 | E[A-Z]+ )
           | value\ 0x[0-9a-f]{8}
-          | dirty\ 0x[0-9a-f]+
+          | dirty\ 0x[0-9a-f]+(?:\ pages\ \d+)?
           | abort\ esr=[0-9a-f]{8}\ far=[0-9a-f]{16}\ hpfar=[0-9a-f]{10}
           | tlbi\ (?: all | ipa=[0-9a-f]{10}\ level=[0-3] )
           | log\ .+

@@ -68,6 +68,7 @@ static struct {
     struct kvm_run *run;
     uint8_t *ram, *code_page;
     bool slot_there, slot_readonly, dirty_log;
+    uint64_t manual_dirty_log; // flags of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
     pid_t child; // of "host fork"
 } machine = {.backing = "anonymous", .memory = 64 << 20, .base = RAM, .code = CODE, .ipa_bits = 40};
 
@@ -185,6 +186,13 @@ static void make_machine(void)
     if (machine.vm < 0)
         fail("KVM_CREATE_VM, %d bits: %s", machine.ipa_bits, strerror(errno));
 
+    if (machine.manual_dirty_log) {
+        struct kvm_enable_cap capability = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+                                            .args = {machine.manual_dirty_log}};
+
+        if (ioctl(machine.vm, KVM_ENABLE_CAP, &capability))
+            fail("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: %s", strerror(errno));
+    }
     machine.ram = map_ram();
     machine.code_page = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     // A fork is to change the guest's RAM, not the monitor's own page.
@@ -702,6 +710,26 @@ static int host_age(uint64_t address)
     return 0;
 }
 
+// For a machine with dirty-log=manual or initially-set: the range is no longer dirty, and protected.
+static int host_clear_dirty_log(const char *range)
+{
+    uint64_t page = sysconf(_SC_PAGESIZE), address, size;
+    struct kvm_clear_dirty_log clear = {.slot = RAM_SLOT};
+    uint8_t *bitmap;
+    int result;
+
+    if (sscanf(range, "%" SCNi64 " %" SCNi64, &address, &size) != 2)
+        fail("dirty-log clear takes an address and a size");
+    bitmap = malloc(size / page / 8 + 8);
+    memset(bitmap, 0xff, size / page / 8 + 8);
+    clear.first_page = (address - machine.base) / page;
+    clear.num_pages = size / page;
+    clear.dirty_bitmap = bitmap;
+    result = ioctl(machine.vm, KVM_CLEAR_DIRTY_LOG, &clear);
+    free(bitmap);
+    return result;
+}
+
 static int host_dirty_log(const char *what)
 {
     uint64_t page = sysconf(_SC_PAGESIZE);
@@ -713,14 +741,21 @@ static int host_dirty_log(const char *what)
         machine.dirty_log = !strcmp(what, "on");
         return set_ram_slot();
     }
+    if (!strncmp(what, "clear ", 6))
+        return host_clear_dirty_log(what + 6);
     if (strcmp(what, "get"))
         fail("no such dirty-log: %s", what);
     bitmap = calloc(1, machine.memory / page / 8 + 8);
     log.dirty_bitmap = bitmap;
     result = ioctl(machine.vm, KVM_GET_DIRTY_LOG, &log);
-    for (uint64_t i = 0; !result && i < machine.memory / page; i++)
-        if (bitmap[i / 8] >> (i % 8) & 1)
+    for (uint64_t i = 0, run = 0; !result && i < machine.memory / page; i += run + 1, run = 0) {
+        while (i + run < machine.memory / page && bitmap[(i + run) / 8] >> ((i + run) % 8) & 1)
+            run++;
+        if (run == 1)
             printf("  dirty 0x%" PRIx64 "\n", machine.base + i * page);
+        else if (run > 1)
+            printf("  dirty 0x%" PRIx64 " pages %" PRIu64 "\n", machine.base + i * page, run);
+    }
     free(bitmap);
     return result;
 }
@@ -811,6 +846,10 @@ static void machine_line(char *text)
             machine.code = strtoull(value, NULL, 0);
         else if (!strcmp(word, "ipa"))
             machine.ipa_bits = atoi(value);
+        else if (!strcmp(word, "dirty-log"))
+            machine.manual_dirty_log = !strcmp(value, "manual") ? KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE
+                                                                : KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
+                                                                      KVM_DIRTY_LOG_INITIALLY_SET;
         else if (strcmp(word, "cpu") && strcmp(word, "granule"))
             fail("machine: there is no %s", word);
         // cpu and granule are the kernel's that this runs on.
