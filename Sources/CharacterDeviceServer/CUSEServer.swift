@@ -98,8 +98,7 @@ public final class CUSEServer: NodeServer {
     var operations = cuse_lowlevel_ops()
     operations.init_done = { userData in
       guard let userData else { return }
-      Unmanaged<FuseSession.Context>.fromOpaque(userData).takeUnretainedValue()
-        .isInitialized = true
+      FuseSession.Context.of(userData: userData).isInitialized = true
     }
     operations.open = { request, info in
       FuseSession.Context.of(request).answerOpen(request, info)

@@ -77,7 +77,7 @@ public final class FUSEServer: NodeServer {
   }
 
   /// The kernel has FUSE.
-  public static func checkAvailable() throws(NodeError) {
+  private static func checkAvailable() throws(NodeError) {
     guard access("/dev/fuse", F_OK) == 0 else {
       throw NodeError(
         .unsupported, "/dev/fuse is missing",
@@ -108,8 +108,7 @@ public final class FUSEServer: NodeServer {
       // The `>` of a shell is an open with O_TRUNC, and has to work; as a request of its own it would be the truncation
       // that is refused below.
       connection.pointee.want |= UInt32(FUSE_CAP_ATOMIC_O_TRUNC)
-      Unmanaged<FuseSession.Context>.fromOpaque(userData).takeUnretainedValue()
-        .isInitialized = true
+      FuseSession.Context.of(userData: userData).isInitialized = true
     }
     operations.open = { request, _, info in
       // As the driver of a device without direct I/O answers; the kernel would let a file on FUSE have it.

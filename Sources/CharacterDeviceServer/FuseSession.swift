@@ -113,7 +113,12 @@ final class FuseSession {
 extension FuseSession.Context {
   /// The context of the session that `request` belongs to.
   static func of(_ request: fuse_req_t?) -> FuseSession.Context {
-    Unmanaged<FuseSession.Context>.fromOpaque(fuse_req_userdata(request)).takeUnretainedValue()
+    of(userData: fuse_req_userdata(request))
+  }
+
+  /// The context that stands behind libfuse's `userdata`.
+  static func of(userData: UnsafeMutableRawPointer) -> FuseSession.Context {
+    Unmanaged<FuseSession.Context>.fromOpaque(userData).takeUnretainedValue()
   }
 
   var userData: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }

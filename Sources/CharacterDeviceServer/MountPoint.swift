@@ -91,15 +91,11 @@ struct MountPoint {
       return true
     }
     let arguments = ["fusermount3", "-u", "-z", "-q", "--", path.string]
-    var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    defer { for argument in vector { free(argument) } }
     var child = pid_t()
-    guard posix_spawnp(&child, "fusermount3", nil, nil, &vector, environ) == 0 else {
-      return false
+    let result = withArgumentVector(arguments) {
+      posix_spawnp(&child, arguments[0], nil, nil, $0, environ)
     }
-    var status: Int32 = 0
-    while waitpid(child, &status, 0) < 0 && errno == EINTR {}
-    return status == 0
+    return result == 0 && waitForEnd(of: child) == 0
   }
 }
 

@@ -1,5 +1,4 @@
 import CLinux
-import CharacterDeviceServer
 import Glibc
 import SystemPackage
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CLinux
+import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
@@ -17,8 +18,7 @@ enum Detached {
     var byte: UInt8 = 0
     let count = try withUnsafeMutableBytes(of: &byte) { try pipe.readEnd.read(into: $0) }
     if count == 1 { return }
-    var status: Int32 = 0
-    while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    let status = waitForEnd(of: child)
     // Its own words stand on standard error already.
     let isExit = status & 0x7f == 0
     throw isExit ? ExitCode(status >> 8 & 0xff) : ExitCode.systemError
@@ -37,11 +37,10 @@ enum Detached {
     let arguments =
       CommandLine.arguments.filter { $0 != "--detach" }
       + ["--ready-descriptor", String(ready.rawValue)]
-    var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    defer { for argument in vector { free(argument) } }
     var child = pid_t()
-    let result = posix_spawn(
-      &child, "/proc/self/exe", &actions, &attributes, &vector, environ)
+    let result = withArgumentVector(arguments) {
+      posix_spawn(&child, "/proc/self/exe", &actions, &attributes, $0, environ)
+    }
     guard result == 0 else {
       throw Failure(
         "cannot start the daemon in the background: \(Errno(rawValue: result)): run it without --detach",

@@ -88,12 +88,18 @@ struct RuntimeRecord {
 
   /// The process that holds the lock on `file`; nil where nobody does.
   fileprivate static func lockHolder(_ file: FileDescriptor) -> pid_t? {
-    var lock = flock()
-    lock.l_type = Int16(F_WRLCK)
-    lock.l_whence = Int16(SEEK_SET)
+    var lock = wholeFileLock
     guard fcntl(file.rawValue, F_GETLK, &lock) == 0, lock.l_type != F_UNLCK else { return nil }
     return lock.l_pid
   }
+}
+
+/// A write lock on all of a file, as fcntl(2) takes it.
+private var wholeFileLock: flock {
+  var lock = flock()
+  lock.l_type = Int16(F_WRLCK)
+  lock.l_whence = Int16(SEEK_SET)
+  return lock
 }
 
 /// The right to serve one node, held by this process until it ends, whatever way it ends.
@@ -156,9 +162,7 @@ struct NodeLock {
   }
 
   private static func lock(_ file: FileDescriptor) -> Bool {
-    var lock = flock()
-    lock.l_type = Int16(F_WRLCK)
-    lock.l_whence = Int16(SEEK_SET)
+    var lock = wholeFileLock
     return fcntl(file.rawValue, F_SETLK, &lock) == 0
   }
 

@@ -26,10 +26,10 @@ public struct HideSeek: MMIODevice {
     }
     switch (access.address, access.isWrite) {
     case (Self.hideAddress, true):
-      try Self.walk(HideSeekVisitor(hiding: UInt8(truncatingIfNeeded: access.data)), in: &stage2)
+      try Self.walk(hiding: UInt8(truncatingIfNeeded: access.data), in: &stage2)
     case (Self.seekAddress, false):
       // Zero-extended whatever the load was: the hook writes the register itself.
-      vcpu[access.register] = UInt64(try Self.walk(HideSeekVisitor(hiding: nil), in: &stage2))
+      vcpu[access.register] = UInt64(try Self.walk(hiding: nil, in: &stage2))
     default:
       break
     }
@@ -39,9 +39,9 @@ public struct HideSeek: MMIODevice {
   /// One walk over the target's page; the byte in the entry afterwards.
   @discardableResult
   private static func walk(
-    _ visitor: HideSeekVisitor, in stage2: inout Stage2PageTable
+    hiding byte: UInt8?, in stage2: inout Stage2PageTable
   ) throws(KernelError) -> UInt8 {
-    var visitor = visitor
+    var visitor = HideSeekVisitor(hiding: byte)
     do {
       try stage2.walk(address: target, size: stage2.granule.pageSize, visitor: &visitor)
     } catch {
