@@ -45,7 +45,7 @@ import Testing
   @Test func walkBeyondTheIPARangeIsRefused() throws {
     var table = Stage2PageTable()
     var recorder = Recorder()
-    #expect(throws: KernelError.outOfRange) {
+    #expect(throws: Stage2Error(.outOfRange, address: (1 << 40) - 0x1000)) {
       try table.walk(address: (1 << 40) - 0x1000, size: 0x2000, visitor: &recorder)
     }
     try table.walk(address: (1 << 40) - 0x1000, size: 0x1000, visitor: &recorder)
@@ -56,14 +56,16 @@ import Testing
     struct Refuser: Stage2Visitor {
       static let flags = WalkFlags.leaf
       var count = 0
-      mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError) {
+      mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
         count += 1
-        if count == 2 { throw .tryAgain }
+        if count == 2 { throw visit.error(.tryAgain, in: table) }
       }
     }
     var table = Stage2PageTable()
     var refuser = Refuser()
-    #expect(throws: KernelError.tryAgain) {
+    let refusal = Stage2Error(
+      .tryAgain, address: 1 << 30, level: 1, entry: Stage2Descriptor(rawValue: 0))
+    #expect(throws: refusal) {
       try table.walk(address: 0, size: 4 << 30, visitor: &refuser)
     }
     #expect(refuser.count == 2)
@@ -135,7 +137,11 @@ import Testing
     var table = Stage2PageTable()
     try table.map(
       address: Self.base, size: 0x1000, physical: 0x8000_0000, protection: [.read])
-    #expect(throws: KernelError.tryAgain) {
+    let refusal = Stage2Error(
+      .tryAgain, address: Self.base, level: 3,
+      entry: Stage2Descriptor(rawValue: 0x0040_0000_8000_077f))
+    #expect(refusal.description == "EAGAIN at 0x40000000, level 3, entry 004000008000077f")
+    #expect(throws: refusal) {
       try table.map(
         address: Self.base, size: 0x1000, physical: 0x8000_0000, protection: Self.everything)
     }
@@ -145,7 +151,9 @@ import Testing
 
   @Test func mappingWithoutMemoryForATableIsRefused() {
     var table = Stage2PageTable()
-    #expect(throws: KernelError.outOfMemory) {
+    let refusal = Stage2Error(
+      .outOfMemory, address: Self.base, level: 1, entry: Stage2Descriptor(rawValue: 0))
+    #expect(throws: refusal) {
       try table.map(
         address: Self.base, size: 0x1000, physical: 0, protection: [.read], canAllocate: false)
     }

@@ -208,6 +208,7 @@ private struct Player {
       case .invalidation(let ipa, let level):
         lines.append("tlbi ipa=\(hexadecimal(ipa, digits: 10)) level=\(level)")
       case .invalidationOfAll: lines.append("tlbi all")
+      case .dataCacheClean, .instructionCacheInvalidation: continue
       // The trace of the real kernel has what the hook logs.
       case .log(.dataAbortWithoutSyndrome): continue
       case .log(let message): lines.append("log \(message)")
@@ -221,9 +222,9 @@ private struct Player {
   /// The leaf as a recording has it: its frame is a letter, in the order of first appearance.
   private mutating func describeLeaf(_ address: UInt64) -> String {
     guard let leaf = try? machine.leaf(for: address) else { return "" }
-    let frame = leaf.descriptor.outputAddress
+    let frame = leaf.descriptor.outputAddress(.kib4)
     let digits = hexadecimal(
-      leaf.descriptor.rawValue & ~Stage2Descriptor.outputAddressMask, digits: 16)
+      leaf.descriptor.rawValue & ~Granule.kib4.addressMask, digits: 16)
     var text = "level \(leaf.level) \(digits)"
     if frame != 0 {
       if letters[frame] == nil {

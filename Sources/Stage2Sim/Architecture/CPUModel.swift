@@ -1,13 +1,24 @@
-/// The host CPU, as far as it changes what stage 2 does.
+/// The host CPU, as far as it changes what stage 2 does. The names are QEMU's.
 public enum CPUModel: String, CaseIterable, Sendable {
   /// Armv8.0: no FEAT_XNX; 44-bit physical addresses.
   case cortexA72 = "cortex-a72"
   /// Armv8.2: FEAT_XNX; 40-bit physical addresses.
   case cortexA76 = "cortex-a76"
+  /// All that QEMU has: FEAT_XNX and FEAT_S2FWB; 48-bit physical addresses (FEAT_LPA2 is off).
+  case max
 
   /// FEAT_XNX: XN is two bits, and can refuse EL1 and EL0 apart (Arm ARM D8.4, "Stage 2 instruction execution").
-  public var hasXNX: Bool { self == .cortexA76 }
+  public var hasXNX: Bool { self != .cortexA72 }
 
-  /// ID_AA64MMFR0_EL1.PARange in bits: what KVM takes for its IPA limit (`get_kvm_ipa_limit`).
-  public var physicalAddressBits: Int { self == .cortexA72 ? 44 : 40 }
+  /// FEAT_S2FWB: stage 2 decides over memory types alone (`ARM64_HAS_STAGE2_FWB`).
+  public var hasFWB: Bool { self == .max }
+
+  /// What KVM takes for its IPA limit (`get_kvm_ipa_limit`): ID_AA64MMFR0_EL1.PARange in bits, at most 48.
+  public var physicalAddressBits: Int {
+    switch self {
+    case .cortexA72: 44
+    case .cortexA76: 40
+    case .max: 48
+    }
+  }
 }

@@ -1,17 +1,21 @@
 /// The translation granule: the size of a page and of a translation table.
 ///
 /// Arm ARM D8.2, "Translation tables and the translation process".
-public enum Granule: Sendable {
-  /// 4 KiB pages, 512 entries a table, blocks at levels 1 and 2.
-  case kib4
+public enum Granule: Int, CaseIterable, Sendable {
+  /// 4 KiB pages, 512 entries a table, blocks of 1 GiB and 2 MiB at levels 1 and 2.
+  case kib4 = 12
+  /// 16 KiB pages, 2048 entries a table, blocks of 32 MiB at level 2.
+  case kib16 = 14
+  /// 64 KiB pages, 8192 entries a table, blocks of 512 MiB at level 2.
+  case kib64 = 16
 
-  /// log2 of the page size in bytes.
-  public var pageShift: Int { 12 }
+  /// log2 of the page size in bytes (`PAGE_SHIFT`).
+  public var pageShift: Int { rawValue }
 
   /// The page size in bytes.
   public var pageSize: UInt64 { 1 << UInt64(pageShift) }
 
-  /// Entries in one table: a table fills one page with 8-byte descriptors.
+  /// Entries in one table: a table fills one page with 8-byte descriptors (`PTRS_PER_PTE`).
   public var entriesPerTable: Int { 1 << (pageShift - 3) }
 
   /// log2 of the bytes that one entry of `level` maps (`kvm_granule_shift`, asm/kvm_pgtable.h).
@@ -24,10 +28,18 @@ public enum Granule: Sendable {
   /// The bytes that one entry of `level` maps (`kvm_granule_size`).
   public func size(level: Int) -> UInt64 { 1 << UInt64(shift(level: level)) }
 
-  /// Whether a leaf may stand at `level` (`kvm_level_supports_block_mapping` and the last level).
+  /// Whether a leaf may stand at `level` (`kvm_level_supports_block_mapping`, and the last level).
+  ///
+  /// Only with 4 KiB pages are there blocks at level 1: the others would need 52-bit addresses (FEAT_LPA).
   public func allowsLeaf(level: Int) -> Bool {
-    level >= 1 && level <= Granule.lastLevel
+    level >= (self == .kib4 ? 1 : 2) && level <= Granule.lastLevel
   }
+
+  /// What one entry of level 2 maps: the size of the host's huge pages (`PMD_SIZE`).
+  public var blockSize: UInt64 { size(level: 2) }
+
+  /// Bits of an entry that hold an output address, up to 48 bits (`KVM_PTE_ADDR_MASK`).
+  public var addressMask: UInt64 { (1 << 48) - pageSize }
 
   /// The level whose entries map single pages, with every granule.
   public static let lastLevel = 3

@@ -1,5 +1,7 @@
 /// What a function of the kernel returns as `-errno`.
 public enum KernelError: Int32, Error, Hashable, Sendable {
+  /// ENOENT: nothing is there.
+  case noEntry = 2
   /// E2BIG: a mapping does not fit the entry that was asked to hold it.
   case tooBig = 7
   /// ENOEXEC: instructions where there can be none.
@@ -18,12 +20,15 @@ public enum KernelError: Int32, Error, Hashable, Sendable {
   case outOfRange = 34
   /// ENOSYS: the kernel does not emulate this access.
   case notImplemented = 38
+  /// ETIMEDOUT: what was waited for did not happen.
+  case timedOut = 110
 }
 
 extension KernelError: CustomStringConvertible {
   /// The name in <errno.h>.
   public var description: String {
     switch self {
+    case .noEntry: "ENOENT"
     case .tooBig: "E2BIG"
     case .notExecutable: "ENOEXEC"
     case .tryAgain: "EAGAIN"
@@ -33,6 +38,38 @@ extension KernelError: CustomStringConvertible {
     case .invalidArgument: "EINVAL"
     case .outOfRange: "ERANGE"
     case .notImplemented: "ENOSYS"
+    case .timedOut: "ETIMEDOUT"
     }
+  }
+}
+
+/// Why an operation on a stage-2 table ended early, and where.
+public struct Stage2Error: Error, Hashable, Sendable {
+  /// What the kernel's function returns.
+  public let code: KernelError
+  /// The IPA that the operation was at.
+  public let address: UInt64
+  /// The level of the entry that was in the way, 0 to 3; nil where it came to no entry.
+  public let level: Int?
+  /// That entry.
+  public let entry: Stage2Descriptor?
+
+  public init(
+    _ code: KernelError, address: UInt64, level: Int? = nil, entry: Stage2Descriptor? = nil
+  ) {
+    self.code = code
+    self.address = address
+    self.level = level
+    self.entry = entry
+  }
+}
+
+extension Stage2Error: CustomStringConvertible {
+  /// `EAGAIN at 0x40000000, level 3, entry 004000008000077f`
+  public var description: String {
+    var text = "\(code) at 0x\(hexadecimal(address))"
+    if let level { text += ", level \(level)" }
+    if let entry { text += ", entry \(entry)" }
+    return text
   }
 }

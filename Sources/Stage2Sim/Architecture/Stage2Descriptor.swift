@@ -21,8 +21,10 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public static let shareability: UInt64 = 3 << 8
   /// Bit 10, AF: clear makes the next access an access-flag fault.
   public static let accessFlag: UInt64 = 1 << 10
-  /// Bits [47:12]: the output address, of a page, a block or the next table.
-  public static let outputAddressMask: UInt64 = 0x0000_ffff_ffff_f000
+  /// Bit 51, DBM: hardware may set S2AP[1]. KVM 6.1 does not use it.
+  public static let dirtyBitModifier: UInt64 = 1 << 51
+  /// Bit 52: the entry is one of a run that the CPU may keep as one TLB entry.
+  public static let contiguous: UInt64 = 1 << 52
   /// Bit 53, XN[0]: part of execute-never with FEAT_XNX, RES0 without.
   public static let executeNever0: UInt64 = 1 << 53
   /// Bit 54, XN[1]: execute-never. The only one of the two that KVM sets or clears.
@@ -36,10 +38,10 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   /// `KVM_PTE_LEAF_ATTR_S2_PERMS`: what may differ between two entries for the same mapping.
   public static let permissions: UInt64 = read | write | executeNever
 
-  /// MemAttr of normal write-back memory without FEAT_S2FWB (`MT_S2_NORMAL`).
-  public static let memoryAttributesNormal: UInt64 = 0xf << 2
   /// SH of inner shareable memory.
   public static let innerShareable: UInt64 = 3 << 8
+  /// Bits [9:2] of an invalid entry: who owns the page (`KVM_INVALID_PTE_OWNER_MASK`).
+  public static let invalidOwner: UInt64 = 0xff << 2
 
   public var isValid: Bool { rawValue & Self.valid != 0 }
 
@@ -54,20 +56,34 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
     isValid && (rawValue & Self.tableOrPage != 0) == (level == Granule.lastLevel)
   }
 
-  /// The output address (`kvm_pte_to_phys`).
-  public var outputAddress: UInt64 { rawValue & Self.outputAddressMask }
+  /// The output address (`kvm_pte_to_phys`): of a page, a block or the next table.
+  public func outputAddress(_ granule: Granule) -> UInt64 { rawValue & granule.addressMask }
 
   /// `kvm_init_valid_leaf_pte`.
-  public init(leafAt level: Int, mapping physical: UInt64, attributes: UInt64) {
+  public init(leafAt level: Int, mapping physical: UInt64, attributes: UInt64, granule: Granule) {
     let type = level == Granule.lastLevel ? Self.tableOrPage : 0
     rawValue =
-      physical & Self.outputAddressMask
+      physical & granule.addressMask
       | attributes & (Self.lowAttributes | Self.highAttributes) | type | Self.valid
   }
 
+  /// `kvm_init_invalid_leaf_owner`
+  public init(invalidOwnedBy owner: UInt8) { rawValue = UInt64(owner) << 2 }
+
   /// The entry that `kvm_set_table_pte` writes.
-  public init(tableAt physical: UInt64) {
-    rawValue = physical & Self.outputAddressMask | Self.tableOrPage | Self.valid
+  public init(tableAt physical: UInt64) { rawValue = physical | Self.tableOrPage | Self.valid }
+
+  /// `stage2_pte_executable`: what KVM takes for executable, which is XN[1] alone.
+  public var isExecutable: Bool { rawValue & Self.executeNever == 0 }
+
+  /// `kvm_pgtable_stage2_pte_prot`: the protection that would make this entry.
+  public var protection: Protection {
+    var protection = Protection(rawValue: rawValue & Self.software)
+    guard isValid else { return protection }
+    if rawValue & Self.read != 0 { protection.insert(.read) }
+    if rawValue & Self.write != 0 { protection.insert(.write) }
+    if isExecutable { protection.insert(.execute) }
+    return protection
   }
 
   /// `stage2_pte_is_counted`: any non-zero entry, valid or not, holds a reference on its table.

@@ -33,7 +33,7 @@ extension Stage2PageTable {
       throw Stage2Fault(status: .permission, level: level)
     }
     let offset = ipa & (granule.size(level: level) - 1)
-    return descriptor.outputAddress & ~(granule.size(level: level) - 1) | offset
+    return descriptor.outputAddress(granule) & ~(granule.size(level: level) - 1) | offset
   }
 }
 

@@ -54,7 +54,7 @@ extension VirtualMachine {
       return try ioMemAbort(address: fault.ipa)
     }
     if status == .accessFlag {
-      try stage2.makeYoung(address: address)
+      stage2.makeYoung(address: address)
     } else {
       try userMemAbort(fault, slot: slot, status: status)
     }
@@ -103,8 +103,10 @@ extension VirtualMachine {
       } else {
         try stage2.map(address: address, size: size, physical: physical, protection: protection)
       }
-    } catch .tryAgain {
+    } catch  where error.code == .tryAgain {
       // Somebody mapped it already: the guest goes on, or faults once more.
+    } catch {
+      throw error.code
     }
   }
 

@@ -6,6 +6,10 @@ public enum MachineEvent: Hashable, Sendable {
   case invalidation(ipa: UInt64, level: Int)
   /// KVM invalidates all TLB entries of the VM (`__kvm_tlb_flush_vmid`).
   case invalidationOfAll
+  /// KVM cleans and invalidates the data cache (`dcache_clean_inval_poc`).
+  case dataCacheClean(physical: UInt64, size: UInt64)
+  /// KVM invalidates the instruction cache (`icache_inval_pou`).
+  case instructionCacheInvalidation(physical: UInt64, size: UInt64)
   /// The host's kernel logs a line.
   case log(HostMessage)
 }

@@ -50,7 +50,8 @@ public struct VirtualMachine {
       configuration.memorySize % HostMemory.pageSize == 0
     else { throw .invalidArgument }
     self.configuration = configuration
-    stage2 = Stage2PageTable(ipaBits: Configuration.ipaBits)
+    stage2 = Stage2PageTable(
+      ipaBits: Configuration.ipaBits, hasFWB: configuration.cpu.hasFWB)
     host = HostMemory(backing: configuration.backing)
     slots = [
       MemorySlot(
@@ -104,5 +105,5 @@ extension VirtualMachine {
   /// The stage-2 entry, valid or not, that decides over `ipa`.
   ///
   /// - Throws: `ERANGE` for an address beyond the IPA range.
-  public func leaf(for ipa: UInt64) throws(KernelError) -> Leaf { try stage2.leaf(for: ipa) }
+  public func leaf(for ipa: UInt64) throws(Stage2Error) -> Leaf { try stage2.leaf(for: ipa) }
 }

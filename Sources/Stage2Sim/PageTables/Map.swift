@@ -1,12 +1,19 @@
-/// What a mapping allows (`enum kvm_pgtable_prot`).
-public struct Protection: OptionSet, Sendable {
-  public let rawValue: Int
+/// What a mapping allows, and what kind of memory it is (`enum kvm_pgtable_prot`, with its bits).
+public struct Protection: OptionSet, Hashable, Sendable {
+  public let rawValue: UInt64
 
-  public init(rawValue: Int) { self.rawValue = rawValue }
+  public init(rawValue: UInt64) { self.rawValue = rawValue }
 
   public static let execute = Protection(rawValue: 1 << 0)
   public static let write = Protection(rawValue: 1 << 1)
   public static let read = Protection(rawValue: 1 << 2)
+  /// Device-nGnRE memory, never executable.
+  public static let device = Protection(rawValue: 1 << 3)
+  /// Bits [58:55] of the entry, which mean what software says.
+  public static let software0 = Protection(rawValue: 1 << 55)
+  public static let software1 = Protection(rawValue: 1 << 56)
+  public static let software2 = Protection(rawValue: 1 << 57)
+  public static let software3 = Protection(rawValue: 1 << 58)
 }
 
 extension Stage2PageTable {
@@ -17,26 +24,55 @@ extension Stage2PageTable {
   ///
   /// - Parameter canAllocate: False without a `memcache`: there is no page to make a table of.
   /// - Throws: `EAGAIN` where the same mapping is there already, other permissions or not: those are relaxed, not
-  ///   mapped again. `ENOMEM` where a table is missing that may not be made. `ERANGE` beyond ``ipaBits``.
+  ///   mapped again. `ENOMEM` where a table is missing that may not be made. `ERANGE` beyond ``ipaBits``. `EINVAL` for
+  ///   executable device memory.
   public mutating func map(
     address: UInt64, size: UInt64, physical: UInt64, protection: Protection,
     canAllocate: Bool = true
-  ) throws(KernelError) {
+  ) throws(Stage2Error) {
+    guard !protection.isSuperset(of: [.device, .execute]) else {
+      throw Stage2Error(.invalidArgument, address: address)
+    }
     var visitor = MapVisitor(
       physical: physical & ~(granule.pageSize - 1), attributes: leafAttributes(protection),
       canAllocate: canAllocate)
     try walk(address: address, size: size, visitor: &visitor)
   }
 
-  /// `stage2_set_prot_attr`, normal memory.
+  /// Unmaps `size` bytes from `address` and notes in their invalid entries who owns the pages:
+  /// `kvm_pgtable_stage2_set_owner`, which protected KVM uses.
+  ///
+  /// - Parameter owner: 0 for the owner of the table, whose entries are zero, or 1 (`KVM_MAX_OWNER_ID`).
+  /// - Throws: `EINVAL` for other owners; as ``map(address:size:physical:protection:canAllocate:)``.
+  public mutating func setOwner(
+    address: UInt64, size: UInt64, owner: UInt8, canAllocate: Bool = true
+  ) throws(Stage2Error) {
+    guard owner <= 1 else { throw Stage2Error(.invalidArgument, address: address) }
+    var visitor = MapVisitor(
+      physical: .max, attributes: 0, owner: owner, canAllocate: canAllocate, forcesPages: true)
+    try walk(address: address, size: size, visitor: &visitor)
+  }
+
+  /// `stage2_set_prot_attr`
   func leafAttributes(_ protection: Protection) -> UInt64 {
     var attributes =
-      Stage2Descriptor.memoryAttributesNormal | Stage2Descriptor.innerShareable
-      | Stage2Descriptor.accessFlag
+      memoryAttributes(isDevice: protection.contains(.device)) | Stage2Descriptor.innerShareable
+      | Stage2Descriptor.accessFlag | protection.rawValue & Stage2Descriptor.software
     if !protection.contains(.execute) { attributes |= Stage2Descriptor.executeNever }
     if protection.contains(.read) { attributes |= Stage2Descriptor.read }
     if protection.contains(.write) { attributes |= Stage2Descriptor.write }
     return attributes
+  }
+
+  /// MemAttr (`PAGE_S2_MEMATTR`): with FEAT_S2FWB normal memory is 0b0110, which the guest cannot weaken; without it
+  /// 0b1111. Device-nGnRE is 0b0001 with both.
+  func memoryAttributes(isDevice: Bool) -> UInt64 {
+    (isDevice ? 0b0001 : hasFWB ? 0b0110 : 0b1111) << 2
+  }
+
+  /// `stage2_pte_cacheable`
+  func isCacheable(_ descriptor: Stage2Descriptor) -> Bool {
+    descriptor.rawValue & Stage2Descriptor.memoryAttributes == memoryAttributes(isDevice: false)
   }
 
   /// Clears the entry of `visit` with break-before-make where it was valid, and drops its reference: `stage2_put_pte`.
@@ -49,6 +85,20 @@ extension Stage2PageTable {
     }
     memory.put(visit.entry)
   }
+
+  /// `dcache_clean_inval_poc` for what `descriptor` maps.
+  func cleanDataCache(_ descriptor: Stage2Descriptor, level: Int) {
+    observer?.observe(
+      .dataCacheClean(
+        physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
+  }
+
+  /// `icache_inval_pou` for what `descriptor` maps.
+  func invalidateInstructionCache(_ descriptor: Stage2Descriptor, level: Int) {
+    observer?.observe(
+      .instructionCacheInvalidation(
+        physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
+  }
 }
 
 /// `stage2_map_walker` with its `struct stage2_map_data`.
@@ -58,19 +108,27 @@ extension Stage2PageTable {
 private struct MapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.tablePre, .leaf, .tablePost]
 
+  /// What is mapped; an address that no CPU has (``isPhysicalValid``) where pages get an owner instead.
   var physical: UInt64
   let attributes: UInt64
+  let owner: UInt8
   let canAllocate: Bool
+  let forcesPages: Bool
   var anchor: EntryReference?
   var detached: EntryReference?
 
-  init(physical: UInt64, attributes: UInt64, canAllocate: Bool) {
+  init(
+    physical: UInt64, attributes: UInt64, owner: UInt8 = 0, canAllocate: Bool,
+    forcesPages: Bool = false
+  ) {
     self.physical = physical
     self.attributes = attributes
+    self.owner = owner
     self.canAllocate = canAllocate
+    self.forcesPages = forcesPages
   }
 
-  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError) {
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     switch visit.kind {
     case .tablePre: visitTableBefore(visit, in: &table)
     case .tablePost: try visitTableAfter(visit, in: &table)
@@ -81,21 +139,21 @@ private struct MapVisitor: Stage2Visitor {
   /// `stage2_map_walk_table_pre`
   mutating func visitTableBefore(_ visit: Visit, in table: inout Stage2PageTable) {
     guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
-    detached = table.memory.table(at: table[visit.entry].outputAddress)
+    detached = table.memory.table(at: table[visit.entry].outputAddress(table.granule))
     table[visit.entry] = Stage2Descriptor(rawValue: 0)
     table.observer?.observe(.invalidationOfAll)
     anchor = visit.entry
   }
 
   /// `stage2_map_walk_leaf`
-  mutating func visitLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError) {
+  mutating func visitLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let old = table[visit.entry]
     if anchor != nil {
       if old.isCounted { table.memory.put(visit.entry) }
       return
     }
     if try installLeaf(visit, in: &table) { return }
-    guard canAllocate else { throw .outOfMemory }
+    guard canAllocate else { throw visit.error(.outOfMemory, in: table) }
     let child = table.memory.allocate()
     if old.isCounted { table.putEntry(visit) }
     table[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
@@ -103,7 +161,7 @@ private struct MapVisitor: Stage2Visitor {
   }
 
   /// `stage2_map_walk_table_post`
-  mutating func visitTableAfter(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError)
+  mutating func visitTableAfter(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
   {
     guard let anchor else { return }
     let child: EntryReference
@@ -111,37 +169,52 @@ private struct MapVisitor: Stage2Visitor {
       child = detached
       self.anchor = nil
       self.detached = nil
+      // It cannot fail: the entry is clear, and a leaf of this level was found to fit.
       try visitLeaf(visit, in: &table)
     } else {
-      child = table.memory.table(at: table[visit.entry].outputAddress)
+      child = table.memory.table(at: table[visit.entry].outputAddress(table.granule))
     }
     table.memory.put(child)
     table.memory.put(visit.entry)
   }
 
   /// `stage2_map_walker_try_leaf`: false where no leaf of this level fits (the kernel's `E2BIG`).
-  mutating func installLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError)
+  mutating func installLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
     -> Bool
   {
     guard isLeafAllowed(visit, granule: table.granule) else { return false }
-    let new = Stage2Descriptor(leafAt: visit.level, mapping: physical, attributes: attributes)
+    let new =
+      isPhysicalValid
+      ? Stage2Descriptor(
+        leafAt: visit.level, mapping: physical, attributes: attributes, granule: table.granule)
+      : Stage2Descriptor(invalidOwnedBy: owner)
     let old = table[visit.entry]
     if old.isCounted {
       // `stage2_pte_needs_update`
       let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
-      if old.isValid && changed == 0 { throw .tryAgain }
+      if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
       table.putEntry(visit)
     }
+    // The kernel looks at the attributes of the new entry even where it is an owner's.
+    if table.observer != nil {
+      if table.isCacheable(new) { table.cleanDataCache(new, level: visit.level) }
+      if new.isExecutable { table.invalidateInstructionCache(new, level: visit.level) }
+    }
     table[visit.entry] = new
-    table.memory.get(visit.entry)
-    physical += table.granule.size(level: visit.level)
+    if new.isCounted { table.memory.get(visit.entry) }
+    if isPhysicalValid { physical += table.granule.size(level: visit.level) }
     return true
   }
 
-  /// `kvm_block_mapping_supported`
+  /// `stage2_leaf_mapping_allowed`
   func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
+    guard !forcesPages || visit.level == Granule.lastLevel else { return false }
+    // `kvm_block_mapping_supported`
     let size = granule.size(level: visit.level)
     return granule.allowsLeaf(level: visit.level) && size <= visit.end - visit.address
-      && physical & (size - 1) == 0 && visit.address & (size - 1) == 0
+      && (!isPhysicalValid || physical & (size - 1) == 0) && visit.address & (size - 1) == 0
   }
+
+  /// `kvm_phys_is_valid`, with 48-bit physical addresses.
+  var isPhysicalValid: Bool { physical >> 48 == 0 }
 }

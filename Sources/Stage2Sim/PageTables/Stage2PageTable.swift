@@ -5,6 +5,8 @@ public struct Stage2PageTable {
   public let granule: Granule
   /// The size of the intermediate physical address in bits.
   public let ipaBits: Int
+  /// FEAT_S2FWB: the memory attributes are other ones, and caches need no cleaning (`stage2_has_fwb`).
+  public let hasFWB: Bool
   /// The level at which a walk starts.
   public let startLevel: Int
   /// The entries, and the physical memory they stand in.
@@ -20,10 +22,11 @@ public struct Stage2PageTable {
   /// with 4 KiB pages level 1 and two tables.
   ///
   /// - Parameter ipaBits: 32 to 48.
-  public init(granule: Granule = .kib4, ipaBits: Int = 40) {
+  public init(granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false) {
     precondition((32...48).contains(ipaBits), "an IPA has 32 to 48 bits, not \(ipaBits)")
     self.granule = granule
     self.ipaBits = ipaBits
+    self.hasFWB = hasFWB
     // Up to 16 tables side by side translate four more bits than one table (Arm ARM D8.2.7).
     let levels = max(2, (ipaBits - 8) / (granule.pageShift - 3))
     startLevel = Granule.lastLevel + 1 - levels

@@ -59,6 +59,14 @@ public struct TableMemory: Sendable {
     return EntryReference(word: first)
   }
 
+  /// `free_pages_exact`: pages of ``allocateContiguous(pages:)``, whatever their counts.
+  mutating func freeContiguous(_ first: EntryReference, pages: Int) {
+    for page in page(of: first)..<page(of: first) + pages {
+      counts[page] = 0
+      free.append(page)
+    }
+  }
+
   /// `get_page`: one more reference on the page that `entry` stands in.
   mutating func get(_ entry: EntryReference) { counts[page(of: entry)] += 1 }
 

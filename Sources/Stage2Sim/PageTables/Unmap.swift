@@ -4,8 +4,26 @@ extension Stage2PageTable {
   /// A block that the range touches goes as a whole; what lay outside the range is faulted in again.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``.
-  public mutating func unmap(address: UInt64, size: UInt64) throws(KernelError) {
+  public mutating func unmap(address: UInt64, size: UInt64) throws(Stage2Error) {
     var visitor = UnmapVisitor()
+    try walk(address: address, size: size, visitor: &visitor)
+  }
+
+  /// Drops every reference that the entries hold, and frees the start tables: `kvm_pgtable_stage2_destroy`. The table
+  /// is of no use afterwards.
+  public mutating func destroy() {
+    var visitor = FreeVisitor()
+    try? walk(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
+    memory.freeContiguous(root, pages: rootTables)
+  }
+
+  /// Cleans the data cache of what is mapped from `address` on: `kvm_pgtable_stage2_flush`. With FEAT_S2FWB there is
+  /// nothing to clean.
+  ///
+  /// - Throws: `ERANGE` beyond ``ipaBits``.
+  public mutating func flush(address: UInt64, size: UInt64) throws(Stage2Error) {
+    guard !hasFWB else { return }
+    var visitor = FlushVisitor()
     try walk(address: address, size: size, visitor: &visitor)
   }
 }
@@ -25,11 +43,39 @@ private struct UnmapVisitor: Stage2Visitor {
     }
     guard descriptor.isTable(level: visit.level) else {
       table.putEntry(visit)
+      if table.isCacheable(descriptor), !table.hasFWB {
+        table.cleanDataCache(descriptor, level: visit.level)
+      }
       return
     }
-    let child = table.memory.table(at: descriptor.outputAddress)
+    let child = table.memory.table(at: descriptor.outputAddress(table.granule))
     guard table.memory.count(child) == 1 else { return }
     table.putEntry(visit)
     table.memory.put(child)
+  }
+}
+
+/// `stage2_free_walker`
+private struct FreeVisitor: Stage2Visitor {
+  static let flags: WalkFlags = [.leaf, .tablePost]
+
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+    let descriptor = table[visit.entry]
+    guard descriptor.isCounted else { return }
+    table.memory.put(visit.entry)
+    if descriptor.isTable(level: visit.level) {
+      table.memory.put(table.memory.table(at: descriptor.outputAddress(table.granule)))
+    }
+  }
+}
+
+/// `stage2_flush_walker`
+private struct FlushVisitor: Stage2Visitor {
+  static let flags = WalkFlags.leaf
+
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+    let descriptor = table[visit.entry]
+    guard descriptor.isValid, table.isCacheable(descriptor) else { return }
+    table.cleanDataCache(descriptor, level: visit.level)
   }
 }

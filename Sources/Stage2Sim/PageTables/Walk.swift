@@ -24,6 +24,11 @@ public struct Visit: Sendable {
   public let level: Int
   /// Where the entry stands.
   public let entry: EntryReference
+
+  /// What a visitor throws to end the walk here.
+  public func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
+    Stage2Error(code, address: address, level: level, entry: table[entry])
+  }
 }
 
 /// What is done at each entry of a walk (`struct kvm_pgtable_walker`).
@@ -32,7 +37,7 @@ public protocol Stage2Visitor {
   static var flags: WalkFlags { get }
 
   /// Looks at, or changes, one entry. An error ends the walk, which throws it.
-  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(KernelError)
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
 }
 
 extension Stage2PageTable {
@@ -50,12 +55,14 @@ extension Stage2PageTable {
   /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws.
   public mutating func walk<Visitor: Stage2Visitor>(
     address: UInt64, size: UInt64, visitor: inout Visitor
-  ) throws(KernelError) {
+  ) throws(Stage2Error) {
     let pageMask = granule.pageSize - 1
     var address = address & ~pageMask
     let end = (address &+ size &+ pageMask) & ~pageMask
     let limit = UInt64(1) << UInt64(ipaBits)
-    guard address <= limit, end <= limit else { throw .outOfRange }
+    guard address <= limit, end <= limit else {
+      throw Stage2Error(.outOfRange, address: address)
+    }
 
     while address < end {
       try walkTable(
@@ -68,8 +75,10 @@ extension Stage2PageTable {
   mutating func walkTable<Visitor: Stage2Visitor>(
     _ table: EntryReference, level: Int, address: inout UInt64, end: UInt64,
     visitor: inout Visitor
-  ) throws(KernelError) {
-    guard level <= Granule.lastLevel else { throw .invalidArgument }
+  ) throws(Stage2Error) {
+    guard level <= Granule.lastLevel else {
+      throw Stage2Error(.invalidArgument, address: address, level: level)
+    }
     var entry = entry(for: address, in: table, level: level)
     let last = table.advanced(by: granule.entriesPerTable)
     while entry.word < last.word, address < end {
@@ -82,7 +91,7 @@ extension Stage2PageTable {
   mutating func visitEntry<Visitor: Stage2Visitor>(
     _ entry: EntryReference, level: Int, address: inout UInt64, end: UInt64,
     visitor: inout Visitor
-  ) throws(KernelError) {
+  ) throws(Stage2Error) {
     let start = address
     func visit(_ kind: WalkFlags) -> Visit {
       Visit(kind: kind, address: start, end: end, level: level, entry: entry)
@@ -102,7 +111,7 @@ extension Stage2PageTable {
       return
     }
     try walkTable(
-      memory.table(at: descriptor.outputAddress), level: level + 1, address: &address,
+      memory.table(at: descriptor.outputAddress(granule)), level: level + 1, address: &address,
       end: end, visitor: &visitor)
     if Visitor.flags.contains(.tablePost) { try visitor.visit(visit(.tablePost), in: &self) }
   }
@@ -119,12 +128,14 @@ extension Stage2PageTable {
   /// The entry, valid or not, that decides over `address`: `kvm_pgtable_get_leaf`.
   ///
   /// - Throws: `ERANGE` for an address beyond ``ipaBits``.
-  public func leaf(for address: UInt64) throws(KernelError) -> Leaf {
-    guard address >> UInt64(ipaBits) == 0 else { throw .outOfRange }
+  public func leaf(for address: UInt64) throws(Stage2Error) -> Leaf {
+    guard address >> UInt64(ipaBits) == 0 else {
+      throw Stage2Error(.outOfRange, address: address)
+    }
     var level = startLevel
     var descriptor = self[entry(for: address, in: rootTable(for: address), level: level)]
     while descriptor.isTable(level: level) {
-      let table = memory.table(at: descriptor.outputAddress)
+      let table = memory.table(at: descriptor.outputAddress(granule))
       level += 1
       descriptor = self[entry(for: address, in: table, level: level)]
     }
@@ -143,7 +154,7 @@ extension Stage2PageTable {
       counts.append(memory.count(table))
       let descriptor = self[entry(for: address, in: table, level: level)]
       guard descriptor.isTable(level: level) else { break }
-      table = memory.table(at: descriptor.outputAddress)
+      table = memory.table(at: descriptor.outputAddress(granule))
     }
     return counts
   }
