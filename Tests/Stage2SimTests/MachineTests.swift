@@ -6,7 +6,7 @@ import Testing
   private static let base = VirtualMachine.Configuration.memoryBase
 
   /// The four whole systems that were booted: the leaf of IPA 0x40000000 when the guest loads the module.
-  @Test(arguments: CPUModel.allCases, [(Backing.huge, 2, 0x7fd as UInt64), (.page, 3, 0x7ff)])
+  @Test(arguments: CPUModel.allCases, [(Backing.huge, 2, 0x7fd as UInt64), (.anonymous, 3, 0x7ff)])
   func bootedMachine(cpu: CPUModel, leaf: (backing: Backing, level: Int, attributes: UInt64)) throws
   {
     let machine = try VirtualMachine.booted(.init(cpu: cpu, backing: leaf.backing))

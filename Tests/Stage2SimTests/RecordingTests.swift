@@ -97,7 +97,7 @@ private struct Player {
 
   init(_ words: [String: String]) throws {
     let cpu = try #require(CPUModel(rawValue: words["cpu"] ?? "cortex-a76"))
-    let backings = ["anonymous": Backing.page, "huge": .huge]
+    let backings = ["anonymous": Backing.anonymous, "huge": .huge]
     let backing = try #require(backings[words["backing"] ?? "anonymous"])
     let memory = try #require(UInt64((words["memory"] ?? "64M").dropLast()))
     machine = try VirtualMachine(.init(cpu: cpu, backing: backing, memorySize: memory << 20))

@@ -102,6 +102,9 @@ extension VirtualMachine {
       let next = try translate(access, at: address &+ UInt64(access.size.bytes))
       move(access, register: access.register, at: first)
       move(access, register: second, at: next)
+    case .exclusive, .vector:
+      // Faults as any other; the monitor and the SIMD registers are not in the model.
+      break
     }
   }
 

@@ -4,7 +4,13 @@ public enum Backing: String, CaseIterable, Sendable {
   /// blocks.
   case huge
   /// Anonymous 4 KiB pages, made when they are first touched: KVM maps pages.
-  case page
+  case anonymous
+  /// Huge pages of hugetlbfs.
+  case hugetlb
+  /// Shared pages of a memfd.
+  case memfd
+  /// A private mapping of a file.
+  case file
 }
 
 /// What the VMM's page tables say of one page of its memory.
@@ -36,8 +42,8 @@ struct HostMemory: Sendable {
   /// The size of what `backing` maps at once.
   private var mappingSize: UInt64 {
     switch backing {
-    case .huge: Self.hugePageSize
-    case .page: Self.pageSize
+    case .huge, .hugetlb: Self.hugePageSize
+    case .anonymous, .memfd, .file: Self.pageSize
     }
   }
 

@@ -7,7 +7,7 @@ public struct VirtualMachine {
   public let configuration: Configuration
   /// `kvm->arch.mmu.pgt`
   public internal(set) var stage2: Stage2PageTable
-  public internal(set) var slots: [MemorySlot]
+  public package(set) var slots: [MemorySlot]
   public internal(set) var vcpu = VCPU()
   /// Hears of what the hypervisor does. A copy of the machine has the same observer.
   public var observer: (any MachineObserver)? {
