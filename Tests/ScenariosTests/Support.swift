@@ -1,0 +1,32 @@
+import Foundation
+
+/// The checkout that these tests stand in.
+let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+  .deletingLastPathComponent()
+
+/// The names of all committed recordings.
+let recordingNames: [String] = {
+  let directory = repository.appending(path: "Tests/Recordings").path()
+  let files = try? FileManager.default.contentsOfDirectory(atPath: directory)
+  return (files ?? []).filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }.sorted()
+}()
+
+func recordingText(_ name: String) throws -> String {
+  try String(
+    contentsOf: repository.appending(path: "Tests/Recordings/\(name).txt"), encoding: .utf8)
+}
+
+/// SplitMix64: the same numbers on every run.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = state
+    mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ mixed >> 31
+  }
+}
