@@ -230,8 +230,8 @@ import Testing
   private static func seeds() throws -> [String] {
     var kinds: Set<String> = []
     var seeds: [String] = []
-    for name in recordingNames {
-      for line in try Recording(parsing: recordingText(name)).scenario.lines {
+    for (_, recording) in try committedRecordings() {
+      for line in recording.scenario.lines {
         guard line.content != .comment else { continue }
         if kinds.insert(line.text.replacing(/0x[0-9a-f]+|[0-9]+/, with: "N")).inserted {
           seeds.append(line.text)

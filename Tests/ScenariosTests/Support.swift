@@ -1,15 +1,21 @@
 import Foundation
+import Scenarios
 
 /// The checkout that these tests stand in.
 let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .deletingLastPathComponent()
 
-/// The names of all committed recordings.
-let recordingNames: [String] = {
+/// All committed recordings, read once.
+func committedRecordings() throws -> [(name: String, recording: Recording)] {
+  try recordings.get()
+}
+
+private let recordings = Result {
   let directory = repository.appending(path: "Tests/Recordings").path()
-  let files = try? FileManager.default.contentsOfDirectory(atPath: directory)
-  return (files ?? []).filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }.sorted()
-}()
+  return try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+    .filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }
+    .map { (name: $0, recording: try Recording(parsing: recordingText($0))) }
+}
 
 func recordingText(_ name: String) throws -> String {
   try String(
