@@ -11,6 +11,7 @@ let package = Package(
   name: "virt-walker",
   products: [
     .library(name: "Stage2Sim", targets: ["Stage2Sim"]),
+    .library(name: "Scenarios", targets: ["Scenarios"]),
     .library(name: "CharacterDeviceServer", targets: ["CharacterDeviceServer"]),
     .library(name: "VirtWalkerDevice", targets: ["VirtWalkerDevice"]),
     .executable(name: "virt-walkerd", targets: ["virt-walkerd"]),
@@ -29,6 +30,7 @@ let package = Package(
     ),
     .systemLibrary(name: "CLinux"),
     .target(name: "Stage2Sim", swiftSettings: strict),
+    .target(name: "Scenarios", dependencies: ["Stage2Sim"], swiftSettings: strict),
     .target(
       name: "CharacterDeviceServer",
       dependencies: [
@@ -52,6 +54,7 @@ let package = Package(
       dependencies: [
         "CLinux",
         "CharacterDeviceServer",
+        "Scenarios",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -72,6 +75,11 @@ let package = Package(
     .testTarget(
       name: "Stage2SimTests",
       dependencies: ["Stage2Sim"],
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "ScenariosTests",
+      dependencies: ["Scenarios", "Stage2Sim"],
       swiftSettings: strict
     ),
     .testTarget(

@@ -34,6 +34,10 @@ struct Failure: Error {
 }
 
 extension ExitCode {
+  /// EX_DATAERR
+  static let dataError = ExitCode(65)
+  /// EX_NOINPUT
+  static let noInput = ExitCode(66)
   /// EX_UNAVAILABLE
   static let unavailable = ExitCode(69)
   /// EX_OSERR

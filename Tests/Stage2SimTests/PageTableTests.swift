@@ -191,7 +191,7 @@ import Testing
 
   /// device.md's "drops a reference that was never taken": the table is freed while an entry still stands in it.
   @Test func hideIntoAnInvalidEntryLosesAReference() throws {
-    var machine = try VirtualMachine(.init(backing: .page))
+    var machine = try VirtualMachine(.init(backing: .anonymous))
     machine.register(HideSeek(), at: HideSeek.regions)
     let code = Self.base + 0x1000
     machine.run(.nop, at: code)

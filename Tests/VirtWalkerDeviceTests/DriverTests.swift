@@ -41,8 +41,7 @@ import VirtWalkerDevice
 
   @Test func loadFailsWhereTheRegistersCannotBeMapped() throws {
     var machine = try VirtualMachine.booted()
-    machine.slots.append(
-      MemorySlot(ipa: HideSeek.hideAddress, size: 0x1000, userspaceAddress: 0x1000))
+    try machine.addPrivateMemory(slot: 1, at: HideSeek.hideAddress, size: 0x1000)
     #expect(throws: Errno.noMemory) { try VirtWalkerDriver(loadedIn: machine) }
   }
 

@@ -4,7 +4,7 @@ import Testing
 
 /// The device at its node, on this machine's FUSE, and on CUSE in a virtual machine.
 @Suite(.timeLimit(.minutes(15))) struct DeviceTests {
-  @Test(arguments: ["cortex-a72", "cortex-a76"], ["huge", "page"])
+  @Test(arguments: ["cortex-a72", "cortex-a76"], ["huge", "anonymous"])
   func checkDevice(cpu: String, backing: String) async throws {
     let daemon = try await RunningDaemon("--cpu \(cpu) --backing \(backing)")
     let fresh = try await shell("head -c1 \(daemon.node) | od -An -tx1")

@@ -4,7 +4,7 @@ public enum CPUModel: String, CaseIterable, Sendable {
   case cortexA72 = "cortex-a72"
   /// Armv8.2: FEAT_XNX; 40-bit physical addresses.
   case cortexA76 = "cortex-a76"
-  /// All that QEMU has: FEAT_XNX and FEAT_S2FWB; 48-bit physical addresses (FEAT_LPA2 is off).
+  /// All that QEMU has: FEAT_XNX and FEAT_S2FWB; 52-bit physical addresses, of which 48 are used (FEAT_LPA2 is off).
   case max
 
   /// FEAT_XNX: XN is two bits, and can refuse EL1 and EL0 apart (Arm ARM D8.4, "Stage 2 instruction execution").
@@ -13,12 +13,15 @@ public enum CPUModel: String, CaseIterable, Sendable {
   /// FEAT_S2FWB: stage 2 decides over memory types alone (`ARM64_HAS_STAGE2_FWB`).
   public var hasFWB: Bool { self == .max }
 
-  /// What KVM takes for its IPA limit (`get_kvm_ipa_limit`): ID_AA64MMFR0_EL1.PARange in bits, at most 48.
+  /// ID_AA64MMFR0_EL1.PARange in bits.
   public var physicalAddressBits: Int {
     switch self {
     case .cortexA72: 44
     case .cortexA76: 40
-    case .max: 48
+    case .max: 52
     }
   }
+
+  /// The largest IPA size in bits that KVM gives a VM (`get_kvm_ipa_limit`): without FEAT_LPA2 at most 48.
+  public var ipaLimit: Int { min(physicalAddressBits, 48) }
 }

@@ -6,6 +6,8 @@ public enum KernelError: Int32, Error, Hashable, Sendable {
   case tooBig = 7
   /// ENOEXEC: instructions where there can be none.
   case notExecutable = 8
+  /// ECHILD: there is no child.
+  case noChild = 10
   /// EAGAIN: nothing to do, let the guest try again.
   case tryAgain = 11
   /// ENOMEM
@@ -31,6 +33,7 @@ extension KernelError: CustomStringConvertible {
     case .noEntry: "ENOENT"
     case .tooBig: "E2BIG"
     case .notExecutable: "ENOEXEC"
+    case .noChild: "ECHILD"
     case .tryAgain: "EAGAIN"
     case .outOfMemory: "ENOMEM"
     case .badAddress: "EFAULT"

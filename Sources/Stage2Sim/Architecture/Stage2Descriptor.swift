@@ -96,7 +96,7 @@ extension Stage2Descriptor: CustomStringConvertible {
 }
 
 /// `value` in hex, with zeros in front up to `digits`.
-func hexadecimal(_ value: UInt64, digits: Int = 1) -> String {
+package func hexadecimal(_ value: UInt64, digits: Int = 1) -> String {
   let text = String(value, radix: 16)
   return String(repeating: "0", count: max(0, digits - text.count)) + text
 }

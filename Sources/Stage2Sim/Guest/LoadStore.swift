@@ -3,6 +3,8 @@ public struct LoadStore: Hashable, Sendable {
   /// The size of one access; the raw value is log2 of the bytes, as in the instruction and in ESR_EL2.SAS.
   public enum Size: UInt8, Sendable {
     case byte, halfword, word, doubleword
+    /// Of ``Form/vector`` alone; ESR_EL2.SAS has no value for it.
+    case quadword
 
     public var bytes: Int { 1 << Int(rawValue) }
   }
@@ -15,6 +17,10 @@ public struct LoadStore: Hashable, Sendable {
     case writeBack(base: Int, increment: Int64)
     /// A second register: LDP and STP.
     case pair(second: Int)
+    /// The exclusive monitor: LDXR and its kin, and STXR, which puts 0 or 1 into its status register.
+    case exclusive(status: Int?)
+    /// A SIMD register in place of the general-purpose one.
+    case vector
   }
 
   public var isStore: Bool

@@ -8,9 +8,11 @@ public enum RunResult: Hashable, Sendable {
   case failed(KernelError)
   /// The guest took an exception to its own EL1.
   case guestException(GuestException)
-  /// The guest takes this fault again and again, and KVM changes nothing: on the real system the vCPU spins until a
-  /// signal comes.
+  /// The guest takes faults again and again, the last of them this, and gets no further: on the real system the vCPU
+  /// spins until a signal comes.
   case livelock(FaultInfo)
+  /// The guest came to an instruction that the model does not run.
+  case notModelled(UInt32)
 }
 
 extension VirtualMachine {
@@ -19,44 +21,39 @@ extension VirtualMachine {
   /// It is fetched through stage 2 like any other, and every fault on the way goes through ``handleGuestAbort()``. An
   /// access that the VMM still owes an answer is completed first.
   ///
-  /// - Parameter address: Where the instruction stands, a guest virtual address; nil for where the vCPU is.
+  /// - Parameters:
+  ///   - instruction: In place of what memory holds there.
+  ///   - address: Where the instruction stands, a guest virtual address; nil for where the vCPU is.
   @discardableResult
   public mutating func run(_ instruction: GuestInstruction, at address: UInt64? = nil) -> RunResult
   {
     handleMMIOReturn()
     if let address { vcpu.pc = address }
-    if case .access(let access, let address) = instruction,
-      address & UInt64(access.size.bytes - 1) != 0
-    {
-      return .guestException(GuestException(kind: .alignment, address: address))
-    }
-    let start = vcpu.pc
-    var previous: (fault: FaultInfo, leaf: Leaf?)?
+    var watch = LivelockWatch()
     while true {
-      do {
-        try execute(instruction)
-        return .retired
-      } catch {
-        vcpu.fault = error
-      }
-      let outcome: AbortOutcome
-      do throws(KernelError) {
-        outcome = try handleGuestAbort()
-      } catch {
-        return .failed(error)
-      }
-      switch outcome {
-      case .exit:
-        return vcpu.pendingMMIO.map(RunResult.mmio) ?? .failed(.badAddress)
-      case .inject(let exception):
-        return .guestException(exception)
-      case .resume where vcpu.pc != start:
-        return .retired
-      case .resume:
-        // The machine is deterministic: the same fault with the same entry behind it will come for ever.
-        let state = (fault: vcpu.fault, leaf: try? stage2.leaf(for: vcpu.fault.pageAddress))
-        if let previous, previous == state { return .livelock(vcpu.fault) }
-        previous = state
+      if let result = step(instruction, watch: &watch) { return result }
+    }
+  }
+
+  /// Runs the instructions that stand in the guest's memory: KVM_RUN, until the guest leaves for the VMM or can go no
+  /// further.
+  ///
+  /// - Parameter address: Where the guest goes on, a guest virtual address; nil for where the vCPU is.
+  /// - Returns: Never ``RunResult/retired`` or ``RunResult/guestException(_:)``: the guest goes on, at its exception
+  ///   vectors if it has to.
+  @discardableResult
+  public mutating func run(at address: UInt64? = nil) -> RunResult {
+    handleMMIOReturn()
+    if let address { vcpu.pc = address }
+    var watch = LivelockWatch()
+    while true {
+      switch step(nil, watch: &watch) {
+      case nil: break
+      case .retired: watch = LivelockWatch()
+      case .guestException(let exception):
+        vcpu.take(exception)
+        if watch.seesException() { return .livelock(vcpu.fault) }
+      case let result?: return result
       }
     }
   }
@@ -72,60 +69,186 @@ extension VirtualMachine {
   /// Sets a register of the guest, 0 to 30.
   public mutating func setRegister(_ register: Int, to value: UInt64) { vcpu[register] = value }
 
-  /// The CPU's part: fetch, translate, move the data, go on. A stage-2 fault leaves the guest as it was.
-  private mutating func execute(_ instruction: GuestInstruction) throws(FaultInfo) {
-    do throws(Stage2Fault) {
-      _ = try stage2.translate(
-        stage1.translate(vcpu.pc), for: .execute, cpu: configuration.cpu)
+  /// Sets VBAR_EL1 of the guest.
+  public mutating func setVectorBase(_ address: UInt64) { vcpu.vectorBase = address }
+
+  /// One attempt at an instruction: it is done, or an abort is handled.
+  ///
+  /// - Returns: Nil where the guest tries again.
+  private mutating func step(
+    _ instruction: GuestInstruction?, watch: inout LivelockWatch
+  ) -> RunResult? {
+    let start = vcpu.pc
+    do throws(Interruption) {
+      try execute(instruction)
+      return .retired
     } catch {
-      throw FaultInfo(
-        syndrome: ExceptionSyndrome(instructionAbort: error.status, level: error.level),
-        far: vcpu.pc, ipa: stage1.translate(vcpu.pc))
+      switch error {
+      case .exception(let exception): return .guestException(exception)
+      case .notModelled(let word): return .notModelled(word)
+      case .abort(let fault): vcpu.fault = fault
+      }
     }
-    if case .access(let access, let address) = instruction {
-      try execute(access, at: address)
+    let outcome: AbortOutcome
+    do throws(KernelError) {
+      outcome = try handleGuestAbort()
+    } catch {
+      return .failed(error)
+    }
+    switch outcome {
+    case .exit:
+      return vcpu.pendingMMIO.map(RunResult.mmio) ?? .failed(.badAddress)
+    case .inject(let exception):
+      return .guestException(exception)
+    case .resume where vcpu.pc != start:
+      return .retired
+    case .resume:
+      let leaf = try? kvm.stage2.leaf(for: vcpu.fault.pageAddress)
+      guard watch.sees(vcpu.fault, leaf) else { return nil }
+      observer?.observe(.warning(.livelock(vcpu.fault)))
+      return .livelock(vcpu.fault)
+    }
+  }
+
+  /// What keeps the CPU from finishing an instruction.
+  private enum Interruption: Error {
+    case abort(FaultInfo)
+    case exception(GuestException)
+    case notModelled(UInt32)
+  }
+
+  /// The CPU's part: fetch, translate, move the data, go on. A fault leaves the guest as it was.
+  private mutating func execute(_ instruction: GuestInstruction?) throws(Interruption) {
+    let place = try fetch()
+    switch instruction {
+    case .nop: break
+    case .access(let access, let address): try execute(access, at: address)
+    case nil:
+      switch A64Instruction(decoding: UInt32(host.physical.load(place, count: 4))) {
+      case .access(let access, let addressing):
+        try execute(access, at: vcpu.address(addressing))
+      case .nop: break
+      case .undefined: throw .exception(.undefined)
+      case .unknown(let word): throw .notModelled(word)
+      }
     }
     vcpu.skipInstruction()
   }
 
+  /// The physical address of the instruction.
+  private func fetch() throws(Interruption) -> UInt64 {
+    let ipa = stage1.translate(vcpu.pc)
+    guard ipa >> UInt64(configuration.cpu.physicalAddressBits) == 0 else {
+      throw .exception(.addressSize(at: vcpu.pc, isInstruction: true, isWrite: false))
+    }
+    let place: UInt64
+    do throws(Stage2Fault) {
+      place = try kvm.stage2.translate(ipa, for: .execute, cpu: configuration.cpu)
+    } catch {
+      throw .abort(
+        FaultInfo(
+          syndrome: ExceptionSyndrome(instructionAbort: error.status, level: error.level),
+          far: vcpu.pc, ipa: ipa))
+    }
+    // The Arm ARM has this before the fault. The recorded CPUs, QEMU's, look at the page first.
+    guard vcpu.pc & 3 == 0 else { throw .exception(.unalignedPC(vcpu.pc)) }
+    return place
+  }
+
   private mutating func execute(
     _ access: LoadStore, at address: UInt64
-  ) throws(FaultInfo) {
-    let first = try translate(access, at: address)
+  ) throws(Interruption) {
     switch access.form {
     case .register:
-      move(access, register: access.register, at: first)
+      let place = try translate(access, at: address)
+      move(access, register: access.register, at: place)
+    case .exclusive(let status?):
+      // The exception that brought the guest here cleared the monitor, so nothing is stored and nothing can fault.
+      vcpu[status] = 1
+    case .exclusive(nil):
+      let place = try translate(access, at: address)
+      move(access, register: access.register, at: place)
     case .writeBack(let base, let increment):
-      move(access, register: access.register, at: first)
+      let place = try translate(access, at: address)
+      move(access, register: access.register, at: place)
       vcpu[base] = vcpu[base] &+ UInt64(bitPattern: increment)
     case .pair(let second):
+      let place = try translate(access, at: address)
       let next = try translate(access, at: address &+ UInt64(access.size.bytes))
-      move(access, register: access.register, at: first)
+      move(access, register: access.register, at: place)
       move(access, register: second, at: next)
+    case .vector:
+      let place = try translate(access, at: address)
+      moveVector(access, at: place)
     }
   }
 
-  /// The physical address behind a guest virtual one, or the abort that the CPU takes.
-  private func translate(_ access: LoadStore, at address: UInt64) throws(FaultInfo) -> UInt64 {
+  /// The physical address behind a guest virtual one, or what the CPU takes instead.
+  private func translate(_ access: LoadStore, at address: UInt64) throws(Interruption) -> UInt64 {
     let ipa = stage1.translate(address)
+    guard ipa >> UInt64(configuration.cpu.physicalAddressBits) == 0 else {
+      throw .exception(
+        .addressSize(at: address, isInstruction: false, isWrite: access.isStore))
+    }
+    guard address & UInt64(access.size.bytes - 1) == 0 else {
+      throw .exception(.alignment(at: address, isWrite: access.isStore))
+    }
     do throws(Stage2Fault) {
-      return try stage2.translate(
+      return try kvm.stage2.translate(
         ipa, for: access.isStore ? .write : .read, cpu: configuration.cpu)
     } catch {
-      throw FaultInfo(
-        syndrome: ExceptionSyndrome(
-          dataAbort: error.status, level: error.level, access: access),
-        far: address, ipa: ipa)
+      throw .abort(
+        FaultInfo(
+          syndrome: ExceptionSyndrome(
+            dataAbort: error.status, level: error.level, access: access),
+          far: address, ipa: ipa))
     }
   }
 
   private mutating func move(_ access: LoadStore, register: Int, at physical: UInt64) {
     if access.isStore {
-      host.store(vcpu[register], to: physical, count: access.size.bytes)
+      host.physical.store(vcpu[register], to: physical, count: access.size.bytes)
     } else {
       vcpu[register] = extend(
-        host.load(physical, count: access.size.bytes), bytes: access.size.bytes,
+        host.physical.load(physical, count: access.size.bytes), bytes: access.size.bytes,
         isSigned: access.isSignExtending, is64Bit: access.is64Bit)
     }
+  }
+
+  private mutating func moveVector(_ access: LoadStore, at physical: UInt64) {
+    let low = 2 * access.register
+    let count = min(access.size.bytes, 8)
+    if access.isStore {
+      host.physical.store(vcpu.vectors[low], to: physical, count: count)
+      if access.size == .quadword {
+        host.physical.store(vcpu.vectors[low + 1], to: physical + 8, count: 8)
+      }
+    } else {
+      vcpu.vectors[low] = host.physical.load(physical, count: count)
+      vcpu.vectors[low + 1] =
+        access.size == .quadword ? host.physical.load(physical + 8, count: 8) : 0
+    }
+  }
+}
+
+/// Tells a guest that gets no further from one that needs several aborts for an instruction.
+private struct LivelockWatch {
+  private var previous: (fault: FaultInfo, leaf: Leaf?)?
+  private var count = 0
+
+  /// More of them without an instruction done than tables, copies and splits can give reason for.
+  private static let limit = 100
+
+  /// The machine is deterministic: where the same fault comes with the same entry behind it, it comes for ever.
+  mutating func sees(_ fault: FaultInfo, _ leaf: Leaf?) -> Bool {
+    count += 1
+    defer { previous = (fault, leaf) }
+    if let previous, previous == (fault, leaf) { return true }
+    return count > Self.limit
+  }
+
+  mutating func seesException() -> Bool {
+    count += 1
+    return count > Self.limit
   }
 }

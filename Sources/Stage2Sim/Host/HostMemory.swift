@@ -1,93 +1,171 @@
-/// How the host backs guest RAM.
+/// How the VMM backs guest RAM.
 public enum Backing: String, CaseIterable, Sendable {
-  /// Transparent huge pages, already there when the guest touches them, as with QEMU's `prealloc=on`: KVM maps 2 MiB
-  /// blocks.
+  /// Anonymous pages, made when they are first touched: KVM maps pages.
+  case anonymous
+  /// Anonymous memory advised to use transparent huge pages: KVM maps blocks.
   case huge
-  /// Anonymous 4 KiB pages, made when they are first touched: KVM maps pages.
-  case page
+  /// Huge pages from hugetlb's pool, private: KVM maps blocks.
+  case hugetlb
+  /// A memfd, shared: its pages are in the page cache.
+  case memfd
+  /// A private mapping of a file in a tmpfs: a page is the page cache's until it is written.
+  case file
 }
 
-/// What the VMM's page tables say of one page of its memory.
-public struct HostMapping: Hashable, Sendable {
-  /// Physical address of the frame, or of the huge page's first one.
-  public internal(set) var frame: UInt64
-  /// False for the shared zero page, until a write makes a private copy.
-  public internal(set) var isWritable: Bool
-  /// 4 KiB, or 2 MiB for a transparent huge page.
-  public let size: UInt64
-}
-
-/// The VMM's anonymous memory: which frame stands behind which virtual address, and what is in it.
+/// The memory of the host, as far as the VMM's memory decides what KVM maps: the VMM's areas and page tables, those of
+/// its children, physical pages, and the page cache of one file.
+///
+/// It does what Linux 6.1's mm/ does, function by function, with transparent huge pages where they were asked for
+/// (`madvise`), no swap, and memory enough. What the VMM's children do is nothing; that they share pages is what counts.
 struct HostMemory: Sendable {
-  static let pageSize: UInt64 = 4 << 10
-  static let hugePageSize: UInt64 = 2 << 20
+  let granule: Granule
+  /// The VMM's areas, by address.
+  var areas: [MemoryArea] = []
+  /// The VMM's page tables.
+  var process = AddressSpace()
+  /// Those of its children.
+  var children: [AddressSpace] = []
+  var physical: PhysicalMemory
+  /// Which folio holds the page of the file at an offset.
+  var pageCache: [UInt64: UInt64] = [:]
+  var ksm = KSM()
+  /// Where the file's first byte is mapped.
+  private(set) var fileStart: UInt64 = 0
+  private var families = 0
+  /// How many huge pages hugetlb's pool has.
+  private var hugetlbPool = 0
 
-  let backing: Backing
-  /// Of pages or huge pages, by virtual address.
-  private var mappings: [UInt64: HostMapping] = [:]
-  /// Of 4 KiB frames, by physical address; one that was never written is all zeros.
-  private var contents: [UInt64: [UInt8]] = [:]
-  /// Frame 0 of the range is the zero page: the others follow it, huge ones aligned.
-  private static let zeroPage: UInt64 = 0x2_0000_0000
-  private var nextFrame = HostMemory.zeroPage + HostMemory.hugePageSize
+  init(granule: Granule) {
+    self.granule = granule
+    physical = PhysicalMemory(granule: granule)
+  }
 
-  init(backing: Backing) { self.backing = backing }
+  var pageSize: UInt64 { granule.pageSize }
+  var hugePageSize: UInt64 { granule.blockSize }
 
-  /// The size of what `backing` maps at once.
-  private var mappingSize: UInt64 {
+  /// mmap(2) of guest RAM inside a reserved area, as VMMs do it to have it aligned.
+  mutating func mapRAM(at start: UInt64, size: UInt64, backing: Backing) {
+    var area = MemoryArea(
+      start: start, end: start + size, flags: [.read, .write, .noReserve])
     switch backing {
-    case .huge: Self.hugePageSize
-    case .page: Self.pageSize
+    case .anonymous: break
+    case .huge: area.flags.insert(.hugePage)
+    case .hugetlb:
+      area.flags.insert(.hugetlb)
+      area.file = .hugetlb
+    case .memfd:
+      area.flags.insert(.shared)
+      area.file = .temporary
+    case .file: area.file = .temporary
     }
+    fileStart = start
+    // 256 MiB for all that is mapped and copied, as on the recorded hosts; guest RAM has to fit.
+    hugetlbPool = Int(max(size, 256 << 20) / hugePageSize)
+    let reserved = MemoryArea(start: start - size, end: start, flags: [.noReserve])
+    let rest = MemoryArea(start: start + size, end: start + 2 * size, flags: [.noReserve])
+    areas += [reserved, area, rest]
+    areas.sort { $0.start < $1.start }
   }
 
-  private mutating func allocateFrame() -> UInt64 {
-    let frame = nextFrame
-    nextFrame += mappingSize
-    return frame
+  /// mmap(2) of memory of the VMM's own that its children do not get.
+  mutating func mapPrivately(at start: UInt64, size: UInt64) {
+    areas.append(
+      MemoryArea(start: start, end: start + size, flags: [.read, .write, .dontFork]))
+    areas.sort { $0.start < $1.start }
   }
 
-  /// What a touch of `virtual` found or made.
-  struct Touch {
-    let mapping: HostMapping
-    /// The touch replaced a page that was mapped before: MMU notifiers have to hear of it.
-    let didCopyOnWrite: Bool
-  }
-
-  /// A read or a write of the VMM's memory at `virtual`, by the VMM or by `get_user_pages` on behalf of the guest.
-  mutating func touch(_ virtual: UInt64, isWrite: Bool) -> Touch {
-    let key = virtual & ~(mappingSize - 1)
-    if let mapping = mappings[key] {
-      guard isWrite, !mapping.isWritable else {
-        return Touch(mapping: mapping, didCopyOnWrite: false)
+  /// `anon_vma_prepare`: the area gets a family, its neighbour's where they could be one.
+  mutating func prepareAnonymousFamily(of index: Int) {
+    guard areas[index].anonymousFamily == nil else { return }
+    let area = areas[index]
+    for neighbour in [index + 1, index - 1] where areas.indices.contains(neighbour) {
+      let other = areas[neighbour]
+      if other.start == area.end || other.end == area.start, other.isCompatible(with: area),
+        let family = other.anonymousFamily
+      {
+        areas[index].anonymousFamily = family
+        return
       }
-      let copy = HostMapping(frame: allocateFrame(), isWritable: true, size: mappingSize)
-      mappings[key] = copy
-      return Touch(mapping: copy, didCopyOnWrite: true)
     }
-    let isPrivate = isWrite || backing == .huge
-    let mapping = HostMapping(
-      frame: isPrivate ? allocateFrame() : Self.zeroPage, isWritable: isPrivate, size: mappingSize)
-    mappings[key] = mapping
-    return Touch(mapping: mapping, didCopyOnWrite: false)
+    families += 1
+    areas[index].anonymousFamily = families
   }
 
-  /// The `count` (1 to 8) bytes at `physical`, little-endian.
-  func load(_ physical: UInt64, count: Int) -> UInt64 {
-    guard let frame = contents[physical & ~(Self.pageSize - 1)] else { return 0 }
-    let offset = Int(physical & (Self.pageSize - 1))
-    return frame[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+  /// `alloc_huge_page`
+  ///
+  /// - Throws: `ENOMEM` where the pool is empty.
+  mutating func allocateHugetlbPage() throws(KernelError) -> UInt64 {
+    guard physical.folios.values.count(where: { $0.kind == .hugetlb }) < hugetlbPool else {
+      throw .outOfMemory
+    }
+    return physical.allocate(.hugetlb, size: hugePageSize)
   }
 
-  /// Puts the low `count` (1 to 8) bytes of `value` at `physical`, little-endian.
-  mutating func store(_ value: UInt64, to physical: UInt64, count: Int) {
-    let offset = Int(physical & (Self.pageSize - 1))
-    let frame = physical & ~(Self.pageSize - 1)
-    var bytes =
-      contents.removeValue(forKey: frame) ?? Array(repeating: 0, count: Int(Self.pageSize))
-    for index in 0..<count {
-      bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
-    }
-    contents[frame] = bytes
+  /// Takes the entry of a page away, and its hold on what it maps.
+  mutating func removeEntry(at page: UInt64) {
+    guard let entry = process.entries.removeValue(forKey: page) else { return }
+    release(entry)
   }
+
+  /// A mapping ends: what it knows of the page goes to the page (`zap_pte_range`).
+  mutating func release(_ entry: HostEntry) {
+    if entry.isDirty, let head = physical.folio(of: entry.frame) {
+      // `folio_mark_dirty`
+      physical[folio: head].isDirty = true
+      physical[folio: head].isToBeReclaimed = false
+    }
+    physical.release(entry.frame)
+  }
+
+  /// The bytes at an address of the VMM's, where a fault made them readable.
+  func physicalAddress(of address: UInt64) -> UInt64? {
+    guard let (entry, isBlock) = process.mapping(of: address, granule: granule) else { return nil }
+    return entry.frame + address & ((isBlock ? hugePageSize : pageSize) - 1)
+  }
+
+  /// Whether `frame` is some page's in use: one that was freed stands for another page when it comes back.
+  func isInUse(_ frame: UInt64) -> Bool {
+    physical.isZeroPage(frame) || physical.folio(of: frame) != nil
+  }
+
+  /// A store by the VMM, or by the kernel on its behalf, of `count` bytes inside a page.
+  ///
+  /// - Throws: `EFAULT` where the VMM may not write.
+  mutating func write(
+    _ value: UInt64, to address: UInt64, count: Int, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard (try? makeAccessible(address, for: .write, notifier: &notifier)) != nil,
+      let target = physicalAddress(of: address)
+    else { throw .badAddress }
+    physical.store(value, to: target, count: count)
+  }
+
+  /// A load by the VMM, or by the kernel on its behalf, of `count` bytes inside a page.
+  ///
+  /// - Throws: `EFAULT` where the VMM may not read.
+  mutating func read(
+    _ address: UInt64, count: Int, notifier: inout some MMUNotifier
+  ) throws(KernelError) -> UInt64 {
+    guard (try? makeAccessible(address, for: .read, notifier: &notifier)) != nil,
+      let source = physicalAddress(of: address)
+    else { throw .badAddress }
+    return physical.load(source, count: count)
+  }
+}
+
+/// What host memory is accessed for.
+enum HostAccess: Hashable {
+  case read, write
+}
+
+/// Who hears when the VMM's mappings change: `struct mmu_notifier_ops`.
+protocol MMUNotifier {
+  /// The mappings of `range` are about to change.
+  mutating func invalidateRangeStart(_ range: Range<UInt64>)
+  /// They have changed.
+  mutating func invalidateRangeEnd(_ range: Range<UInt64>)
+  /// Another frame stands at `address`, between the start and the end of an invalidation.
+  mutating func changePTE(_ address: UInt64, frame: UInt64)
+  /// `range`, a page or a huge page, is old until it is accessed again.
+  mutating func clearYoung(_ range: Range<UInt64>)
 }

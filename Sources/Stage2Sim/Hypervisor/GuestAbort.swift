@@ -8,24 +8,6 @@ enum AbortOutcome: Hashable {
   case inject(GuestException)
 }
 
-/// An exception that the guest takes to its own EL1, for something the guest did wrong.
-public struct GuestException: Hashable, Sendable {
-  public enum Kind: Hashable, Sendable {
-    /// `kvm_inject_dabt`
-    case dataAbort
-    /// `kvm_inject_pabt`
-    case instructionAbort
-    /// `kvm_inject_size_fault`
-    case addressSize
-    /// An unaligned load or store. The CPU gives it to the guest, KVM never hears of it: stage 1 is off, so all
-    /// memory is Device memory to the guest (Arm ARM B2.8, "Alignment support").
-    case alignment
-  }
-
-  public let kind: Kind
-  public let address: UInt64
-}
-
 extension VirtualMachine {
   /// `kvm_handle_guest_abort` (arch/arm64/kvm/mmu.c): everything it knows, it knows from ESR_EL2, FAR_EL2 and
   /// HPFAR_EL2.
@@ -33,32 +15,36 @@ extension VirtualMachine {
     let fault = vcpu.fault
     observer?.observe(.abort(fault))
     let address = fault.pageAddress
+    let isInstruction = fault.syndrome.isInstructionAbort
     guard let status = fault.syndrome.faultStatus else { throw .badAddress }
 
     if status == .translation {
-      if address >> UInt64(configuration.cpu.physicalAddressBits) != 0 {
-        return .inject(GuestException(kind: .addressSize, address: fault.far))
+      if address >> UInt64(configuration.cpu.ipaLimit) != 0 {
+        return .inject(.injectedAddressSize(at: fault.ipa, isInstruction: isInstruction))
       }
-      if address >> UInt64(stage2.ipaBits) != 0 {
-        let kind: GuestException.Kind =
-          fault.syndrome.isInstructionAbort ? .instructionAbort : .dataAbort
-        return .inject(GuestException(kind: kind, address: fault.ipa))
+      if address >> UInt64(kvm.stage2.ipaBits) != 0 {
+        return .inject(.injectedAbort(at: fault.ipa, isInstruction: isInstruction))
       }
     }
     guard status != .addressSize else { throw .badAddress }
 
-    guard let slot = slot(for: address), !(fault.syndrome.isWrite && slot.isReadOnly) else {
-      if fault.syndrome.isInstructionAbort {
-        return .inject(GuestException(kind: .instructionAbort, address: fault.far))
+    guard let slot = kvm.slot(for: address), !(fault.syndrome.isWrite && slot.isReadOnly) else {
+      if isInstruction {
+        return .inject(.injectedAbort(at: fault.far, isInstruction: true))
       }
       return try ioMemAbort(address: fault.ipa)
     }
     if status == .accessFlag {
-      stage2.makeYoung(address: address)
+      handleAccessFault(address)
     } else {
       try userMemAbort(fault, slot: slot, status: status)
     }
     return .resume
+  }
+
+  /// `handle_access_fault`
+  private mutating func handleAccessFault(_ address: UInt64) {
+    kvm.stage2.makeYoung(address: address)
   }
 
   /// `user_mem_abort`: gets the page from the host and maps it, or relaxes what is mapped.
@@ -69,55 +55,100 @@ extension VirtualMachine {
     let isExecute = fault.syndrome.isInstructionAbort
     guard status != .permission || isWrite || isExecute else { throw .badAddress }
 
+    let granule = kvm.stage2.granule
+    let faultGranule = granule.size(level: fault.syndrome.faultLevel)
     var address = fault.pageAddress
-    let virtual = slot.userspaceAddress(of: address)
-    let touch = host.touch(virtual, isWrite: isWrite)
-    if touch.didCopyOnWrite {
-      // `mmu_invalidate_retry`: the entry went away under the fault, so the guest tries again.
-      notifyCopyOnWrite(touch.mapping, ipa: address)
-      return
+    let pageMask = granule.pageSize - 1
+    guard let area = host.area(at: slot.userspaceAddress(of: address & ~pageMask)) else {
+      throw .badAddress
     }
 
-    let faultGranule = stage2.granule.size(level: fault.syndrome.faultLevel)
-    var size = stage2.granule.pageSize
-    var physical = touch.mapping.frame + virtual & (touch.mapping.size - 1)
-    if status == .permission && faultGranule > size {
-      // The size of the leaf whose permissions are in the way. The address stays that of the page.
-      size = faultGranule
-    } else if touch.mapping.size > size,
-      slot.supportsBlock(of: touch.mapping.size, at: address)
-    {
-      // `transparent_hugepage_adjust`
-      size = touch.mapping.size
-      address &= ~(size - 1)
-      physical = touch.mapping.frame
+    var size = granule.pageSize
+    var forcesPages = slot.isLogging
+    if !forcesPages, area.flags.contains(.hugetlb) {
+      if slot.supportsBlock(of: granule.blockSize, at: address) {
+        size = granule.blockSize
+        address &= ~(size - 1)
+      } else {
+        forcesPages = true
+      }
+    }
+
+    let frameAddress = address & ~pageMask
+    let virtual = slot.userspaceAddress(of: frameAddress)
+    let sequence = kvm.invalidationSequence
+    var page = try host.getUserPage(virtual, isWrite: isWrite, notifier: &kvm)
+    if slot.isReadOnly || slot.isLogging && !isWrite { page.isWritable = false }
+    // `mmu_invalidate_retry`: mappings changed under the fault, so the guest tries again.
+    guard sequence == kvm.invalidationSequence else { return }
+
+    var physical = page.frame
+    if size == granule.pageSize && !forcesPages {
+      if status == .permission && faultGranule > size {
+        // The size of the leaf whose permissions are in the way. The address stays that of the page.
+        size = faultGranule
+      } else if slot.supportsBlock(of: granule.blockSize, at: address), page.isHuge {
+        // `transparent_hugepage_adjust`
+        size = granule.blockSize
+        address &= ~(size - 1)
+        physical &= ~(size - 1)
+      }
     }
 
     var protection: Protection = [.read]
-    if touch.mapping.isWritable && !slot.isReadOnly { protection.insert(.write) }
+    if page.isWritable { protection.insert(.write) }
     if isExecute { protection.insert(.execute) }
 
-    do {
+    do throws(Stage2Error) {
       if status == .permission && size == faultGranule {
-        try stage2.relaxPermissions(address: address, protection: protection)
+        try kvm.stage2.relaxPermissions(address: address, protection: protection)
       } else {
-        try stage2.map(address: address, size: size, physical: physical, protection: protection)
+        try kvm.stage2.map(
+          address: address, size: size, physical: physical, protection: protection)
       }
-    } catch  where error.code == .tryAgain {
-      // Somebody mapped it already: the guest goes on, or faults once more.
     } catch {
+      // Somebody mapped it already: the guest goes on, or faults once more.
+      if error.code == .tryAgain { return }
       throw error.code
     }
+    if page.isWritable {
+      host.setDirty(page.frame)
+      kvm.markDirty(frameAddress, in: slot)
+    }
+  }
+}
+
+extension HostMemory {
+  /// A page that KVM may map.
+  struct UserPage {
+    /// Physical address of the page.
+    let frame: UInt64
+    var isWritable: Bool
+    /// It is mapped with a huge page (`get_user_mapping_size`).
+    let isHuge: Bool
   }
 
-  /// What the host's copy-on-write tells KVM: `kvm_unmap_gfn_range`, then `kvm_set_spte_gfn`, which maps the new page
-  /// for reading only, and only where a table for it is left.
-  mutating func notifyCopyOnWrite(_ mapping: HostMapping, ipa: UInt64) {
-    let page = ipa & ~(mapping.size - 1)
-    // The kernel does not look at the results either: the next fault repairs what failed.
-    try? stage2.unmap(address: page, size: mapping.size)
-    try? stage2.map(
-      address: page, size: mapping.size, physical: mapping.frame, protection: [.read],
-      canAllocate: false)
+  /// `hva_to_pfn`: the page at `address`, faulted in where it has to be.
+  ///
+  /// - Returns: Writable also after a read, where the VMM's tables allow it as they are.
+  /// - Throws: `EFAULT`
+  mutating func getUserPage(
+    _ address: UInt64, isWrite: Bool, notifier: inout some MMUNotifier
+  ) throws(KernelError) -> UserPage {
+    if !isAccessible(address, for: .write),
+      (try? makeAccessible(address, for: isWrite ? .write : .read, notifier: &notifier)) == nil
+    {
+      throw .badAddress
+    }
+    guard let (entry, isHuge) = process.mapping(of: address, granule: granule) else {
+      throw .badAddress
+    }
+    let offset = isHuge ? address & (hugePageSize - 1) & ~(pageSize - 1) : 0
+    return UserPage(frame: entry.frame + offset, isWritable: entry.isWritable, isHuge: isHuge)
+  }
+
+  /// `kvm_set_pfn_dirty`
+  mutating func setDirty(_ frame: UInt64) {
+    if let head = physical.folio(of: frame) { physical[folio: head].isDirty = true }
   }
 }

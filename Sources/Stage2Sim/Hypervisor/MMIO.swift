@@ -12,7 +12,7 @@ extension VirtualMachine {
       isWrite: syndrome.isWrite, address: address, length: length,
       data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
 
-    switch try bus.access(access, from: &vcpu, stage2: &stage2) {
+    switch try bus.access(access, from: &vcpu, stage2: &kvm.stage2) {
     case .value(let value):
       if !access.isWrite { setRegister(ofLoad: syndrome, to: value) }
       vcpu.skipInstruction()
@@ -35,10 +35,11 @@ extension VirtualMachine {
     vcpu.skipInstruction()
   }
 
-  /// Extends `value` as the load says that `syndrome` describes, and puts it into the load's register.
+  /// Puts what was read into the register of the load that `syndrome` describes, with zeros above.
+  ///
+  /// A load that extends the sign gets zeros, too: the kernel extends it, and then cuts the result to the access's size
+  /// (`vcpu_data_host_to_guest`).
   private mutating func setRegister(ofLoad syndrome: ExceptionSyndrome, to value: UInt64) {
-    vcpu[syndrome.register] = extend(
-      value, bytes: syndrome.accessSize, isSigned: syndrome.isSignExtending,
-      is64Bit: syndrome.is64Bit)
+    vcpu[syndrome.register] = value & .max >> UInt64(64 - 8 * syndrome.accessSize)
   }
 }

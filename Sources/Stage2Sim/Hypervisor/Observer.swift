@@ -10,6 +10,8 @@ public enum MachineEvent: Hashable, Sendable {
   case dataCacheClean(physical: UInt64, size: UInt64)
   /// KVM invalidates the instruction cache (`icache_inval_pou`).
   case instructionCacheInvalidation(physical: UInt64, size: UInt64)
+  /// Something was done that nothing in the kernel checks.
+  case warning(Stage2Warning)
   /// The host's kernel logs a line.
   case log(HostMessage)
 }

@@ -1,8 +1,20 @@
 /// A virtual CPU: `struct kvm_vcpu`.
 public struct VCPU: Sendable {
   private var x = InlineArray<31, UInt64>(repeating: 0)
+  /// V0 to V31, 64 bits an element.
+  var vectors = InlineArray<64, UInt64>(repeating: 0)
+  /// SP_EL1
+  public internal(set) var stackPointer: UInt64 = 0
   /// The address of the instruction that runs next.
   public internal(set) var pc: UInt64 = 0
+  /// VBAR_EL1: where the guest's exception vectors are.
+  public var vectorBase: UInt64 = 0
+  /// ELR_EL1: where the last exception to EL1 came from.
+  public internal(set) var exceptionLink: UInt64 = 0
+  /// ESR_EL1
+  public internal(set) var exceptionSyndrome: UInt64 = 0
+  /// FAR_EL1
+  public internal(set) var faultAddress: UInt64 = 0
   /// The last stage-2 abort it took.
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
@@ -17,6 +29,14 @@ public struct VCPU: Sendable {
 
   /// `kvm_incr_pc`
   mutating func skipInstruction() { pc &+= 4 }
+
+  /// An exception from EL1 to EL1, with its own stack pointer (Arm ARM D1.3, `AArch64.TakeException`).
+  mutating func take(_ exception: GuestException) {
+    exceptionLink = pc
+    exceptionSyndrome = exception.syndrome
+    if let address = exception.address { faultAddress = address }
+    pc = vectorBase &+ 0x200
+  }
 }
 
 /// KVM_EXIT_MMIO: an access that nobody in the kernel took.

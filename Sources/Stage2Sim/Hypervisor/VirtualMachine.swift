@@ -5,59 +5,93 @@
 /// machine always end in the same state.
 public struct VirtualMachine {
   public let configuration: Configuration
-  /// `kvm->arch.mmu.pgt`
-  public internal(set) var stage2: Stage2PageTable
-  public internal(set) var slots: [MemorySlot]
+  /// `struct kvm`: the stage-2 table and the memory slots.
+  var kvm: KVM
   public internal(set) var vcpu = VCPU()
-  /// Hears of what the hypervisor does. A copy of the machine has the same observer.
-  public var observer: (any MachineObserver)? {
-    get { stage2.observer }
-    set { stage2.observer = newValue }
-  }
   var host: HostMemory
   var bus = IOBus()
   var stage1 = Stage1()
 
+  /// Hears of what the hypervisor does. A copy of the machine has the same observer.
+  public var observer: (any MachineObserver)? {
+    get { kvm.stage2.observer }
+    set { kvm.stage2.observer = newValue }
+  }
+
+  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`).
+  public var stage2: Stage2PageTable { kvm.stage2 }
+
+  /// The VM's memory slots.
+  public var slots: [MemorySlot] { kvm.slots }
+
   /// What a machine is made of.
   public struct Configuration: Hashable, Sendable {
     public var cpu: CPUModel
+    /// The host's page size, and the granule of the guest's stage 2.
+    public var granule: Granule
+    /// The size of the intermediate physical address in bits: ``ipaSizes``, and no more than ``CPUModel/ipaLimit``.
+    public var ipaBits: Int
     public var backing: Backing
     /// Guest RAM in bytes.
     public var memorySize: UInt64
+    public var dirtyLogProtection: DirtyLogProtection
 
     /// Where guest RAM begins on the `virt` board.
     public static let memoryBase: UInt64 = 0x4000_0000
-    /// KVM's default size of the intermediate physical address.
-    public static let ipaBits = 40
-    /// What ``memorySize`` may be, in whole pages: the boot stub and the kernel have to fit in, and the IPA range
-    /// ends where it ends.
-    public static let memorySizes: ClosedRange<UInt64> = 4 << 20...1 << 40 - memoryBase
+    /// What KVM offers (`KVM_VM_TYPE_ARM_IPA_SIZE`).
+    public static let ipaSizes = 32...48
+    /// The least guest RAM: the boot stub and the kernel have to fit in.
+    public static let leastMemory: UInt64 = 4 << 20
+    /// The most guest RAM, with any IPA size: half of the VMM's own addresses.
+    public static let mostMemory: UInt64 = 1 << 46
+    /// What ``memorySize`` may be with 40 bits of IPA, which is KVM's default.
+    public static let memorySizes: ClosedRange<UInt64> = leastMemory...1 << 40 - memoryBase
 
     public init(
-      cpu: CPUModel = .cortexA76, backing: Backing = .huge, memorySize: UInt64 = 256 << 20
+      cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
+      backing: Backing = .huge, memorySize: UInt64 = 256 << 20,
+      dirtyLogProtection: DirtyLogProtection = .automatic
     ) {
       self.cpu = cpu
+      self.granule = granule
+      self.ipaBits = ipaBits
       self.backing = backing
       self.memorySize = memorySize
+      self.dirtyLogProtection = dirtyLogProtection
     }
   }
 
+  /// The VMM's number for the slot of guest RAM.
+  public static let memorySlot = 0
+  /// Where guest RAM begins in the VMM's address space: aligned to any block.
+  package static let memoryAddress: UInt64 = 0x7f00_0000_0000
+
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
-  /// - Throws: `EINVAL` where the memory size is not of ``Configuration/memorySizes`` or not whole pages.
+  /// - Throws: `EINVAL` where the memory is less than ``Configuration/leastMemory``, more than ``Configuration/mostMemory``, or not whole pages (huge ones, with
+  ///   hugetlb), or the CPU has not as many bits; `EFAULT` where the memory ends beyond the IPA range.
   public init(_ configuration: Configuration = Configuration()) throws(KernelError) {
-    guard Configuration.memorySizes.contains(configuration.memorySize),
-      configuration.memorySize % HostMemory.pageSize == 0
+    let granule = configuration.granule
+    let alignment = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
+    guard configuration.memorySize >= Configuration.leastMemory,
+      configuration.memorySize % alignment == 0,
+      configuration.memorySize <= Configuration.mostMemory,
+      Configuration.ipaSizes.contains(configuration.ipaBits),
+      configuration.ipaBits <= configuration.cpu.ipaLimit
     else { throw .invalidArgument }
     self.configuration = configuration
-    stage2 = Stage2PageTable(
-      ipaBits: Configuration.ipaBits, hasFWB: configuration.cpu.hasFWB)
-    host = HostMemory(backing: configuration.backing)
-    slots = [
+    host = HostMemory(granule: granule)
+    host.mapRAM(
+      at: Self.memoryAddress, size: configuration.memorySize, backing: configuration.backing)
+    kvm = KVM(
+      stage2: Stage2PageTable(
+        granule: granule, ipaBits: configuration.ipaBits, hasFWB: configuration.cpu.hasFWB,
+        hasXNX: configuration.cpu.hasXNX))
+    kvm.dirtyLogProtection = configuration.dirtyLogProtection
+    try setMemoryRegion(
       MemorySlot(
-        ipa: Configuration.memoryBase, size: configuration.memorySize,
-        userspaceAddress: 0x7f00_0000_0000)
-    ]
+        id: Self.memorySlot, ipa: Configuration.memoryBase, size: configuration.memorySize,
+        userspaceAddress: Self.memoryAddress))
   }
 
   /// The machine of the original system when the guest loads the module: HIDE and SEEK on the bus, the guest's
@@ -71,7 +105,7 @@ public struct VirtualMachine {
     machine.register(HideSeek(), at: HideSeek.regions)
     // The VMM puts the boot stub and the kernel there; then the guest runs the one, which jumps to the other.
     for address in [Configuration.memoryBase, kernelAddress] {
-      machine.vmmStore(0, to: address, count: 4)
+      try machine.write(0, to: address, count: 4)
       machine.run(.nop, at: address)
     }
     return machine
@@ -85,25 +119,47 @@ public struct VirtualMachine {
     bus.register(device, at: regions)
   }
 
-  /// The slot that holds `address` (`gfn_to_memslot`).
-  func slot(for address: UInt64) -> MemorySlot? { slots.first { $0.contains(address) } }
-
-  /// A store by the VMM into the guest's memory: no vCPU and no stage 2 is involved.
-  ///
-  /// - Parameter count: 1 to 8 bytes of `value`, little-endian, inside one page of a slot.
-  public mutating func vmmStore(_ value: UInt64, to ipa: UInt64, count: Int) {
-    guard let slot = slot(for: ipa) else { return }
-    let virtual = slot.userspaceAddress(of: ipa)
-    let touch = host.touch(virtual, isWrite: true)
-    if touch.didCopyOnWrite { notifyCopyOnWrite(touch.mapping, ipa: ipa) }
-    let physical = touch.mapping.frame + virtual & (touch.mapping.size - 1)
-    host.store(value, to: physical, count: count)
-  }
-}
-
-extension VirtualMachine {
   /// The stage-2 entry, valid or not, that decides over `ipa`.
   ///
   /// - Throws: `ERANGE` for an address beyond the IPA range.
-  public func leaf(for ipa: UInt64) throws(Stage2Error) -> Leaf { try stage2.leaf(for: ipa) }
+  public func leaf(for ipa: UInt64) throws(Stage2Error) -> Leaf { try kvm.stage2.leaf(for: ipa) }
+
+  /// Makes a memory slot, changes it, or, with no size, deletes it: KVM_SET_USER_MEMORY_REGION.
+  ///
+  /// - Throws: `EINVAL` where the slot is not there, or something is to be changed that cannot be; `EEXIST` where it
+  ///   would overlap another; `EFAULT` beyond the IPA range.
+  public mutating func setMemoryRegion(_ slot: MemorySlot) throws(KernelError) {
+    try kvm.setMemoryRegion(slot)
+  }
+
+  /// The pages of a slot that the guest has written since they were last asked for: KVM_GET_DIRTY_LOG. Unless the VMM
+  /// clears by itself (``DirtyLogProtection``), they count as clean from now on, and are write-protected.
+  ///
+  /// - Returns: A bit a page, 64 in an element.
+  /// - Throws: `ENOENT` where the slot is not there or logs nothing.
+  public mutating func dirtyLog(ofSlot id: Int) throws(KernelError) -> [UInt64] {
+    try kvm.dirtyLog(ofSlot: id)
+  }
+
+  /// Makes pages of a slot count as clean, and write-protects those that did not: KVM_CLEAR_DIRTY_LOG.
+  ///
+  /// - Parameter firstPage: In the slot; a multiple of 64, as `pageCount` unless the slot ends there.
+  /// - Throws: `ENOENT` where the slot is not there or logs nothing; `EINVAL` for other ranges.
+  public mutating func clearDirtyLog(
+    ofSlot id: Int, firstPage: Int, pageCount: Int
+  ) throws(KernelError) {
+    try kvm.clearDirtyLog(ofSlot: id, firstPage: firstPage, pageCount: pageCount)
+  }
+
+  /// Maps memory of the VMM's own and gives it to the guest as a slot. The VMM's children do not share it.
+  ///
+  /// - Throws: As ``setMemoryRegion(_:)``.
+  public mutating func addPrivateMemory(
+    slot id: Int, at ipa: UInt64, size: UInt64, flags: MemorySlot.Flags = []
+  ) throws(KernelError) {
+    let address: UInt64 = 0x7e00_0000_0000 + UInt64(id) << 32
+    try setMemoryRegion(
+      MemorySlot(id: id, ipa: ipa, size: size, userspaceAddress: address, flags: flags))
+    host.mapPrivately(at: address, size: size)
+  }
 }

@@ -91,6 +91,6 @@ private struct AttributeVisitor: Stage2Visitor {
     if new.isExecutable, !old.isExecutable {
       table.invalidateInstructionCache(new, level: visit.level)
     }
-    table[visit.entry] = new
+    table.memory[visit.entry] = new
   }
 }

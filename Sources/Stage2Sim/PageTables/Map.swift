@@ -79,7 +79,7 @@ extension Stage2PageTable {
   mutating func putEntry(_ visit: Visit) {
     let old = self[visit.entry]
     if old.isValid {
-      self[visit.entry] = Stage2Descriptor(rawValue: 0)
+      memory[visit.entry] = Stage2Descriptor(rawValue: 0)
       let level = old.isTable(level: visit.level) ? 0 : visit.level
       observer?.observe(.invalidation(ipa: visit.address, level: level))
     }
@@ -140,7 +140,7 @@ private struct MapVisitor: Stage2Visitor {
   mutating func visitTableBefore(_ visit: Visit, in table: inout Stage2PageTable) {
     guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
     detached = table.memory.table(at: table[visit.entry].outputAddress(table.granule))
-    table[visit.entry] = Stage2Descriptor(rawValue: 0)
+    table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
     table.observer?.observe(.invalidationOfAll)
     anchor = visit.entry
   }
@@ -156,7 +156,7 @@ private struct MapVisitor: Stage2Visitor {
     guard canAllocate else { throw visit.error(.outOfMemory, in: table) }
     let child = table.memory.allocate()
     if old.isCounted { table.putEntry(visit) }
-    table[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
+    table.memory[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
     table.memory.get(visit.entry)
   }
 
@@ -200,7 +200,7 @@ private struct MapVisitor: Stage2Visitor {
       if table.isCacheable(new) { table.cleanDataCache(new, level: visit.level) }
       if new.isExecutable { table.invalidateInstructionCache(new, level: visit.level) }
     }
-    table[visit.entry] = new
+    table.memory[visit.entry] = new
     if new.isCounted { table.memory.get(visit.entry) }
     if isPhysicalValid { physical += table.granule.size(level: visit.level) }
     return true

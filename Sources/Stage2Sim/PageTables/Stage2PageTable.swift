@@ -7,6 +7,8 @@ public struct Stage2PageTable {
   public let ipaBits: Int
   /// FEAT_S2FWB: the memory attributes are other ones, and caches need no cleaning (`stage2_has_fwb`).
   public let hasFWB: Bool
+  /// FEAT_XNX: XN[0] means something.
+  public let hasXNX: Bool
   /// The level at which a walk starts.
   public let startLevel: Int
   /// The entries, and the physical memory they stand in.
@@ -22,11 +24,12 @@ public struct Stage2PageTable {
   /// with 4 KiB pages level 1 and two tables.
   ///
   /// - Parameter ipaBits: 32 to 48.
-  public init(granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false) {
+  public init(granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true) {
     precondition((32...48).contains(ipaBits), "an IPA has 32 to 48 bits, not \(ipaBits)")
     self.granule = granule
     self.ipaBits = ipaBits
     self.hasFWB = hasFWB
+    self.hasXNX = hasXNX
     // Up to 16 tables side by side translate four more bits than one table (Arm ARM D8.2.7).
     let levels = max(2, (ipaBits - 8) / (granule.pageShift - 3))
     startLevel = Granule.lastLevel + 1 - levels

@@ -36,7 +36,7 @@ private struct UnmapVisitor: Stage2Visitor {
     let descriptor = table[visit.entry]
     guard descriptor.isValid else {
       if descriptor.isCounted {
-        table[visit.entry] = Stage2Descriptor(rawValue: 0)
+        table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
         table.memory.put(visit.entry)
       }
       return

@@ -42,9 +42,17 @@ public protocol Stage2Visitor {
 
 extension Stage2PageTable {
   /// The entry at `reference`.
+  ///
+  /// A write is one that KVM's own functions do not make, as a hook's: it takes no reference and invalidates no TLB. The
+  /// observer hears what can go wrong then (``Stage2Warning``).
   public subscript(reference: EntryReference) -> Stage2Descriptor {
     get { memory[reference] }
-    set { memory[reference] = newValue }
+    set {
+      if observer != nil {
+        warn(of: EntryChange(entry: reference, old: memory[reference], new: newValue))
+      }
+      memory[reference] = newValue
+    }
   }
 
   /// Calls `visitor` at the entries for `size` bytes from `address`: `kvm_pgtable_walk`.

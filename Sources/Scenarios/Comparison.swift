@@ -1,0 +1,75 @@
+/// Where the model first does something else than the kernel did.
+public struct Difference: Hashable, Sendable {
+  /// The step, counted from 1.
+  public let step: Int
+  /// The step's line in the recording.
+  public let line: Int
+  /// The step as the recording has it.
+  public let text: String
+  /// What was seen on the real kernel.
+  public let kernel: [String]
+  /// What is seen on the model.
+  public let model: [String]
+
+  /// Both sides, as lines to print: the kernel's left and the model's right, a `!` between them where they differ; one
+  /// above the other where that is wider than `width`.
+  public func sideBySide(width: Int? = nil) -> [String] {
+    let rows = (0..<max(kernel.count, model.count)).map { index in
+      (
+        kernel: index < kernel.count ? kernel[index] : nil,
+        model: index < model.count ? model[index] : nil
+      )
+    }
+    let titles = (kernel: "kernel" as String?, model: "model" as String?)
+    let columns = [titles] + rows
+    let left = columns.compactMap(\.kernel?.count).max() ?? 0
+    let right = columns.compactMap(\.model?.count).max() ?? 0
+    // Two spaces in front, three between.
+    guard left + right + 5 <= width ?? .max else { return stacked(rows) }
+    return columns.enumerated().map { index, row in
+      let kernel = row.kernel ?? ""
+      let padding = String(repeating: " ", count: left - kernel.count)
+      let mark = index == 0 || row.kernel == row.model ? " " : "!"
+      return "  \(kernel)\(padding) \(mark)" + (row.model.map { " \($0)" } ?? "")
+    }
+  }
+
+  private func stacked(_ rows: [(kernel: String?, model: String?)]) -> [String] {
+    rows.flatMap { row -> [String] in
+      if let both = row.kernel, both == row.model { return ["  \(both)"] }
+      return [row.kernel.map { "! kernel: \($0)" }, row.model.map { "! model:  \($0)" }]
+        .compactMap { $0 }
+    }
+  }
+}
+
+extension Recording {
+  /// Plays the recording on the model, up to the first step of which something else is seen.
+  ///
+  /// - Returns: That step; nil where all is the same.
+  public func firstDifference() throws(UnplayableMachine) -> Difference? {
+    var player = try Player(machine)
+    for (index, (line, step)) in steps.enumerated() {
+      let seen = player.play(step)
+      guard seen == line.observations else {
+        return Difference(
+          step: index + 1, line: line.number, text: line.line.text,
+          kernel: line.observations, model: seen)
+      }
+    }
+    return nil
+  }
+
+  /// The recording of the same scenario on the model.
+  public func played() throws(UnplayableMachine) -> Recording {
+    var player = try Player(machine)
+    var number = 1
+    let lines = lines.map { old in
+      var line = Line(number: number, line: old.line)
+      if case .step(let step) = old.line.content { line.observations = player.play(step) }
+      number += 1 + line.observations.count
+      return line
+    }
+    return Recording(machine: machine, lines: lines)
+  }
+}

@@ -1,0 +1,176 @@
+/// Takes one line apart: words with one space between them.
+///
+/// The words are compared as bytes of ASCII: Swift's strings are equal where Unicode calls them equivalent, and U+212A
+/// would pass for the `K` of `4K`.
+struct LineParser {
+  /// A word, and the column of its first byte.
+  struct Word {
+    let text: String
+    let column: Int
+
+    /// `count` bytes from the `offset`th.
+    func part(from offset: Int, count: Int? = nil) -> Word {
+      let rest = text.utf8.dropFirst(offset)
+      return Word(
+        text: String(decoding: rest.prefix(count ?? rest.count), as: UTF8.self),
+        column: column + offset)
+    }
+  }
+
+  private let bytes: [UInt8]
+  private var position = 0
+  private let line: Int
+
+  /// - Throws: Where the line is too long, or of anything but printable ASCII.
+  init(_ text: some StringProtocol, line: Int) throws(ScenarioError) {
+    self.line = line
+    // One more than allowed is enough to see that it is too long.
+    bytes = Array(text.utf8.prefix(Scenario.maximumLineLength + 1))
+    try Scenario.checkLength(bytes.count, line: line)
+    if let index = bytes.firstIndex(where: { !(0x20...0x7e).contains($0) }) {
+      throw ScenarioError(
+        line: line, column: index + 1,
+        message: "expected printable ASCII, found \(Self.describe(bytes[index]))")
+    }
+  }
+
+  private static func describe(_ byte: UInt8) -> String {
+    switch byte {
+    case UInt8(ascii: "\r"): "a carriage return: lines end with a newline alone"
+    case UInt8(ascii: "\t"): "a tab: words have one space between them"
+    default: "byte 0x\(String(byte, radix: 16))"
+    }
+  }
+
+  var isAtEnd: Bool { position == bytes.count }
+
+  func error(at column: Int, _ message: String) -> ScenarioError {
+    ScenarioError(line: line, column: column, message: message)
+  }
+
+  func error(at word: Word, expected: String) -> ScenarioError {
+    error(
+      at: word.column,
+      "expected \(expected), found \(word.text.isEmpty ? "nothing" : "'\(word.text)'")")
+  }
+
+  /// The next word.
+  ///
+  /// - Parameter expected: What the word should be, for the error.
+  mutating func word(_ expected: String) throws(ScenarioError) -> Word {
+    // A word ends at a space or at the end, so that here is a space.
+    if position > 0, !isAtEnd { position += 1 }
+    guard !isAtEnd else {
+      throw error(at: position + 1, "expected \(expected), found the end of the line")
+    }
+    let end = bytes[position...].firstIndex(of: UInt8(ascii: " ")) ?? bytes.count
+    guard end > position else {
+      throw error(at: position + 1, "expected \(expected), found one more space")
+    }
+    defer { position = end }
+    return Word(
+      text: String(decoding: bytes[position..<end], as: UTF8.self), column: position + 1)
+  }
+
+  /// The next word, which is one of `values`.
+  mutating func word<Value>(
+    oneOf values: KeyValuePairs<String, Value>
+  ) throws(ScenarioError) -> Value {
+    let word = try word(alternatives(values.map(\.key)))
+    return try choose(word, from: values)
+  }
+
+  /// The next word, which is one of the values of an enumeration.
+  mutating func word<Value: CaseIterable & RawRepresentable<String>>(
+    of type: Value.Type
+  ) throws(ScenarioError) -> Value {
+    let names = alternatives(type.allCases.map(\.rawValue))
+    let word = try word(names)
+    guard let value = Value(rawValue: word.text) else { throw error(at: word, expected: names) }
+    return value
+  }
+
+  /// What `word` stands for in `values`.
+  func choose<Value>(
+    _ word: Word, from values: KeyValuePairs<String, Value>
+  ) throws(ScenarioError) -> Value {
+    guard let found = values.first(where: { $0.key == word.text }) else {
+      throw error(at: word, expected: alternatives(values.map(\.key)))
+    }
+    return found.value
+  }
+
+  /// The next word as a number.
+  mutating func number(_ expected: String) throws(ScenarioError) -> UInt64 {
+    try number(word(expected), expected)
+  }
+
+  /// A number: decimal, or hex with 0x.
+  func number(_ word: Word, _ expected: String) throws(ScenarioError) -> UInt64 {
+    let isHex = word.text.hasPrefix("0x")
+    let digits = word.text.utf8.dropFirst(isHex ? 2 : 0)
+    let radix: UInt64 = isHex ? 16 : 10
+    guard !digits.isEmpty, digits.allSatisfy({ Self.value(ofDigit: $0) < radix }) else {
+      throw error(at: word, expected: "\(expected), decimal or hex with 0x")
+    }
+    // C takes such a number for octal, and the recorder is in C.
+    guard isHex || digits.count == 1 || digits.first != UInt8(ascii: "0") else {
+      throw error(at: word, expected: "\(expected) without zeros in front")
+    }
+    var number: UInt64 = 0
+    for digit in digits {
+      let (high, overflow) = number.multipliedReportingOverflow(by: radix)
+      let (sum, carry) = high.addingReportingOverflow(Self.value(ofDigit: digit))
+      guard !overflow, !carry else {
+        throw error(at: word, expected: "\(expected) of at most 64 bits")
+      }
+      number = sum
+    }
+    return number
+  }
+
+  /// A decimal number in `range`.
+  func decimal(
+    _ word: Word, _ expected: String, in range: ClosedRange<UInt64>
+  ) throws(ScenarioError) -> UInt64 {
+    let expected = "\(expected), \(range.lowerBound) to \(range.upperBound)"
+    guard !word.text.hasPrefix("0x"), let number = try? number(word, expected),
+      range.contains(number)
+    else { throw error(at: word, expected: expected) }
+    return number
+  }
+
+  /// A digit's value; for anything else more than any digit's.
+  private static func value(ofDigit byte: UInt8) -> UInt64 {
+    switch byte {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt64(byte - UInt8(ascii: "0"))
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): UInt64(byte - UInt8(ascii: "a")) + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): UInt64(byte - UInt8(ascii: "A")) + 10
+    default: .max
+    }
+  }
+
+  /// - Throws: Where something is left of the line.
+  func end() throws(ScenarioError) {
+    guard !isAtEnd else { return }
+    throw error(
+      at: position + 1,
+      "expected the end of the line, found '\(String(decoding: bytes[position...], as: UTF8.self))'"
+    )
+  }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+func alternatives(_ names: [String]) -> String {
+  guard let last = names.last, names.count > 1 else { return names.first ?? "" }
+  return "\(names.dropLast().joined(separator: ", ")) or \(last)"
+}
+
+/// `0x` and `value` in hex, with zeros in front to `digits`.
+func hex(_ value: UInt64, digits: Int = 1) -> String {
+  let text = String(value, radix: 16)
+  return "0x\(String(repeating: "0", count: max(0, digits - text.utf8.count)))\(text)"
+}
+
+/// A guest physical address as the recordings write it.
+func address(_ value: UInt64) -> String { hex(value, digits: 8) }

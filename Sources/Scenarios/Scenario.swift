@@ -1,0 +1,62 @@
+/// A text of steps: a machine, and what happens to it (docs/scenario.md).
+public struct Scenario: Hashable, Sendable {
+  /// One line.
+  public struct Line: Hashable, Sendable {
+    public enum Content: Hashable, Sendable {
+      /// An empty line, or one that begins with `#`.
+      case comment
+      /// The first line that is no comment.
+      case machine
+      case step(Step)
+    }
+
+    /// As it stands in the text.
+    public let text: String
+    public let content: Content
+  }
+
+  /// The bytes of a line without its newline: what the recorder has room for.
+  public static let maximumLineLength = 254
+  /// The bytes of a whole text.
+  public static let maximumSize = 16 << 20
+
+  public let machine: MachineDescription
+  /// All lines of the text, the machine's too.
+  public let lines: [Line]
+
+  /// Reads a scenario.
+  ///
+  /// - Throws: For the first line that is not in the language; an observation is of a recording.
+  public init(parsing text: some StringProtocol) throws(ScenarioError) {
+    let recording = try Recording(parsing: text)
+    if let line = recording.lines.first(where: { !$0.observations.isEmpty }) {
+      throw ScenarioError(
+        line: line.number + 1, column: 1,
+        message: "expected a step, found an observation: this is a recording")
+    }
+    self = recording.scenario
+  }
+
+  init(machine: MachineDescription, lines: [Line]) {
+    self.machine = machine
+    self.lines = lines
+  }
+
+  /// The steps without the lines around them.
+  public var steps: [Step] {
+    lines.compactMap { if case .step(let step) = $0.content { step } else { nil } }
+  }
+
+  static func checkLength(_ length: Int, line: Int) throws(ScenarioError) {
+    guard length <= maximumLineLength else {
+      throw ScenarioError(
+        line: line, column: maximumLineLength + 1,
+        message: "expected the end of the line: it has at most \(maximumLineLength) bytes")
+    }
+  }
+}
+
+extension Scenario: CustomStringConvertible {
+  /// The text.
+  public var description: String { lines.map { "\($0.text)\n" }.joined() }
+}

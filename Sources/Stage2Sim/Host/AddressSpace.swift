@@ -1,0 +1,55 @@
+/// An entry of a process's page tables, for a page or a huge page.
+struct HostEntry: Hashable, Sendable {
+  /// Physical address.
+  var frame: UInt64
+  var isWritable: Bool
+  var isDirty: Bool
+  /// `PageAnonExclusive` of what it maps: no other process has it, so a write needs no copy.
+  var isExclusive: Bool
+}
+
+/// The page tables of a process: `struct mm_struct`.
+struct AddressSpace: Sendable {
+  /// An entry of a page middle directory: what stands for one huge page's range.
+  enum DirectoryEntry: Sendable {
+    /// A table of pages, empty or not.
+    case table
+    /// A huge page.
+    case block(HostEntry)
+  }
+
+  /// By address / huge page size. What is not there is `pmd_none`: only then a fault may make a huge page.
+  var directory: [UInt64: DirectoryEntry] = [:]
+  /// By address / page size.
+  var entries: [UInt64: HostEntry] = [:]
+  /// The directories themselves, by address / what one covers. They stay when their entries go.
+  private var directories: Set<UInt64> = []
+
+  /// `mm_find_pmd`: whether there is a directory, whatever its entry says.
+  func hasDirectory(for address: UInt64, granule: Granule) -> Bool {
+    directories.contains(address >> UInt64(granule.shift(level: 1)))
+  }
+
+  /// `pmd_alloc`
+  mutating func makeDirectory(for address: UInt64, granule: Granule) {
+    directories.insert(address >> UInt64(granule.shift(level: 1)))
+  }
+
+  /// The numbers of the directory entries in `range` that are not none, in order.
+  func blocks(in range: Range<UInt64>, granule: Granule) -> [UInt64] {
+    guard !range.isEmpty else { return [] }
+    let shift = UInt64(granule.shift(level: 2))
+    let numbers = range.lowerBound >> shift...(range.upperBound - 1) >> shift
+    if numbers.count <= directory.count { return numbers.filter { directory[$0] != nil } }
+    return directory.keys.filter(numbers.contains).sorted()
+  }
+
+  /// What maps `address`: the entry, and whether it is a huge page's.
+  func mapping(of address: UInt64, granule: Granule) -> (entry: HostEntry, isBlock: Bool)? {
+    switch directory[address >> UInt64(granule.shift(level: 2))] {
+    case nil: nil
+    case .block(let entry): (entry, true)
+    case .table: entries[address >> UInt64(granule.pageShift)].map { ($0, false) }
+    }
+  }
+}

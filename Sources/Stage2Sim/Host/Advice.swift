@@ -1,0 +1,260 @@
+/// What madvise(2) is told, as far as it changes what KVM maps.
+public enum MemoryAdvice: String, CaseIterable, Sendable {
+  case dontNeed = "dontneed"
+  case free
+  case hugePage = "hugepage"
+  case noHugePage = "nohugepage"
+  case collapse
+  case mergeable
+  case unmergeable
+  case wipeOnFork = "wipeonfork"
+  case keepOnFork = "keeponfork"
+  case populateRead = "populate-read"
+  case populateWrite = "populate-write"
+}
+
+extension HostMemory {
+  /// madvise(2): `do_madvise`, `madvise_walk_vmas` (mm/madvise.c).
+  ///
+  /// - Throws: `EINVAL` where the memory cannot take the advice, `ENOMEM` where some of it is not there; `EFAULT`,
+  ///   `EAGAIN`. What came before is done.
+  mutating func advise(
+    _ advice: MemoryAdvice, _ range: Range<UInt64>, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
+    let end = (range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    var start = range.lowerBound
+    guard start < end else { return }
+    var isHole = false
+    while start < end {
+      guard let index = firstArea(endingAfter: start) else { throw .outOfMemory }
+      if start < areas[index].start {
+        isHole = true
+        start = areas[index].start
+        guard start < end else { break }
+      }
+      let part = start..<min(areas[index].end, end)
+      let done = try advise(advice, part, area: index, notifier: &notifier)
+      start = max(part.upperBound, done.map { areas[$0].end } ?? 0)
+    }
+    if isHole { throw .outOfMemory }
+  }
+
+  /// `madvise_vma_behavior`: one area, or a part of one.
+  ///
+  /// - Returns: The area that holds the range afterwards, where it may reach further than the range.
+  private mutating func advise(
+    _ advice: MemoryAdvice, _ range: Range<UInt64>, area index: Int,
+    notifier: inout some MMUNotifier
+  ) throws(KernelError) -> Int? {
+    let area = areas[index]
+    var flags = area.flags
+    switch advice {
+    case .dontNeed:
+      try discard(range, area: area, notifier: &notifier)
+      return nil
+    case .free:
+      try freeLazily(range, area: area, notifier: &notifier)
+      return nil
+    case .populateRead, .populateWrite:
+      try populate(
+        range, area: area, for: advice == .populateWrite ? .write : .read, notifier: &notifier)
+      return nil
+    case .collapse:
+      try collapse(range, area: area, notifier: &notifier)
+      return nil
+    case .wipeOnFork:
+      guard area.isAnonymous, area.isPrivate else { throw .invalidArgument }
+      flags.insert(.wipeOnFork)
+    case .keepOnFork: flags.remove(.wipeOnFork)
+    case .mergeable:
+      // `ksm_madvise`: what cannot be merged ignores the advice.
+      if flags.isDisjoint(with: [.shared, .hugetlb]) {
+        flags.insert(.mergeable)
+        ksm.isProcessMergeable = true
+      }
+    case .unmergeable:
+      if flags.contains(.mergeable) {
+        for page in pages(in: range) { unmergePage(page, notifier: &notifier) }
+        flags.remove(.mergeable)
+      }
+    case .hugePage:
+      // `hugepage_madvise`
+      flags.remove(.noHugePage)
+      flags.insert(.hugePage)
+    case .noHugePage:
+      flags.remove(.hugePage)
+      flags.insert(.noHugePage)
+    }
+    return try updateFlags(of: index, in: range, to: flags, notifier: &notifier)
+  }
+
+  /// `madvise_update_vma`, and the same in `mprotect_fixup`: gives a part of an area other flags, with a neighbour that
+  /// has them already, or as an area of its own.
+  ///
+  /// - Returns: The area that holds the range then.
+  mutating func updateFlags(
+    of index: Int, in range: Range<UInt64>, to flags: MemoryArea.Flags,
+    notifier: inout some MMUNotifier
+  ) throws(KernelError) -> Int {
+    let area = areas[index]
+    guard flags != area.flags else { return index }
+    let previous = range.lowerBound > area.start ? index : index > 0 ? index - 1 : nil
+    if let merged = mergeAreas(
+      previous: previous, range, flags: flags, family: area.anonymousFamily, file: area.file,
+      notifier: &notifier)
+    {
+      return merged
+    }
+    var index = index
+    if range.lowerBound != area.start {
+      try splitArea(index, at: range.lowerBound, newBelow: true, notifier: &notifier)
+      index += 1
+    }
+    if range.upperBound != area.end {
+      try splitArea(index, at: range.upperBound, newBelow: false, notifier: &notifier)
+    }
+    areas[index].flags = flags
+    return index
+  }
+
+  /// The pages in `range` that something is mapped at, in order.
+  func pages(in range: Range<UInt64>) -> [UInt64] {
+    var found: [UInt64] = []
+    let perBlock = UInt64(granule.shift(level: 2) - granule.pageShift)
+    for block in process.blocks(in: range, granule: granule) {
+      guard case .table = process.directory[block] else { continue }
+      for page in block << perBlock..<(block + 1) << perBlock
+      where range.contains(page << UInt64(granule.pageShift)) && process.entries[page] != nil {
+        found.append(page)
+      }
+    }
+    return found
+  }
+
+  /// The part of `range` that the huge page `block` has.
+  func part(of range: Range<UInt64>, in block: UInt64) -> Range<UInt64> {
+    let start = block << UInt64(granule.shift(level: 2))
+    return range.clamped(to: start..<start + hugePageSize)
+  }
+}
+
+// MARK: - Giving memory back
+
+extension HostMemory {
+  /// `madvise_dontneed_single_vma`
+  private mutating func discard(
+    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    var range = range
+    if area.flags.contains(.hugetlb) {
+      // `madvise_dontneed_free_valid_vma`
+      guard range.lowerBound & (hugePageSize - 1) == 0 else { throw .invalidArgument }
+      range = range.lowerBound..<range.upperBound & ~(hugePageSize - 1)
+      guard !range.isEmpty else { return }
+    }
+    notifier.invalidateRangeStart(range)
+    zap(range, area: area, notifier: &notifier)
+    notifier.invalidateRangeEnd(range)
+  }
+
+  /// `unmap_single_vma`: the entries go, and what only they held. Tables stay.
+  mutating func zap(
+    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) {
+    if area.flags.contains(.hugetlb) {
+      // `__unmap_hugepage_range`
+      notifier.invalidateRangeStart(range)
+      defer { notifier.invalidateRangeEnd(range) }
+      for block in process.blocks(in: range, granule: granule) { removeBlock(block) }
+      return
+    }
+    for block in process.blocks(in: range, granule: granule) {
+      let part = part(of: range, in: block)
+      if case .block = process.directory[block] {
+        if part.upperBound - part.lowerBound == hugePageSize {
+          removeBlock(block)
+          continue
+        }
+        splitHugePMD(at: part.lowerBound, in: area, notifier: &notifier)
+      }
+      for page in pages(in: part) { removeEntry(at: page) }
+    }
+  }
+
+  private mutating func removeBlock(_ block: UInt64) {
+    guard case .block(let entry) = process.directory[block] else { return }
+    process.directory[block] = nil
+    release(entry)
+  }
+
+  /// `madvise_free_single_vma`: pages may go when memory is short, which it never is. They are clean from now on.
+  private mutating func freeLazily(
+    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard area.isAnonymous else { throw .invalidArgument }
+    notifier.invalidateRangeStart(range)
+    defer { notifier.invalidateRangeEnd(range) }
+    for block in process.blocks(in: range, granule: granule) {
+      let part = part(of: range, in: block)
+      if case .block(var entry) = process.directory[block] {
+        // `madvise_free_huge_pmd`
+        guard let head = physical.folio(of: entry.frame) else { continue }
+        if physical[folio: head].mappings == 1 {
+          if part.upperBound - part.lowerBound == hugePageSize {
+            entry.isDirty = false
+            physical[folio: head].isDirty = false
+            process.directory[block] = .block(entry)
+          } else {
+            splitFolio(head, notifier: &notifier)
+          }
+        }
+      }
+      freePagesLazily(part, notifier: &notifier)
+    }
+  }
+
+  /// `madvise_free_pte_range`
+  private mutating func freePagesLazily(
+    _ range: Range<UInt64>, notifier: inout some MMUNotifier
+  ) {
+    for page in pages(in: range) {
+      guard let entry = process.entries[page], let head = physical.folio(of: entry.frame) else {
+        continue
+      }
+      if physical[folio: head].size > pageSize {
+        // `folio_estimated_sharers`: how often the folio's first page is mapped.
+        guard mappingCount(of: head) == 1 else { return }
+        splitFolio(head, notifier: &notifier)
+      }
+      guard let folio = physical.folio(of: entry.frame) else { continue }
+      if physical[folio: folio].isDirty {
+        guard physical[folio: folio].mappings == 1 else { continue }
+        physical[folio: folio].isDirty = false
+      }
+      process.entries[page]?.isDirty = false
+    }
+  }
+
+  /// `page_mapcount`: how many entries map the page at `frame`, alone or with its huge page.
+  func mappingCount(of frame: UInt64) -> Int {
+    let head = physical.folio(of: frame)
+    return ([process] + children).reduce(0) { sum, space in
+      sum + space.entries.values.count { $0.frame == frame }
+        + space.directory.values.count {
+          if case .block(let entry) = $0 { entry.frame == head } else { false }
+        }
+    }
+  }
+
+  /// `madvise_populate`
+  private mutating func populate(
+    _ range: Range<UInt64>, area: MemoryArea, for access: HostAccess,
+    notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard area.flags.contains(access == .write ? .write : .read) else { throw .invalidArgument }
+    for address in stride(from: range.lowerBound, to: range.upperBound, by: Int(pageSize)) {
+      try makeAccessible(address, for: access, notifier: &notifier)
+    }
+  }
+}

@@ -1,0 +1,48 @@
+extension HostMemory {
+  /// Marks the page at `address` idle, by idle page tracking (mm/page_idle.c): everywhere it is mapped it is old.
+  ///
+  /// Only pages on an LRU list are looked at: not the zero pages, not hugetlb's, and of a huge page its first one
+  /// stands for all.
+  ///
+  /// - Throws: `ENOENT` where nothing is mapped.
+  mutating func age(_ address: UInt64, notifier: inout some MMUNotifier) throws(KernelError) {
+    dropCaches()
+    guard let (entry, isBlock) = process.mapping(of: address, granule: granule) else {
+      throw .noEntry
+    }
+    let frame =
+      isBlock
+      ? entry.frame + address & (hugePageSize - 1) & ~(pageSize - 1) : entry.frame
+    guard let head = physical.folio(of: frame), head == frame,
+      physical[folio: head].kind != .hugetlb
+    else { return }
+    // `page_idle_clear_pte_refs`
+    let range = head..<head + physical[folio: head].size
+    for (block, what) in process.directory {
+      guard case .block(let entry) = what, entry.frame == head else { continue }
+      let start = block << UInt64(granule.shift(level: 2))
+      notifier.clearYoung(start..<start + hugePageSize)
+    }
+    for page in process.entries.filter({ range.contains($0.value.frame) }).keys.sorted() {
+      let start = page << UInt64(granule.pageShift)
+      notifier.clearYoung(start..<start + pageSize)
+    }
+  }
+
+  /// What is written to /proc/sys/vm/drop_caches before, so that new pages are on the lists: clean pages that nobody
+  /// maps leave the page cache, and dirty ones are to be reclaimed (`invalidate_mapping_pagevec`).
+  private mutating func dropCaches() {
+    for (head, folio) in physical.folios {
+      guard case .cached(let offset) = folio.kind, folio.mappings == 0 else { continue }
+      guard !folio.isDirty else {
+        // `lru_deactivate_file_fn`
+        physical[folio: head].isToBeReclaimed = true
+        continue
+      }
+      for page in stride(from: offset, to: offset + folio.size, by: Int(pageSize)) {
+        pageCache[page] = nil
+      }
+      physical.free(head)
+    }
+  }
+}

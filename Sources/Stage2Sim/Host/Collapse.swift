@@ -1,0 +1,156 @@
+/// `MADV_COLLAPSE`: mm/khugepaged.c.
+extension HostMemory {
+  /// How the collapse of one huge page's range ended (`enum scan_result`).
+  private enum Outcome: Equatable {
+    case succeeded
+    /// Another range may do better.
+    case goesOn(KernelError)
+    case ends(KernelError)
+  }
+
+  /// `madvise_collapse`
+  mutating func collapse(
+    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard canHaveHugePages(area) else { throw .invalidArgument }
+    let start = (range.lowerBound + hugePageSize - 1) & ~(hugePageSize - 1)
+    let end = range.upperBound & ~(hugePageSize - 1)
+    // `madvise_collapse` counts the huge pages of a range that lies within one as more than it can have.
+    guard start <= end else { throw .invalidArgument }
+    var failure: KernelError?
+    for address in stride(from: start, to: end, by: Int(hugePageSize)) {
+      let outcome =
+        area.isAnonymous
+        ? collapseAnonymous(at: address, area: area, notifier: &notifier)
+        : collapseFile(at: address, area: area, notifier: &notifier)
+      switch outcome {
+      case .succeeded: continue
+      case .goesOn(let error): failure = error
+      case .ends(let error): throw error
+      }
+    }
+    if let failure { throw failure }
+  }
+
+  /// `hugepage_vma_check`, where the system's settings do not count.
+  private func canHaveHugePages(_ area: MemoryArea) -> Bool {
+    guard area.flags.isDisjoint(with: [.noHugePage, .hugetlb]), area.end > hugePageSize,
+      area.fits(hugePageAt: area.end - hugePageSize, size: hugePageSize)
+    else { return false }
+    return !area.isAnonymous || area.anonymousFamily != nil
+  }
+
+  /// `hpage_collapse_scan_pmd`, `collapse_huge_page`
+  private mutating func collapseAnonymous(
+    at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
+  ) -> Outcome {
+    guard process.hasDirectory(for: address, granule: granule) else {
+      return .goesOn(.invalidArgument)
+    }
+    let block = address >> UInt64(granule.shift(level: 2))
+    switch process.directory[block] {
+    case nil: return .ends(.invalidArgument)
+    case .block: return .succeeded
+    case .table: break
+    }
+    let range = address..<address + hugePageSize
+    let pages = pages(in: range)
+    guard pages.contains(where: { process.entries[$0]?.isWritable == true }) else {
+      return .goesOn(.invalidArgument)
+    }
+    notifier.invalidateRangeStart(range)
+    notifier.invalidateRangeEnd(range)
+    let head = physical.allocate(.anonymous, size: hugePageSize)
+    for page in pages {
+      guard let entry = process.entries[page] else { continue }
+      physical.copy(
+        from: entry.frame, to: head + page << UInt64(granule.pageShift) - address, size: pageSize)
+      removeEntry(at: page)
+    }
+    physical.retain(head)
+    process.directory[block] = .block(
+      HostEntry(
+        frame: head, isWritable: area.flags.contains(.write), isDirty: true, isExclusive: true))
+    return .succeeded
+  }
+
+  /// `hpage_collapse_scan_file`, `collapse_file`: the page cache gets a huge page; then it is mapped, if it can be.
+  private mutating func collapseFile(
+    at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
+  ) -> Outcome {
+    let start = address - fileStart
+    let offsets = stride(from: start, to: start + hugePageSize, by: Int(pageSize))
+    let cached = offsets.compactMap { offset in
+      pageCache[offset].map { (offset: offset, frame: $0) }
+    }
+    if let (_, frame) = cached.first, let head = physical.folio(of: frame),
+      physical[folio: head].size > pageSize
+    {
+      return mapPageCacheHugePage(head, at: address, area: area, notifier: &notifier)
+    }
+    // `SCAN_TRUNCATED`
+    guard !cached.isEmpty else { return .ends(.invalidArgument) }
+
+    let head = physical.allocate(.cached(offset: start), size: hugePageSize)
+    physical[folio: head].isDirty = true
+    for (offset, frame) in cached {
+      unmapEverywhere(frame, notifier: &notifier)
+      physical.copy(from: frame, to: head + offset - start, size: pageSize)
+      physical.free(frame)
+    }
+    for offset in offsets { pageCache[offset] = head + offset - start }
+    // `retract_page_tables`: a private mapping that was written keeps its pages, and what has no table gets none.
+    let block = address >> UInt64(granule.shift(level: 2))
+    guard area.anonymousFamily == nil, process.directory[block] != nil else {
+      return .ends(.invalidArgument)
+    }
+    return mapPageCacheHugePage(head, at: address, area: area, notifier: &notifier)
+  }
+
+  /// `try_to_unmap` of a page of the page cache.
+  private mutating func unmapEverywhere(_ frame: UInt64, notifier: inout some MMUNotifier) {
+    guard let head = physical.folio(of: frame), physical[folio: head].mappings > 0 else { return }
+    for page in process.entries.filter({ $0.value.frame == frame }).keys.sorted() {
+      let address = page << UInt64(granule.pageShift)
+      notifier.invalidateRangeStart(address..<address + pageSize)
+      removeEntry(at: page)
+      notifier.invalidateRangeEnd(address..<address + pageSize)
+    }
+    for child in children.indices {
+      for (page, entry) in children[child].entries where entry.frame == frame {
+        children[child].entries[page] = nil
+        release(entry)
+      }
+    }
+  }
+
+  /// `collapse_pte_mapped_thp`
+  private mutating func mapPageCacheHugePage(
+    _ head: UInt64, at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
+  ) -> Outcome {
+    let block = address >> UInt64(granule.shift(level: 2))
+    switch process.directory[block] {
+    case .block: return .succeeded
+    case nil: break
+    case .table:
+      let range = address..<address + hugePageSize
+      let pages = pages(in: range)
+      let areAllOfIt = pages.allSatisfy { page in
+        process.entries[page]?.frame == head + page << UInt64(granule.pageShift) - address
+      }
+      guard areAllOfIt else { return .ends(.invalidArgument) }
+      // `collapse_and_free_pmd`
+      for page in pages { removeEntry(at: page) }
+      notifier.invalidateRangeStart(range)
+      process.directory[block] = nil
+      notifier.invalidateRangeEnd(range)
+    }
+    // `set_huge_pmd`
+    physical.retain(head)
+    process.directory[block] = .block(
+      HostEntry(
+        frame: head, isWritable: !area.isPrivate && area.flags.contains(.write), isDirty: false,
+        isExclusive: false))
+    return .succeeded
+  }
+}

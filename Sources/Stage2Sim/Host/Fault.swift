@@ -1,0 +1,386 @@
+/// Page faults of the VMM: mm/memory.c, mm/huge_memory.c, mm/hugetlb.c, mm/gup.c.
+extension HostMemory {
+  /// Faults until an access to `address` succeeds, as the CPU or `__get_user_pages` does.
+  ///
+  /// - Throws: `EFAULT` where there is no memory, or it may not be accessed so; `ENOMEM` where hugetlb's pool is empty.
+  mutating func makeAccessible(
+    _ address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard let area = area(at: address),
+      area.flags.contains(access == .write ? .write : .read)
+    else { throw .badAddress }
+    while !isAccessible(address, for: access) {
+      try handleFault(at: address, for: access, notifier: &notifier)
+    }
+    if access == .write { markDirty(address) }
+  }
+
+  /// `follow_page_mask`: whether the page tables allow the access as they are.
+  func isAccessible(_ address: UInt64, for access: HostAccess) -> Bool {
+    guard let (entry, _) = process.mapping(of: address, granule: granule) else { return false }
+    return access == .read || entry.isWritable
+  }
+
+  private mutating func markDirty(_ address: UInt64) {
+    let page = address >> UInt64(granule.pageShift)
+    let block = address >> UInt64(granule.shift(level: 2))
+    if case .block(var entry) = process.directory[block] {
+      entry.isDirty = true
+      process.directory[block] = .block(entry)
+    } else {
+      process.entries[page]?.isDirty = true
+    }
+  }
+
+  /// `handle_mm_fault`
+  mutating func handleFault(
+    at address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard let index = firstArea(endingAfter: address) else { throw .badAddress }
+    process.makeDirectory(for: address, granule: granule)
+    if areas[index].flags.contains(.hugetlb) {
+      try handleHugetlbFault(at: address, for: access, area: index, notifier: &notifier)
+      return
+    }
+    let block = address >> UInt64(granule.shift(level: 2))
+    switch process.directory[block] {
+    case nil:
+      // `hugepage_vma_check`: huge pages are for those who asked for them.
+      if areas[index].isAnonymous, areas[index].flags.contains(.hugePage),
+        areas[index].fits(hugePageAt: address, size: hugePageSize)
+      {
+        mapHugePage(block, for: access, area: index)
+        return
+      }
+    case .block(let entry):
+      guard access == .write, !entry.isWritable else { return }
+      if areas[index].isAnonymous, reuseHugePage(block, area: areas[index]) { return }
+      splitHugePMD(at: address, in: areas[index], notifier: &notifier)
+    case .table: break
+    }
+    handlePageFault(at: address, for: access, area: index, notifier: &notifier)
+  }
+
+  /// `do_huge_pmd_anonymous_page`
+  private mutating func mapHugePage(_ block: UInt64, for access: HostAccess, area index: Int) {
+    prepareAnonymousFamily(of: index)
+    guard access == .write else {
+      process.directory[block] = .block(
+        HostEntry(
+          frame: physical.hugeZeroPage, isWritable: false, isDirty: false, isExclusive: false))
+      return
+    }
+    let frame = physical.allocate(.anonymous, size: hugePageSize)
+    physical.retain(frame)
+    process.directory[block] = .block(
+      HostEntry(
+        frame: frame, isWritable: areas[index].flags.contains(.write), isDirty: true,
+        isExclusive: true))
+  }
+
+  /// `do_huge_pmd_wp_page`: false where the huge page is not the VMM's alone.
+  private mutating func reuseHugePage(_ block: UInt64, area: MemoryArea) -> Bool {
+    guard case .block(var entry) = process.directory[block],
+      let head = physical.folio(of: entry.frame)
+    else { return false }
+    guard entry.isExclusive || physical[folio: head].mappings == 1 else { return false }
+    entry.isExclusive = true
+    entry.isDirty = true
+    entry.isWritable = area.flags.contains(.write)
+    process.directory[block] = .block(entry)
+    return true
+  }
+
+  /// `handle_pte_fault`
+  private mutating func handlePageFault(
+    at address: UInt64, for access: HostAccess, area index: Int, notifier: inout some MMUNotifier
+  ) {
+    let page = address >> UInt64(granule.pageShift)
+    guard process.entries[page] == nil else {
+      if access == .write {
+        handleWriteProtectionFault(at: address, area: index, notifier: &notifier)
+      }
+      return
+    }
+    if areas[index].isAnonymous {
+      mapAnonymousPage(page, for: access, area: index)
+    } else {
+      mapFilePage(at: address, for: access, area: index)
+    }
+  }
+
+  /// Where the block of `page` has no table yet, it gets one (`pte_alloc`).
+  private mutating func makeTable(for page: UInt64) {
+    let block = page >> UInt64(granule.shift(level: 2) - granule.pageShift)
+    if process.directory[block] == nil { process.directory[block] = .table }
+  }
+
+  /// `do_anonymous_page`
+  private mutating func mapAnonymousPage(_ page: UInt64, for access: HostAccess, area index: Int) {
+    makeTable(for: page)
+    guard access == .write else {
+      process.entries[page] = HostEntry(
+        frame: PhysicalMemory.zeroPage, isWritable: false, isDirty: false, isExclusive: false)
+      return
+    }
+    mapNewPage(page, contentsOf: nil, area: index)
+  }
+
+  /// A page of the VMM's own, with a copy of `source` or zeros in it.
+  private mutating func mapNewPage(_ page: UInt64, contentsOf source: UInt64?, area index: Int) {
+    prepareAnonymousFamily(of: index)
+    let frame = physical.allocate(.anonymous, size: pageSize)
+    if let source { physical.copy(from: source, to: frame, size: pageSize) }
+    physical.retain(frame)
+    process.entries[page] = HostEntry(
+      frame: frame, isWritable: areas[index].flags.contains(.write), isDirty: true,
+      isExclusive: true)
+  }
+
+  /// `do_wp_page`: a store to a page that is there and may not be written.
+  private mutating func handleWriteProtectionFault(
+    at address: UInt64, area index: Int, notifier: inout some MMUNotifier
+  ) {
+    let page = address >> UInt64(granule.pageShift)
+    guard var entry = process.entries[page], !entry.isWritable else { return }
+    let area = areas[index]
+    if let head = physical.folio(of: entry.frame) {
+      let folio = physical[folio: head]
+      let isReusable =
+        folio.isAnonymous
+        ? entry.isExclusive || folio.kind == .anonymous && folio.mappings == 1
+        : !area.isPrivate
+      if isReusable {
+        // `wp_page_reuse`
+        entry.isExclusive = folio.isAnonymous
+        entry.isDirty = true
+        entry.isWritable = area.flags.contains(.write)
+        process.entries[page] = entry
+        return
+      }
+    }
+    copyPage(page, area: index, notifier: &notifier)
+  }
+
+  /// `wp_page_copy`
+  private mutating func copyPage(
+    _ page: UInt64, area index: Int, notifier: inout some MMUNotifier
+  ) {
+    guard let old = process.entries[page] else { return }
+    let address = page << UInt64(granule.pageShift)
+    notifier.invalidateRangeStart(address..<address + pageSize)
+    mapNewPage(page, contentsOf: old.frame, area: index)
+    if let new = process.entries[page] { notifier.changePTE(address, frame: new.frame) }
+    release(old)
+    notifier.invalidateRangeEnd(address..<address + pageSize)
+  }
+
+  /// `break_ksm`: a page that was merged becomes the VMM's own again, whether or not it may write.
+  mutating func unmergePage(_ page: UInt64, notifier: inout some MMUNotifier) {
+    let address = page << UInt64(granule.pageShift)
+    guard let entry = process.entries[page], let head = physical.folio(of: entry.frame),
+      physical[folio: head].kind == .merged, let index = firstArea(endingAfter: address)
+    else { return }
+    copyPage(page, area: index, notifier: &notifier)
+  }
+}
+
+// MARK: - Files
+
+extension HostMemory {
+  /// `do_fault`: a page of the file, or a copy of one.
+  private mutating func mapFilePage(at address: UInt64, for access: HostAccess, area index: Int) {
+    let area = areas[index]
+    let page = address >> UInt64(granule.pageShift)
+    if access == .read, mapPagesAround(address, area: area) { return }
+    let frame = cachedPage(of: address)
+    if access == .write, area.isPrivate {
+      makeTable(for: page)
+      mapNewPage(page, contentsOf: frame, area: index)
+      return
+    }
+    // `finish_fault`
+    if mapCachedHugePage(at: address, frame: frame, for: access, area: area) { return }
+    makeTable(for: page)
+    mapCachedPage(page, frame: frame, for: access, area: area)
+  }
+
+  /// The offset in the file that `address` maps, of its page.
+  private func offset(of address: UInt64) -> UInt64 {
+    (address - fileStart) & ~(pageSize - 1)
+  }
+
+  /// `shmem_fault`: the page cache's page, which is made where there is a hole in the file.
+  private mutating func cachedPage(of address: UInt64) -> UInt64 {
+    let offset = offset(of: address)
+    if let frame = pageCache[offset] { return frame }
+    let frame = physical.allocate(.cached(offset: offset), size: pageSize)
+    pageCache[offset] = frame
+    return frame
+  }
+
+  /// `do_set_pte` for a page of the page cache. The protection of a shared writable area lets its pages be written at
+  /// once, that of a private one never does.
+  private mutating func mapCachedPage(
+    _ page: UInt64, frame: UInt64, for access: HostAccess, area: MemoryArea
+  ) {
+    physical.retain(frame)
+    process.entries[page] = HostEntry(
+      frame: frame, isWritable: !area.isPrivate && area.flags.contains(.write),
+      isDirty: access == .write, isExclusive: false)
+  }
+
+  /// `do_set_pmd`: the huge page of the page cache that `frame` is in, mapped as a whole.
+  private mutating func mapCachedHugePage(
+    at address: UInt64, frame: UInt64, for access: HostAccess, area: MemoryArea
+  ) -> Bool {
+    let block = address >> UInt64(granule.shift(level: 2))
+    guard process.directory[block] == nil, let head = physical.folio(of: frame),
+      physical[folio: head].size == hugePageSize,
+      area.fits(hugePageAt: address, size: hugePageSize)
+    else { return false }
+    physical.retain(head)
+    process.directory[block] = .block(
+      HostEntry(
+        frame: head, isWritable: !area.isPrivate && area.flags.contains(.write),
+        isDirty: access == .write, isExclusive: false))
+    return true
+  }
+
+  /// `do_fault_around`, `filemap_map_pages`: maps what the page cache has near `address`, 64 KiB at most.
+  ///
+  /// - Returns: Whether `address` is mapped now.
+  private mutating func mapPagesAround(_ address: UInt64, area: MemoryArea) -> Bool {
+    let count = max((64 << 10) / pageSize, 1)
+    guard count > 1 else { return false }
+    let start = max(address & ~(count * pageSize - 1), area.start)
+    let tableEnd = (start | (hugePageSize - 1)) + 1
+    let end = min(tableEnd, area.end, start + count * pageSize)
+    var cached: [(address: UInt64, frame: UInt64)] = []
+    for here in stride(from: start, to: end, by: Int(pageSize)) {
+      // `next_uptodate_page`
+      guard let frame = pageCache[offset(of: here)], let head = physical.folio(of: frame),
+        !physical[folio: head].isToBeReclaimed
+      else { continue }
+      cached.append((here, frame))
+    }
+    guard let first = cached.first else { return false }
+    if mapCachedHugePage(at: first.address, frame: first.frame, for: .read, area: area) {
+      return true
+    }
+    makeTable(for: start >> UInt64(granule.pageShift))
+    for (here, frame) in cached {
+      let page = here >> UInt64(granule.pageShift)
+      guard process.entries[page] == nil else { continue }
+      mapCachedPage(page, frame: frame, for: .read, area: area)
+    }
+    return process.entries[address >> UInt64(granule.pageShift)] != nil
+  }
+}
+
+// MARK: - Huge pages
+
+extension HostMemory {
+  /// `__split_huge_pmd`: the huge page at `address` is mapped by pages from now on, or, where it is the page cache's,
+  /// no more. The MMU notifiers hear of it before anybody looks whether there is one.
+  mutating func splitHugePMD(
+    at address: UInt64, in area: MemoryArea, notifier: inout some MMUNotifier
+  ) {
+    let first = address & ~(hugePageSize - 1)
+    let block = first >> UInt64(granule.shift(level: 2))
+    notifier.invalidateRangeStart(first..<first + hugePageSize)
+    defer { notifier.invalidateRangeEnd(first..<first + hugePageSize) }
+    guard case .block(let entry) = process.directory[block] else { return }
+    guard area.isAnonymous else {
+      process.directory[block] = nil
+      release(entry)
+      return
+    }
+    process.directory[block] = .table
+    let isZero = physical.isZeroPage(entry.frame)
+    for offset in stride(from: 0, to: hugePageSize, by: Int(pageSize)) {
+      let frame = isZero ? PhysicalMemory.zeroPage : entry.frame + offset
+      physical.retain(frame)
+      process.entries[(first + offset) >> UInt64(granule.pageShift)] = HostEntry(
+        frame: frame, isWritable: entry.isWritable, isDirty: false,
+        isExclusive: entry.isExclusive)
+    }
+    release(entry)
+  }
+
+  /// `split_huge_page`: the folio becomes pages. Its mappings go for that moment, so the MMU notifiers hear of all.
+  mutating func splitFolio(_ head: UInt64, notifier: inout some MMUNotifier) {
+    let range = head..<head + hugePageSize
+    for block in process.directory.keys.sorted() {
+      if case .block(let entry) = process.directory[block], range.contains(entry.frame) {
+        let address = block << UInt64(granule.shift(level: 2))
+        if let area = area(at: address) { splitHugePMD(at: address, in: area, notifier: &notifier) }
+      }
+    }
+    for child in children.indices { children[child].splitBlock(of: head, granule: granule) }
+    let pages = process.entries.filter { range.contains($0.value.frame) }.keys.sorted()
+    if let first = pages.first, let last = pages.last {
+      let address = first << UInt64(granule.pageShift)
+      let end = (last + 1) << UInt64(granule.pageShift)
+      notifier.invalidateRangeStart(address & ~(hugePageSize - 1)..<end)
+      notifier.invalidateRangeEnd(address & ~(hugePageSize - 1)..<end)
+    }
+    var mappings: [UInt64: Int] = [:]
+    for space in [process] + children {
+      for entry in space.entries.values where range.contains(entry.frame) {
+        mappings[entry.frame, default: 0] += 1
+      }
+    }
+    physical.split(head) { mappings[$0] ?? 0 }
+  }
+
+  /// `hugetlb_fault`
+  private mutating func handleHugetlbFault(
+    at address: UInt64, for access: HostAccess, area index: Int, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    let block = address >> UInt64(granule.shift(level: 2))
+    if process.directory[block] == nil {
+      // `hugetlb_no_page`: a private page is not writable before it is written.
+      prepareAnonymousFamily(of: index)
+      let frame = try allocateHugetlbPage()
+      physical.retain(frame)
+      process.directory[block] = .block(
+        HostEntry(frame: frame, isWritable: false, isDirty: false, isExclusive: true))
+    }
+    guard access == .write, case .block(var entry) = process.directory[block], !entry.isWritable,
+      let head = physical.folio(of: entry.frame)
+    else { return }
+    // `hugetlb_wp`
+    entry.isDirty = true
+    entry.isWritable = true
+    entry.isExclusive = true
+    guard physical[folio: head].mappings > 1 else {
+      process.directory[block] = .block(entry)
+      return
+    }
+    let start = block << UInt64(granule.shift(level: 2))
+    let frame = try allocateHugetlbPage()
+    notifier.invalidateRangeStart(start..<start + hugePageSize)
+    physical.copy(from: entry.frame, to: frame, size: hugePageSize)
+    physical.retain(frame)
+    physical.release(entry.frame)
+    entry.frame = frame
+    process.directory[block] = .block(entry)
+    notifier.invalidateRangeEnd(start..<start + hugePageSize)
+  }
+}
+
+extension AddressSpace {
+  /// The huge page `head`, mapped by pages.
+  mutating func splitBlock(of head: UInt64, granule: Granule) {
+    let pages = UInt64(granule.shift(level: 2) - granule.pageShift)
+    for (block, what) in directory {
+      guard case .block(var entry) = what, entry.frame == head else { continue }
+      directory[block] = .table
+      for page in 0..<UInt64(granule.entriesPerTable) {
+        entry.frame = head + page << UInt64(granule.pageShift)
+        entries[block << pages + page] = entry
+      }
+    }
+  }
+}

@@ -1,0 +1,159 @@
+/// A page of physical memory, or the pages of a huge one: `struct folio`.
+struct Folio: Sendable {
+  enum Kind: Hashable, Sendable {
+    case anonymous
+    /// Merged by KSM; its content never changes.
+    case merged
+    /// In the page cache, at this offset of the file.
+    case cached(offset: UInt64)
+    case hugetlb
+  }
+
+  var kind: Kind
+  /// In bytes: a page, or a huge page.
+  let size: UInt64
+  /// How many entries map it or one of its pages.
+  var mappings = 0
+  /// `PG_dirty`
+  var isDirty = false
+  /// `PG_reclaim`, which is also `PG_readahead`: faults nearby do not map it along.
+  var isToBeReclaimed = false
+  /// What was written, in pieces of ``pieceSize`` by their offset; the rest is zeros.
+  var contents: [UInt64: [UInt8]] = [:]
+
+  static let pieceSize: UInt64 = 4 << 10
+
+  /// Anonymous memory in the sense of `PageAnon`.
+  var isAnonymous: Bool { kind == .anonymous || kind == .merged }
+}
+
+/// Physical memory: what is in use, and what is in it.
+struct PhysicalMemory: Sendable {
+  /// The zero page, which every read of untouched memory shares.
+  static let zeroPage: UInt64 = 0x2_0000_0000
+  /// Exclusive.
+  static let limit: UInt64 = 1 << 47
+
+  let granule: Granule
+  /// The huge zero page.
+  let hugeZeroPage: UInt64
+  /// By the address of the first byte.
+  private(set) var folios: [UInt64: Folio] = [:]
+  private var next: UInt64
+  private var hasWrapped = false
+
+  init(granule: Granule) {
+    self.granule = granule
+    hugeZeroPage = (Self.zeroPage + granule.blockSize) & ~(granule.blockSize - 1)
+    next = hugeZeroPage + granule.blockSize
+  }
+
+  /// A frame that stands for nothing but zeros, and is never freed.
+  func isZeroPage(_ frame: UInt64) -> Bool {
+    frame == Self.zeroPage || frame & ~(granule.blockSize - 1) == hugeZeroPage
+  }
+
+  /// The address of the folio that `frame` is a page of; nil for the zero pages and what is free.
+  func folio(of frame: UInt64) -> UInt64? {
+    if folios[frame] != nil { return frame }
+    let head = frame & ~(granule.blockSize - 1)
+    guard let folio = folios[head], folio.size > granule.pageSize else { return nil }
+    return head
+  }
+
+  subscript(folio head: UInt64) -> Folio {
+    get { folios[head]! }
+    set { folios[head] = newValue }
+  }
+
+  /// A frame that was in use is used again as late as can be: who watches can tell a new page from an old one.
+  mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> UInt64 {
+    var frame: UInt64
+    repeat {
+      frame = (next + size - 1) & ~(size - 1)
+      if frame + size > Self.limit {
+        hasWrapped = true
+        frame = hugeZeroPage + granule.blockSize
+      }
+      next = frame + size
+    } while hasWrapped && isInUse(frame..<frame + size)
+    folios[frame] = Folio(kind: kind, size: size)
+    return frame
+  }
+
+  private func isInUse(_ range: Range<UInt64>) -> Bool {
+    stride(from: range.lowerBound, to: range.upperBound, by: Int(granule.pageSize))
+      .contains { folio(of: $0) != nil }
+  }
+
+  /// One more entry maps `frame`.
+  mutating func retain(_ frame: UInt64) {
+    guard let head = folio(of: frame) else { return }
+    folios[head]!.mappings += 1
+  }
+
+  /// One entry less. What nobody maps is free, unless it is in the page cache.
+  mutating func release(_ frame: UInt64) {
+    guard let head = folio(of: frame) else { return }
+    folios[head]!.mappings -= 1
+    if case .cached = folios[head]!.kind { return }
+    if folios[head]!.mappings == 0 { folios[head] = nil }
+  }
+
+  mutating func free(_ head: UInt64) { folios[head] = nil }
+
+  /// `split_huge_page`: its pages become folios of their own; `mappings` says how often each is mapped.
+  mutating func split(_ head: UInt64, mappings: (UInt64) -> Int) {
+    guard let folio = folios.removeValue(forKey: head) else { return }
+    let pieces = granule.pageSize / Folio.pieceSize
+    for offset in stride(from: 0, to: folio.size, by: Int(granule.pageSize)) {
+      var page = Folio(kind: folio.kind, size: granule.pageSize)
+      page.mappings = mappings(head + offset)
+      page.isDirty = folio.isDirty
+      guard page.mappings > 0 else { continue }
+      for piece in 0..<pieces {
+        page.contents[piece * Folio.pieceSize] = folio.contents[offset + piece * Folio.pieceSize]
+      }
+      folios[head + offset] = page
+    }
+  }
+
+  /// The `count` (1 to 8) bytes at `physical`, little-endian.
+  func load(_ physical: UInt64, count: Int) -> UInt64 {
+    guard let head = folio(of: physical & ~(granule.pageSize - 1)) else { return 0 }
+    let offset = physical - head
+    guard let piece = folios[head]!.contents[offset & ~(Folio.pieceSize - 1)] else { return 0 }
+    let first = Int(offset & (Folio.pieceSize - 1))
+    return piece[first..<first + count].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+  }
+
+  /// Puts the low `count` (1 to 8) bytes of `value` at `physical`, little-endian. Nobody writes a zero page.
+  mutating func store(_ value: UInt64, to physical: UInt64, count: Int) {
+    guard let head = folio(of: physical & ~(granule.pageSize - 1)) else { return }
+    let offset = physical - head
+    let first = Int(offset & (Folio.pieceSize - 1))
+    let zeros = [UInt8](repeating: 0, count: Int(Folio.pieceSize))
+    for index in 0..<count {
+      folios[head]!.contents[offset & ~(Folio.pieceSize - 1), default: zeros][first + index] =
+        UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+    }
+  }
+
+  /// Copies `size` bytes of whole pages.
+  mutating func copy(from source: UInt64, to target: UInt64, size: UInt64) {
+    guard let from = folio(of: source), let to = folio(of: target) else { return }
+    for offset in stride(from: 0, to: size, by: Int(Folio.pieceSize)) {
+      folios[to]!.contents[target - to + offset] = folios[from]!.contents[source - from + offset]
+    }
+  }
+
+  /// Whether two pages hold the same bytes.
+  func isEqual(_ one: UInt64, _ other: UInt64) -> Bool {
+    guard let first = folio(of: one), let second = folio(of: other) else { return false }
+    let zeros = [UInt8](repeating: 0, count: Int(Folio.pieceSize))
+    return stride(from: 0, to: granule.pageSize, by: Int(Folio.pieceSize)).allSatisfy {
+      folios[first]!.contents[one - first + $0] ?? zeros
+        == folios[second]!.contents[other - second + $0] ?? zeros
+    }
+  }
+}

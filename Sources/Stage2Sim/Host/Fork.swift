@@ -1,0 +1,59 @@
+extension HostMemory {
+  /// fork(2): a child that shares the VMM's pages (`dup_mmap`, `copy_page_range`).
+  mutating func fork(notifier: inout some MMUNotifier) {
+    var child = AddressSpace()
+    for area in areas {
+      // `vma_needs_copy`: what has no anonymous page the child's own faults will find.
+      guard area.flags.isDisjoint(with: [.dontFork, .wipeOnFork]), area.anonymousFamily != nil
+      else { continue }
+      let range = area.start..<area.end
+      if area.isPrivate { notifier.invalidateRangeStart(range) }
+      for block in process.blocks(in: range, granule: granule) {
+        copy(block, of: area, to: &child)
+      }
+      if area.isPrivate { notifier.invalidateRangeEnd(range) }
+    }
+    children.append(child)
+  }
+
+  /// `copy_pmd_range`
+  private mutating func copy(_ block: UInt64, of area: MemoryArea, to child: inout AddressSpace) {
+    switch process.directory[block] {
+    case nil: break
+    case .block(let entry):
+      // `copy_huge_pmd`: what faults can fill in is left out.
+      guard area.isAnonymous || area.flags.contains(.hugetlb) else { return }
+      let shared = share(entry, area: area)
+      process.directory[block] = .block(shared)
+      child.directory[block] = .block(shared)
+    case .table:
+      child.directory[block] = .table
+      for page in pages(in: part(of: area.start..<area.end, in: block)) {
+        guard let entry = process.entries[page] else { continue }
+        let shared = share(entry, area: area)
+        process.entries[page] = shared
+        child.entries[page] = shared
+      }
+    }
+  }
+
+  /// `copy_present_pte`: both sides may only read what is private.
+  private mutating func share(_ entry: HostEntry, area: MemoryArea) -> HostEntry {
+    physical.retain(entry.frame)
+    guard area.isPrivate else { return entry }
+    var entry = entry
+    entry.isWritable = false
+    entry.isExclusive = false
+    return entry
+  }
+
+  /// The last child's end.
+  ///
+  /// - Returns: False where there is none.
+  mutating func endFork() -> Bool {
+    guard let child = children.popLast() else { return false }
+    for entry in child.entries.values { release(entry) }
+    for case .block(let entry) in child.directory.values { release(entry) }
+    return true
+  }
+}

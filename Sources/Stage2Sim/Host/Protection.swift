@@ -1,0 +1,204 @@
+/// What mprotect(2) allows.
+public enum MemoryProtection: String, CaseIterable, Sendable {
+  case none
+  case readOnly = "ro"
+  case readWrite = "rw"
+
+  var flags: MemoryArea.Flags {
+    switch self {
+    case .none: []
+    case .readOnly: [.read]
+    case .readWrite: [.read, .write]
+    }
+  }
+}
+
+/// mm/mprotect.c and mm/mmap.c.
+extension HostMemory {
+  /// mprotect(2): `do_mprotect_pkey`.
+  ///
+  /// - Throws: `ENOMEM` where some of the memory is not there, `EINVAL` inside a hugetlb page. What came before is done.
+  mutating func protect(
+    _ range: Range<UInt64>, _ protection: MemoryProtection, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
+    let end = (range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    var start = range.lowerBound
+    while start < end {
+      guard let index = firstArea(endingAfter: start), areas[index].start <= start else {
+        throw .outOfMemory
+      }
+      let part = start..<min(areas[index].end, end)
+      let flags = areas[index].flags.subtracting(MemoryArea.Flags.protection)
+        .union(protection.flags)
+      start = part.upperBound
+      // `mprotect_fixup`
+      guard flags != areas[index].flags else { continue }
+      let changed = try updateFlags(of: index, in: part, to: flags, notifier: &notifier)
+      changeProtection(part, area: areas[changed], notifier: &notifier)
+      start = max(start, areas[changed].end)
+    }
+  }
+
+  /// `change_protection`
+  private mutating func changeProtection(
+    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) {
+    if area.flags.contains(.hugetlb) {
+      // `hugetlb_change_protection`: a private page is not writable before it is written.
+      notifier.invalidateRangeStart(range)
+      for block in process.blocks(in: range, granule: granule) {
+        modifyBlock(block, isWritable: false)
+      }
+      notifier.invalidateRangeEnd(range)
+      return
+    }
+    // Each table of level 1 has a notification of its own.
+    let reach = UInt64(1) << UInt64(granule.shift(level: 1))
+    var start = range.lowerBound
+    while start < range.upperBound {
+      let end = min(range.upperBound, start & ~(reach - 1) + reach)
+      changeProtectionInDirectory(start..<end, area: area, notifier: &notifier)
+      start = end
+    }
+  }
+
+  /// `change_pmd_range`
+  private mutating func changeProtectionInDirectory(
+    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) {
+    let blocks = process.blocks(in: range, granule: granule)
+    guard let first = blocks.first else { return }
+    // From the first entry that has something, to the end.
+    let notified = part(of: range, in: first).lowerBound..<range.upperBound
+    notifier.invalidateRangeStart(notified)
+    defer { notifier.invalidateRangeEnd(notified) }
+    let isSharedWritable = !area.isPrivate && area.flags.contains(.write)
+    for block in blocks {
+      let part = part(of: range, in: block)
+      if case .block = process.directory[block] {
+        if part.upperBound - part.lowerBound == hugePageSize {
+          modifyBlock(block, isWritable: isSharedWritable)
+          continue
+        }
+        splitHugePMD(at: part.lowerBound, in: area, notifier: &notifier)
+      }
+      // `change_pte_range`
+      for page in pages(in: part) {
+        guard var entry = process.entries[page] else { continue }
+        entry.isWritable = isSharedWritable || canWrite(entry, area: area)
+        process.entries[page] = entry
+      }
+    }
+  }
+
+  private mutating func modifyBlock(_ block: UInt64, isWritable: Bool) {
+    guard case .block(var entry) = process.directory[block] else { return }
+    entry.isWritable = isWritable
+    process.directory[block] = .block(entry)
+  }
+
+  /// `can_change_pte_writable`: whether a private page needs no write fault to be writable again.
+  private func canWrite(_ entry: HostEntry, area: MemoryArea) -> Bool {
+    guard area.isPrivate, area.flags.contains(.write), entry.isDirty, entry.isExclusive,
+      let head = physical.folio(of: entry.frame)
+    else { return false }
+    return physical[folio: head].isAnonymous
+  }
+
+  /// munmap(2): `do_mas_align_munmap`.
+  ///
+  /// - Throws: `EINVAL` inside a hugetlb page.
+  mutating func unmap(
+    _ range: Range<UInt64>, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
+    let range = range.lowerBound..<(range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    guard !range.isEmpty, var first = firstArea(endingAfter: range.lowerBound),
+      areas[first].start < range.upperBound
+    else { return }
+    if areas[first].start < range.lowerBound {
+      try splitArea(first, at: range.lowerBound, newBelow: false, notifier: &notifier)
+      first += 1
+    }
+    var end = first
+    while areas.indices.contains(end), areas[end].start < range.upperBound {
+      if areas[end].end > range.upperBound {
+        try splitArea(end, at: range.upperBound, newBelow: true, notifier: &notifier)
+      }
+      end += 1
+    }
+    let gone = Array(areas[first..<end])
+    areas.removeSubrange(first..<end)
+    unmapRegion(range, areas: gone, next: first, notifier: &notifier)
+  }
+
+  /// `unmap_region`: the pages of `areas`, and the tables that no other area needs.
+  private mutating func unmapRegion(
+    _ range: Range<UInt64>, areas gone: [MemoryArea], next: Int, notifier: inout some MMUNotifier
+  ) {
+    // `unmap_vmas`
+    notifier.invalidateRangeStart(range)
+    for area in gone {
+      zap(range.clamped(to: area.start..<area.end), area: area, notifier: &notifier)
+    }
+    notifier.invalidateRangeEnd(range)
+    // `free_pgtables`
+    let floor = next > 0 ? areas[next - 1].end : 0
+    let ceiling = areas.indices.contains(next) ? areas[next].start : .max
+    for block in process.blocks(in: range, granule: granule) {
+      let start = block << UInt64(granule.shift(level: 2))
+      guard case .table = process.directory[block], start >= floor,
+        start + hugePageSize <= ceiling
+      else { continue }
+      process.directory[block] = nil
+    }
+  }
+
+  /// mmap(2) of anonymous memory at a fixed address: `mmap_region`. What was there goes.
+  ///
+  /// - Throws: `ENOMEM` inside a hugetlb page.
+  mutating func map(
+    _ range: Range<UInt64>, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    let range = range.lowerBound..<(range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    guard range.lowerBound & (pageSize - 1) == 0, !range.isEmpty else { throw .invalidArgument }
+    do {
+      try unmap(range, notifier: &notifier)
+    } catch {
+      throw .outOfMemory
+    }
+    let new = MemoryArea(
+      start: range.lowerBound, end: range.upperBound, flags: [.read, .write])
+    let next = areas.partitioningIndex { $0.start >= range.upperBound }
+    var taker: Int?
+    var bounds = range
+    if areas.indices.contains(next), areas[next].start == range.upperBound,
+      canMerge(areas[next], flags: new.flags, family: nil, file: nil)
+    {
+      taker = next
+      bounds = bounds.lowerBound..<areas[next].end
+    }
+    let family = taker.flatMap { areas[$0].anonymousFamily }
+    if next > 0, areas[next - 1].end == range.lowerBound,
+      canMerge(areas[next - 1], flags: new.flags, family: family, file: nil)
+    {
+      taker = next - 1
+      bounds = areas[next - 1].start..<bounds.upperBound
+    }
+    guard let taker else {
+      areas.insert(new, at: next)
+      return
+    }
+    // `vma_expand`
+    let old = areas[taker]
+    splitHugePageIfNeeded(of: old, at: bounds.lowerBound, notifier: &notifier)
+    splitHugePageIfNeeded(of: old, at: bounds.upperBound, notifier: &notifier)
+    areas[taker].start = bounds.lowerBound
+    areas[taker].end = bounds.upperBound
+    if taker == next - 1, bounds.upperBound > range.upperBound {
+      areas[taker].anonymousFamily = old.anonymousFamily ?? areas[next].anonymousFamily
+      areas.remove(at: next)
+    }
+  }
+}

@@ -1,0 +1,229 @@
+/// A range of guest RAM and the VMM's memory behind it: `struct kvm_memory_slot`.
+public struct MemorySlot: Hashable, Sendable {
+  /// What the VMM wants of it (`KVM_MEM_*`).
+  public struct Flags: OptionSet, Hashable, Sendable {
+    public let rawValue: Int
+
+    public init(rawValue: Int) { self.rawValue = rawValue }
+
+    /// `KVM_MEM_LOG_DIRTY_PAGES`
+    public static let logDirtyPages = Flags(rawValue: 1 << 0)
+    /// `KVM_MEM_READONLY`: a guest's store is taken to the MMIO path.
+    public static let readOnly = Flags(rawValue: 1 << 1)
+  }
+
+  /// The VMM's number for it.
+  public let id: Int
+  /// The first guest physical address.
+  public let ipa: UInt64
+  /// In bytes, whole pages.
+  public let size: UInt64
+  /// Where it begins in the VMM's address space.
+  public let userspaceAddress: UInt64
+  public let flags: Flags
+  /// A bit a page, 64 in an element: written since the VMM last asked. Empty where nothing is logged.
+  var dirtyBitmap: [UInt64] = []
+
+  public init(
+    id: Int, ipa: UInt64, size: UInt64, userspaceAddress: UInt64, flags: Flags = []
+  ) {
+    self.id = id
+    self.ipa = ipa
+    self.size = size
+    self.userspaceAddress = userspaceAddress
+    self.flags = flags
+  }
+
+  public var isReadOnly: Bool { flags.contains(.readOnly) }
+
+  /// `memslot_is_logging`
+  var isLogging: Bool { !dirtyBitmap.isEmpty && !isReadOnly }
+
+  public func contains(_ address: UInt64) -> Bool { address &- ipa < size }
+
+  /// `gfn_to_hva_memslot`, to the byte.
+  func userspaceAddress(of address: UInt64) -> UInt64 { userspaceAddress + (address - ipa) }
+
+  /// The part of a range of the VMM's memory that is the guest's, as guest physical addresses.
+  func guestRange(of range: Range<UInt64>) -> Range<UInt64>? {
+    let part = range.clamped(to: userspaceAddress..<userspaceAddress + size)
+    guard !part.isEmpty else { return nil }
+    return part.lowerBound - userspaceAddress + ipa..<part.upperBound - userspaceAddress + ipa
+  }
+
+  /// `fault_supports_stage2_huge_mapping`: whether a block of `blockSize` bytes around `address` lies inside the
+  /// slot, with both addresses alike in their low bits.
+  func supportsBlock(of blockSize: UInt64, at address: UInt64) -> Bool {
+    let mask = blockSize - 1
+    guard ipa & mask == userspaceAddress & mask else { return false }
+    let start = address & ~mask
+    return start >= ipa && start + blockSize <= ipa + size
+  }
+}
+
+/// Who clears the dirty log's bits, and when pages are protected again (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`).
+public enum DirtyLogProtection: String, CaseIterable, Sendable {
+  /// Reading the log does.
+  case automatic
+  /// Clearing does, by a call of its own.
+  case manual
+  /// As manual, and in the beginning every page is dirty and none is protected.
+  case initiallySet = "initially-set"
+}
+
+/// What the hypervisor keeps of a VM: `struct kvm`.
+struct KVM {
+  /// `kvm->arch.mmu.pgt`
+  var stage2: Stage2PageTable
+  var slots: [MemorySlot] = []
+  var dirtyLogProtection = DirtyLogProtection.automatic
+  /// `mmu_invalidate_seq`: changes when the VMM's mappings have changed.
+  var invalidationSequence = 0
+  /// `mmu_invalidate_in_progress`
+  var invalidationsInProgress = 0
+
+  /// `gfn_to_memslot`
+  func slot(for address: UInt64) -> MemorySlot? { slots.first { $0.contains(address) } }
+}
+
+/// KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG (virt/kvm/kvm_main.c).
+extension KVM {
+  /// `__kvm_set_memory_region`: makes a slot, changes it, or, with no size, deletes it.
+  ///
+  /// - Throws: `EINVAL` where the slot is not there, or something is to be changed that cannot; `EEXIST` where it would
+  ///   overlap another; `EFAULT` beyond the IPA range.
+  mutating func setMemoryRegion(_ new: MemorySlot) throws(KernelError) {
+    let mask = stage2.granule.pageSize - 1
+    guard new.ipa & mask == 0, new.size & mask == 0, new.userspaceAddress & mask == 0 else {
+      throw .invalidArgument
+    }
+    guard let index = slots.firstIndex(where: { $0.id == new.id }) else {
+      guard new.size > 0 else { throw .invalidArgument }
+      try checkOverlap(of: new)
+      try insert(new, dirtyBitmap: [])
+      return
+    }
+    let old = slots[index]
+    guard new.size > 0 else {
+      unmap(old.ipa, size: old.size)
+      slots.remove(at: index)
+      return
+    }
+    guard
+      new.userspaceAddress == old.userspaceAddress, new.size == old.size,
+      new.isReadOnly == old.isReadOnly
+    else { throw .invalidArgument }
+    if new.ipa != old.ipa {
+      try checkOverlap(of: new)
+      // `kvm_invalidate_memslot`, `kvm_arch_flush_shadow_memslot`
+      unmap(old.ipa, size: old.size)
+    } else if new.flags == old.flags {
+      return
+    }
+    slots.remove(at: index)
+    do {
+      try insert(new, dirtyBitmap: old.dirtyBitmap)
+    } catch {
+      slots.insert(old, at: index)
+      throw error
+    }
+  }
+
+  private func checkOverlap(of new: MemorySlot) throws(KernelError) {
+    let range = new.ipa..<new.ipa + new.size
+    guard
+      !slots.contains(where: {
+        $0.id != new.id && range.overlaps($0.ipa..<$0.ipa + $0.size)
+      })
+    else { throw .exists }
+  }
+
+  /// `kvm_prepare_memory_region`, `kvm_arch_commit_memory_region`
+  private mutating func insert(
+    _ new: MemorySlot, dirtyBitmap: [UInt64]
+  ) throws(KernelError) {
+    guard new.ipa + new.size <= 1 << UInt64(stage2.ipaBits) else { throw .badAddress }
+    var new = new
+    let logs = new.flags.contains(.logDirtyPages)
+    if logs {
+      new.dirtyBitmap = dirtyBitmap.isEmpty ? freshDirtyBitmap(of: new) : dirtyBitmap
+    }
+    slots.append(new)
+    if logs, dirtyLogProtection != .initiallySet {
+      // `kvm_mmu_wp_memory_region`
+      writeProtect(new.ipa..<new.ipa + new.size)
+      flushTLBs()
+    }
+  }
+
+  private func pageCount(of slot: MemorySlot) -> Int {
+    Int(slot.size >> UInt64(stage2.granule.pageShift))
+  }
+
+  private func freshDirtyBitmap(of slot: MemorySlot) -> [UInt64] {
+    let pages = pageCount(of: slot)
+    var bitmap = [UInt64](
+      repeating: dirtyLogProtection == .initiallySet ? .max : 0, count: (pages + 63) / 64)
+    if pages % 64 != 0 { bitmap[bitmap.count - 1] &= 1 << UInt64(pages % 64) - 1 }
+    return bitmap
+  }
+
+  /// `mark_page_dirty_in_slot`
+  mutating func markDirty(_ address: UInt64, in slot: MemorySlot) {
+    guard slot.flags.contains(.logDirtyPages),
+      let index = slots.firstIndex(where: { $0.id == slot.id })
+    else { return }
+    let page = Int((address - slot.ipa) >> UInt64(stage2.granule.pageShift))
+    slots[index].dirtyBitmap[page / 64] |= 1 << UInt64(page % 64)
+  }
+
+  /// `kvm_get_dirty_log_protect`
+  ///
+  /// - Throws: `ENOENT` where nothing is logged.
+  mutating func dirtyLog(ofSlot id: Int) throws(KernelError) -> [UInt64] {
+    guard let index = slots.firstIndex(where: { $0.id == id && !$0.dirtyBitmap.isEmpty }) else {
+      throw .noEntry
+    }
+    let bitmap = slots[index].dirtyBitmap
+    guard dirtyLogProtection == .automatic else { return bitmap }
+    for (word, mask) in bitmap.enumerated() where mask != 0 {
+      slots[index].dirtyBitmap[word] = 0
+      writeProtect(pages: mask, from: word * 64, in: slots[index])
+    }
+    if bitmap.contains(where: { $0 != 0 }) { flushTLBs() }
+    return bitmap
+  }
+
+  /// `kvm_clear_dirty_log_protect` for all pages of a range.
+  ///
+  /// - Throws: `ENOENT` where nothing is logged; `EINVAL` where the range is not of whole groups of 64 pages.
+  mutating func clearDirtyLog(
+    ofSlot id: Int, firstPage: Int, pageCount count: Int
+  ) throws(KernelError) {
+    guard firstPage % 64 == 0 else { throw .invalidArgument }
+    guard let index = slots.firstIndex(where: { $0.id == id && !$0.dirtyBitmap.isEmpty }) else {
+      throw .noEntry
+    }
+    let pages = pageCount(of: slots[index])
+    guard firstPage <= pages, count <= pages - firstPage,
+      count == pages - firstPage || count % 64 == 0
+    else { throw .invalidArgument }
+    var hasChanged = false
+    for word in firstPage / 64..<(firstPage + count + 63) / 64 {
+      let mask = slots[index].dirtyBitmap[word]
+      guard mask != 0 else { continue }
+      hasChanged = true
+      slots[index].dirtyBitmap[word] = 0
+      writeProtect(pages: mask, from: word * 64, in: slots[index])
+    }
+    if hasChanged { flushTLBs() }
+  }
+
+  /// `kvm_mmu_write_protect_pt_masked`: from the first page of the mask to its last.
+  private mutating func writeProtect(pages mask: UInt64, from first: Int, in slot: MemorySlot) {
+    let size = stage2.granule.pageSize
+    let start = slot.ipa + UInt64(first + mask.trailingZeroBitCount) * size
+    let end = slot.ipa + UInt64(first + 64 - mask.leadingZeroBitCount) * size
+    writeProtect(start..<end)
+  }
+}

@@ -1,0 +1,78 @@
+/// What KVM does when the VMM's mappings change (arch/arm64/kvm/mmu.c, virt/kvm/kvm_main.c).
+extension KVM: MMUNotifier {
+  /// `kvm_mmu_notifier_invalidate_range_start`, `kvm_unmap_gfn_range`
+  mutating func invalidateRangeStart(_ range: Range<UInt64>) {
+    for slot in slots {
+      guard let part = slot.guestRange(of: range) else { continue }
+      invalidationsInProgress += 1
+      unmap(part.lowerBound, size: part.upperBound - part.lowerBound)
+    }
+  }
+
+  /// `kvm_mmu_notifier_invalidate_range_end`
+  mutating func invalidateRangeEnd(_ range: Range<UInt64>) {
+    for slot in slots where slot.guestRange(of: range) != nil {
+      invalidationsInProgress -= 1
+      invalidationSequence += 1
+    }
+  }
+
+  /// `kvm_mmu_notifier_change_pte`, `kvm_set_spte_gfn`: maps the new page for reading, where there is a table for it.
+  mutating func changePTE(_ address: UInt64, frame: UInt64) {
+    guard invalidationsInProgress > 0 else { return }
+    let size = stage2.granule.pageSize
+    for slot in slots {
+      guard let part = slot.guestRange(of: address..<address + size) else { continue }
+      // The kernel does not look at the result either: the next fault repairs what failed.
+      try? stage2.map(
+        address: part.lowerBound, size: size, physical: frame, protection: [.read],
+        canAllocate: false)
+    }
+  }
+
+  /// `kvm_mmu_notifier_clear_young`, `kvm_age_gfn`. No TLB is invalidated.
+  mutating func clearYoung(_ range: Range<UInt64>) {
+    for slot in slots {
+      guard let part = slot.guestRange(of: range) else { continue }
+      stage2.makeOld(address: part.lowerBound)
+    }
+  }
+}
+
+extension KVM {
+  /// `unmap_stage2_range`
+  mutating func unmap(_ address: UInt64, size: UInt64) {
+    applyInSteps(address..<address + size) { table, address, size throws(Stage2Error) in
+      try table.unmap(address: address, size: size)
+    }
+  }
+
+  /// `stage2_wp_range`
+  mutating func writeProtect(_ range: Range<UInt64>) {
+    applyInSteps(range) { table, address, size throws(Stage2Error) in
+      try table.writeProtect(address: address, size: size)
+    }
+  }
+
+  /// `kvm_flush_remote_tlbs`
+  func flushTLBs() { stage2.observer?.observe(.invalidationOfAll) }
+
+  /// `stage2_apply_range`: one walk for each of the largest blocks, so that the kernel can take a breath between them.
+  private mutating func applyInSteps(
+    _ range: Range<UInt64>,
+    _ operation: (inout Stage2PageTable, UInt64, UInt64) throws(Stage2Error) -> Void
+  ) {
+    let granule = stage2.granule
+    let step = granule.size(level: granule.allowsLeaf(level: 1) ? 1 : 2)
+    var start = range.lowerBound
+    while start < range.upperBound {
+      let end = min(start & ~(step - 1) + step, range.upperBound)
+      do throws(Stage2Error) {
+        try operation(&stage2, start, end - start)
+      } catch {
+        return
+      }
+      start = end
+    }
+  }
+}

@@ -1,0 +1,38 @@
+import Foundation
+import Scenarios
+
+/// The checkout that these tests stand in.
+let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+  .deletingLastPathComponent()
+
+/// All committed recordings, read once.
+func committedRecordings() throws -> [(name: String, recording: Recording)] {
+  try recordings.get()
+}
+
+private let recordings = Result {
+  let directory = repository.appending(path: "Tests/Recordings").path()
+  return try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+    .filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }
+    .map { (name: $0, recording: try Recording(parsing: recordingText($0))) }
+}
+
+func recordingText(_ name: String) throws -> String {
+  try String(
+    contentsOf: repository.appending(path: "Tests/Recordings/\(name).txt"), encoding: .utf8)
+}
+
+/// SplitMix64: the same numbers on every run.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = state
+    mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ mixed >> 31
+  }
+}
