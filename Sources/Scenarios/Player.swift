@@ -122,7 +122,8 @@ extension Player {
       machine.completeMMIO()
       return "run \(describeException()) \(x0)"
     case .mmio(let mmio):
-      var line = "run mmio \(mmio.isWrite ? "write" : "read") \(hex(mmio.address)) len \(mmio.length)"
+      var line =
+        "run mmio \(mmio.isWrite ? "write" : "read") \(hex(mmio.address)) len \(mmio.length)"
       if mmio.isWrite { line += " data \(hex(mmio.data))" }
       line += " \(state)"
       // What the recorder answers to a read.
@@ -131,7 +132,8 @@ extension Player {
       return line
     case .failed(let error): return "run error \(error) \(state)"
     case .livelock: return "run hung \(state)"
-    case .notModelled(let word): return "run not modelled, instruction \(hex(UInt64(word))) \(state)"
+    case .notModelled(let word):
+      return "run not modelled, instruction \(hex(UInt64(word))) \(state)"
     // KVM_RUN goes on after these.
     case .retired, .guestException: return "run retired \(state)"
     }

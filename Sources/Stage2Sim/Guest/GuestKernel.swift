@@ -15,7 +15,8 @@ extension VirtualMachine {
   ///   that do not exist, for RAM.
   public mutating func ioremap(_ ipa: UInt64, size: UInt64) -> UInt64? {
     let (last, overflow) = ipa.addingReportingOverflow(size &- 1)
-    guard size > 0, !overflow, last >> 48 == 0, kvm.slot(for: ipa) == nil, kvm.slot(for: last) == nil
+    guard size > 0, !overflow, last >> 48 == 0, kvm.slot(for: ipa) == nil,
+      kvm.slot(for: last) == nil
     else { return nil }
     return stage1.map(ipa: ipa, size: size)
   }

@@ -41,6 +41,9 @@ struct PhysicalMemory: Sendable {
   private(set) var folios: [UInt64: Folio] = [:]
   private var next: UInt64
   private var hasWrapped = false
+  /// What was freed last, by its size: the kernel's allocator, too, gives that out again first.
+  private var lately: [UInt64: [UInt64]] = [:]
+  private static let latelyCount = 32
 
   init(granule: Granule) {
     self.granule = granule
@@ -66,13 +69,18 @@ struct PhysicalMemory: Sendable {
     set { folios[head] = newValue }
   }
 
-  /// A frame that was in use is used again as late as can be: who watches can tell a new page from an old one.
+  /// A frame for a folio: one that was freed lately, or the next that is free.
   mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> UInt64 {
     var frame: UInt64
+    if let last = lately[size]?.popLast() {
+      folios[last] = Folio(kind: kind, size: size)
+      return last
+    }
     repeat {
       frame = (next + size - 1) & ~(size - 1)
       if frame + size > Self.limit {
         hasWrapped = true
+        lately = [:]
         frame = hugeZeroPage + granule.blockSize
       }
       next = frame + size
@@ -97,10 +105,15 @@ struct PhysicalMemory: Sendable {
     guard let head = folio(of: frame) else { return }
     folios[head]!.mappings -= 1
     if case .cached = folios[head]!.kind { return }
-    if folios[head]!.mappings == 0 { folios[head] = nil }
+    if folios[head]!.mappings == 0 { free(head) }
   }
 
-  mutating func free(_ head: UInt64) { folios[head] = nil }
+  mutating func free(_ head: UInt64) {
+    guard let folio = folios.removeValue(forKey: head) else { return }
+    guard !hasWrapped else { return }
+    lately[folio.size, default: []].append(head)
+    if lately[folio.size]!.count > Self.latelyCount { lately[folio.size]!.removeFirst() }
+  }
 
   /// `split_huge_page`: its pages become folios of their own; `mappings` says how often each is mapped.
   mutating func split(_ head: UInt64, mappings: (UInt64) -> Int) {

@@ -12,9 +12,11 @@ public struct VCPU: Sendable {
   /// ELR_EL1: where the last exception to EL1 came from.
   public internal(set) var exceptionLink: UInt64 = 0
   /// ESR_EL1
-  public internal(set) var exceptionSyndrome: UInt64 = 0
+  public internal(set) var exceptionSyndrome = VCPU.unknown
   /// FAR_EL1
-  public internal(set) var faultAddress: UInt64 = 0
+  public internal(set) var faultAddress = VCPU.unknown
+  /// What KVM puts into registers that have no value after a reset (`reset_unknown`).
+  static let unknown: UInt64 = 0x1de7_ec7e_dbad_c0de
   /// The last stage-2 abort it took.
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)

@@ -24,7 +24,9 @@ public struct Stage2PageTable {
   /// with 4 KiB pages level 1 and two tables.
   ///
   /// - Parameter ipaBits: 32 to 48.
-  public init(granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true) {
+  public init(
+    granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true
+  ) {
     precondition((32...48).contains(ipaBits), "an IPA has 32 to 48 bits, not \(ipaBits)")
     self.granule = granule
     self.ipaBits = ipaBits
