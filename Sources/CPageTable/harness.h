@@ -67,6 +67,7 @@ struct pgtable_state {
   const struct pgtable_event *events; // of the last operation
   uint64_t event_count;
   uint64_t warnings; // WARN_ONs that fired since the library was loaded
+  uint64_t misuses;  // references that were taken or dropped on a page that was free already, since then
   // The last operation was given up where the kernel would have followed an entry out of table memory, and what it
   // would have done then depends on what is there.
   uint32_t is_lost;

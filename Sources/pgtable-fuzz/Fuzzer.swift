@@ -14,7 +14,7 @@ struct Fuzzer {
 
   /// Numbers in the memory that the child process shares.
   private enum Shared: Int {
-    case session, step, operations, isDifferent, warnings, lost, collapses, largest
+    case session, step, operations, isDifferent, warnings, misuses, lost, collapses, largest
     /// From here on, for each kind of operation one for each errno.
     case outcomes
   }
@@ -43,6 +43,7 @@ struct Fuzzer {
         self[.session] += 1
       }
       self[.warnings] = kernel.warnings
+      self[.misuses] = kernel.misuses
     }
     guard ending != .exited(0) || self[.isDifferent] != 0 else { return nil }
     let session = self[.session]
@@ -50,7 +51,7 @@ struct Fuzzer {
       session: session, found: replay(session, through: self[.step]), ending: ending)
   }
 
-  /// Every function's outcomes, and table collapses, that a long run has to reach; those that it has not reached.
+  /// What a long run has to reach and has not: every function's outcomes, and tables that are replaced or used when freed.
   var unreached: [String] {
     let expected: [(Operation.Kind, [KernelError?])] = [
       (.map, [nil, .tryAgain, .outOfMemory, .invalidArgument, .outOfRange]),
@@ -61,6 +62,7 @@ struct Fuzzer {
       (.seek, [nil, .badAddress]), (.destroy, [nil]),
     ]
     var missing = self[.collapses] == 0 ? ["a table that a block replaces"] : []
+    if self[.misuses] == 0 { missing.append("a table that is used after it was freed") }
     for (kind, errors) in expected {
       for error in errors where kernel.shared[Self.slot(kind, error?.rawValue ?? 0)] == 0 {
         missing.append("\(kind.name) that returns \(error?.description ?? "0")")
@@ -72,8 +74,9 @@ struct Fuzzer {
   var summary: String {
     """
     \(kernel.granule.name): \(self[.operations]) operations on \(self[.session]) tables of up to \(self[.largest]) \
-    pages, seed \(seed): no difference. \(self[.collapses]) operations put blocks in the place of tables; \
-    \(self[.warnings]) WARN_ONs fired; \(self[.lost]) tables were left where the kernel follows an entry out of table memory.
+    pages, seed \(seed): no difference. \(self[.collapses]) put blocks in the place of tables, \(self[.misuses]) times \
+    a table was used after it was freed, \(self[.warnings]) WARN_ONs fired; \(self[.lost]) tables were left where the kernel \
+    follows an entry out of table memory.
     """
   }
 
@@ -115,7 +118,9 @@ struct Fuzzer {
     guard step < Session.length, !session.isLarge(pages: kernel.pages) else {
       return Operation(.destroy)
     }
-    return session.next { kernel.run(Operation(.leaf, address: $0)).value & Stage2Descriptor.valid != 0 }
+    return session.next {
+      kernel.run(Operation(.leaf, address: $0)).value & Stage2Descriptor.valid != 0
+    }
   }
 
   /// The operations of a session once more; the kernel's code alone decides over them.
@@ -240,7 +245,9 @@ struct Fuzzer {
     add(\.physical, operation.physical & ~(pageSize - 1))
     if operation.physical >= blockSize { add(\.physical, operation.physical & (blockSize - 1)) }
     add(\.physical, operation.physical & ~(blockSize - 1))
-    for part in [Protection.execute, .write, .read, .device, .software3, .software2, .software1, .software0] {
+    for part in [
+      Protection.execute, .write, .read, .device, .software3, .software2, .software1, .software0,
+    ] {
       add(\.protection, operation.protection.subtracting(part))
     }
     if operation.byte > 1 { add(\.byte, 1) }

@@ -14,15 +14,19 @@ struct KernelLibrary {
   init(_ granule: Granule, in directory: String) throws(LibraryError) {
     let path = "\(directory)/libpgtable-\(granule.name).so"
     guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL) else {
-      throw LibraryError("cannot load \(String(cString: dlerror())); scripts/oracle/pgtable builds it")
+      throw LibraryError(
+        "cannot load \(String(cString: dlerror())); scripts/oracle/pgtable builds it")
     }
     guard let symbol = dlsym(handle, "pgtable_library") else {
-      throw LibraryError("\(path) has no pgtable_library: remove it, and scripts/oracle/pgtable builds it anew")
+      throw LibraryError(
+        "\(path) has no pgtable_library: remove it, and scripts/oracle/pgtable builds it anew")
     }
     library = symbol.assumingMemoryBound(to: pgtable_library.self).pointee
     self.granule = granule
     guard library.page_shift == granule.pageShift else {
-      throw LibraryError("\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and scripts/oracle/pgtable builds it anew")
+      throw LibraryError(
+        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and scripts/oracle/pgtable builds it anew"
+      )
     }
   }
 
@@ -54,6 +58,9 @@ struct KernelLibrary {
   var pages: Int { Int(library.state.pointee.pages) }
 
   var warnings: UInt64 { library.state.pointee.warnings }
+
+  /// References that were taken or dropped on a page that was free already.
+  var misuses: UInt64 { library.state.pointee.misuses }
 
   /// Whether events are kept; not where time is measured.
   var isLogging: Bool {

@@ -73,25 +73,26 @@ struct Fuzz: ParsableCommand {
 
   private func report(_ difference: Fuzzer.Difference, of fuzzer: Fuzzer) throws {
     let shortest = try fuzzer.shrink(difference.found)
-    print("# \(granule.name), seed \(seed), session \(difference.session): \(shortest.operations.count) of \(difference.found.operations.count) operations are enough. The kernel's code:")
+    print(
+      "# \(granule.name), seed \(seed), session \(difference.session): \(shortest.operations.count) of \(difference.found.operations.count) operations are enough. The kernel's code:"
+    )
     let kernel = Recorder.record(shortest, on: fuzzer.kernel)
     print(kernel.joined(separator: "\n"))
     print("# The model, where it differs:")
     let ending = try fuzzer.kernel.inChild(seconds: 10) {
       let model = Recorder.record(shortest)
-      for change in model.difference(from: kernel) {
-        switch change {
-        case .remove(_, let line, _): print("# -\(line)")
-        case .insert(_, let line, _): print("# +\(line)")
-        }
-      }
+      let difference = model.difference(from: kernel)
+      for case .remove(_, let line, _) in difference.removals { print("# -\(line)") }
+      for case .insert(_, let line, _) in difference.insertions { print("# +\(line)") }
     }
     switch ending {
     case .exited: break
     case .signal(SIGALRM): print("# does not come to an end")
     case .signal(let number): print("# traps (signal \(number))")
     }
-    print("pgtable-fuzz: the model differs from the kernel's code. Correct it in Sources/Stage2Sim/PageTables, and keep the case above as Tests/PageTableCases/NAME.txt", to: .standardError)
+    print(
+      "pgtable-fuzz: the model differs from the kernel's code. Correct it in Sources/Stage2Sim/PageTables, and keep the case above as Tests/PageTableCases/NAME.txt",
+      to: .standardError)
   }
 }
 
@@ -118,12 +119,15 @@ struct Cases: ParsableCommand {
         let kernel = try kernels[granule] ?? libraries.kernel(granule)
         kernels[granule] = kernel
         let comments = text.split(separator: "\n").prefix { $0.hasPrefix("#") }.map(String.init)
-        let recorded = (comments + Recorder.record(tried, on: kernel)).joined(separator: "\n") + "\n"
+        let recorded =
+          (comments + Recorder.record(tried, on: kernel)).joined(separator: "\n") + "\n"
         if write {
           try recorded.write(to: URL(filePath: file), atomically: true, encoding: .utf8)
         } else if recorded != text {
           differences += 1
-          print("pgtable-fuzz: the kernel's code does not do what \(file) says, but:\n\(recorded)", to: .standardError)
+          print(
+            "pgtable-fuzz: the kernel's code does not do what \(file) says, but:\n\(recorded)",
+            to: .standardError)
         }
       } catch let error as CaseError {
         print("pgtable-fuzz: \(file): \(error)", to: .standardError)
@@ -144,10 +148,14 @@ struct Time: ParsableCommand {
   func run() throws {
     for granule in Granule.allCases {
       let rows = Timing(kernel: try libraries.kernel(granule)).rows()
-      print("\n\(pad("\(granule.name), ns per operation", 38))\(pad("model", -8))\(pad("kernel", -8))\(pad("ratio", -8))")
+      print(
+        "\n\(pad("\(granule.name), ns per operation", 38))\(pad("model", -8))\(pad("kernel", -8))\(pad("ratio", -8))"
+      )
       for row in rows {
         let ratio = row.modelNanoseconds / row.kernelNanoseconds
-        print("\(pad(row.name, 38))\(pad(rounded(row.modelNanoseconds), -8))\(pad(rounded(row.kernelNanoseconds), -8))\(pad(rounded(ratio), -8))")
+        print(
+          "\(pad(row.name, 38))\(pad(rounded(row.modelNanoseconds), -8))\(pad(rounded(row.kernelNanoseconds), -8))\(pad(rounded(ratio), -8))"
+        )
       }
     }
   }

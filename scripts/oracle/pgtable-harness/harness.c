@@ -167,7 +167,10 @@ static void free_pages_exact(void *addr, size_t size)
 
 static void get_page(void *addr)
 {
-	counts[page_of(addr)]++;
+	size_t page = page_of(addr);
+
+	state.misuses += !counts[page];
+	counts[page]++;
 }
 
 /* A page that is free already stays so, as the kernel's saturating count does. */
@@ -175,7 +178,9 @@ static void put_page(void *addr)
 {
 	size_t page = page_of(addr);
 
-	if (counts[page] && !--counts[page])
+	if (!counts[page])
+		state.misuses++;
+	else if (!--counts[page])
 		free_page(page);
 }
 
@@ -347,6 +352,8 @@ static void run(const struct pgtable_operation *op, struct pgtable_result *resul
 
 static int run_in_child(void (*body)(void *), void *context, uint32_t seconds)
 {
+	static const int traps[] = { SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE };
+	size_t i;
 	int status;
 	pid_t child;
 
@@ -355,6 +362,9 @@ static int run_in_child(void (*body)(void *), void *context, uint32_t seconds)
 	if (child == -1)
 		return -1;
 	if (child == 0) {
+		/* Without Swift's backtrace, which takes longer than most children. */
+		for (i = 0; i < sizeof(traps) / sizeof(*traps); i++)
+			signal(traps[i], SIG_DFL);
 		alarm(seconds);
 		body(context);
 		fflush(NULL);
