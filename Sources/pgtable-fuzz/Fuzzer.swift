@@ -1,5 +1,3 @@
-import CPageTable
-import Glibc
 import Stage2Sim
 
 /// Drives the kernel's code and the model with the same operations, and compares them after each.
@@ -27,13 +25,13 @@ struct Fuzzer {
   let seed: UInt64
 
   private subscript(_ shared: Shared) -> UInt64 {
-    get { kernel.shared[shared.rawValue] }
-    nonmutating set { kernel.shared[shared.rawValue] = newValue }
+    get { kernel[shared: shared.rawValue] }
+    nonmutating set { kernel[shared: shared.rawValue] = newValue }
   }
 
   /// Runs sessions until there were `operations`, in a child process.
   func run(operations: UInt64) throws(LibraryError) -> Difference? {
-    for index in kernel.shared.indices { kernel.shared[index] = 0 }
+    kernel.clearShared()
     let ending = try kernel.inChild {
       while self[.operations] < operations {
         guard runSession(self[.session]) else {
@@ -64,7 +62,7 @@ struct Fuzzer {
     var missing = self[.collapses] == 0 ? ["a table that a block replaces"] : []
     if self[.misuses] == 0 { missing.append("a table that is used after it was freed") }
     for (kind, errors) in expected {
-      for error in errors where kernel.shared[Self.slot(kind, error?.rawValue ?? 0)] == 0 {
+      for error in errors where kernel[shared: Self.slot(kind, error?.rawValue ?? 0)] == 0 {
         missing.append("\(kind.name) that returns \(error?.description ?? "0")")
       }
     }
@@ -103,12 +101,8 @@ struct Fuzzer {
       guard model.run(operation) == outcome, kernel.agrees(with: model) else { return false }
       self[.step] += 1
       self[.operations] += 1
-      kernel.shared[Self.slot(operation.kind, outcome.error)] += 1
-      if operation.kind == .map,
-        kernel.events.contains(where: { $0.kind == PGTABLE_INVALIDATE_ALL.rawValue })
-      {
-        self[.collapses] += 1
-      }
+      kernel[shared: Self.slot(operation.kind, outcome.error)] += 1
+      if operation.kind == .map, kernel.hasInvalidatedAll { self[.collapses] += 1 }
     } while operation.kind != .destroy
     self[.largest] = max(self[.largest], UInt64(kernel.pages))
     return true
@@ -135,7 +129,7 @@ struct Fuzzer {
     return Case(machine: session.machine, operations: operations)
   }
 
-  // --- Shrinking
+  // MARK: - Shrinking
 
   /// Seconds that one run of a case may take.
   private static let patience: UInt32 = 10

@@ -30,7 +30,7 @@ struct KernelLibrary {
     }
   }
 
-  // --- The table
+  // MARK: - The table
 
   /// A table in fresh memory instead of the one before.
   func create(_ machine: Machine) {
@@ -68,9 +68,14 @@ struct KernelLibrary {
     nonmutating set { library.state.pointee.is_logging = newValue ? 1 : 0 }
   }
 
-  var events: UnsafeBufferPointer<pgtable_event> {
+  private var events: UnsafeBufferPointer<pgtable_event> {
     let state = library.state.pointee
     return UnsafeBufferPointer(start: state.events, count: Int(state.event_count))
+  }
+
+  /// Whether the last operation invalidated the TLB of the whole VM.
+  var hasInvalidatedAll: Bool {
+    events.contains { $0.kind == PGTABLE_INVALIDATE_ALL.rawValue }
   }
 
   var snapshot: Snapshot {
@@ -99,7 +104,7 @@ struct KernelLibrary {
         })
   }
 
-  // --- Child processes
+  // MARK: - Child processes
 
   /// How a child ended.
   enum Ending: Equatable {
@@ -125,7 +130,14 @@ struct KernelLibrary {
   }
 
   /// Numbers that children share with their parent, all 0 at first.
-  var shared: UnsafeMutableBufferPointer<UInt64> {
+  subscript(shared index: Int) -> UInt64 {
+    get { numbers[index] }
+    nonmutating set { numbers[index] = newValue }
+  }
+
+  func clearShared() { numbers.update(repeating: 0) }
+
+  private var numbers: UnsafeMutableBufferPointer<UInt64> {
     UnsafeMutableBufferPointer(
       start: library.shared.assumingMemoryBound(to: UInt64.self), count: 512)
   }

@@ -10,7 +10,8 @@ struct PgtableFuzz: ParsableCommand {
     discussion: """
       scripts/oracle/pgtable builds the libraries that it needs, and runs it.
 
-      Exit status: 0 where there is no difference, 1 where there is one, 64 for wrong usage, 69 without the libraries.
+      Exit status: 0 where there is no difference; 1 where there is one, or the run could not go on; 64 for wrong usage; \
+      69 without the libraries.
       """,
     subcommands: [Fuzz.self, Cases.self, Time.self])
 }
@@ -72,6 +73,12 @@ struct Fuzz: ParsableCommand {
   }
 
   private func report(_ difference: Fuzzer.Difference, of fuzzer: Fuzzer) throws {
+    guard try fuzzer.difference(in: difference.found) != nil else {
+      print(
+        "pgtable-fuzz: \(granule.name), seed \(seed): session \(difference.session) ended with \(difference.ending), and alone it does not: the fault is in pgtable-fuzz or in its library",
+        to: .standardError)
+      return
+    }
     let shortest = try fuzzer.shrink(difference.found)
     print(
       "# \(granule.name), seed \(seed), session \(difference.session): \(shortest.operations.count) of \(difference.found.operations.count) operations are enough. The kernel's code:"
