@@ -82,9 +82,11 @@ struct pgtable_library {
   // A table in fresh memory, instead of the one before.
   void (*create)(uint32_t ipa_bits, uint32_t has_fwb);
   void (*run)(const struct pgtable_operation *operation, struct pgtable_result *result);
-  // Runs `body` in a child process, for at most so many seconds (0: no limit), and returns its wait status, or -1. A
-  // `body` that comes back ends the child with status 0.
-  int (*run_in_child)(void (*body)(void *), void *context, uint32_t seconds);
+  // Runs `body` in a child process, and returns its wait status, or -1. A `body` that comes back ends the child with
+  // status 0.
+  int (*run_in_child)(void (*body)(void *), void *context);
+  // Lets SIGVTALRM end the process after so many seconds on a CPU from now on.
+  void (*limit_time)(uint32_t seconds);
   // 4096 bytes that children share with their parent.
   void *shared;
 };

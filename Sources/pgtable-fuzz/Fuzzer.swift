@@ -21,6 +21,9 @@ struct Fuzzer {
     nil, .tryAgain, .outOfMemory, .badAddress, .invalidArgument, .outOfRange,
   ]
 
+  /// Seconds of a CPU that one table's operations may take; more, and the model will not come to an end.
+  static let patience: UInt32 = 2
+
   let kernel: KernelLibrary
   let seed: UInt64
 
@@ -86,6 +89,7 @@ struct Fuzzer {
   /// One table from its making to its end. False where the two differ.
   private func runSession(_ index: UInt64) -> Bool {
     var session = Session(kernel.granule, seed: seed, index: index)
+    kernel.limitTime(seconds: Self.patience)
     kernel.create(session.machine)
     var model = Model(session.machine)
     self[.step] = 0
@@ -131,14 +135,12 @@ struct Fuzzer {
 
   // MARK: - Shrinking
 
-  /// Seconds that one run of a case may take.
-  private static let patience: UInt32 = 10
-
   /// The operations up to the one after which the two differ; nil where they do not.
   func difference(in tried: Case) throws(LibraryError) -> Case? {
     self[.isDifferent] = 0
     self[.step] = 0
-    let ending = try kernel.inChild(seconds: Self.patience) {
+    let ending = try kernel.inChild {
+      kernel.limitTime(seconds: Self.patience)
       kernel.create(tried.machine)
       var model = Model(tried.machine)
       guard kernel.agrees(with: model) else {

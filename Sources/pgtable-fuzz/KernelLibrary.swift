@@ -113,14 +113,12 @@ struct KernelLibrary {
   }
 
   /// Runs `body` in a child process: where the model traps, or never ends, the parent lives on and can say where.
-  ///
-  /// - Parameter seconds: SIGALRM ends it after that time; 0: nothing does.
-  func inChild(seconds: UInt32 = 0, _ body: () -> Void) throws(LibraryError) -> Ending {
+  func inChild(_ body: () -> Void) throws(LibraryError) -> Ending {
     let status = withoutActuallyEscaping(body) { body in
       withUnsafePointer(to: body) { pointer in
         library.run_in_child(
           { $0!.assumingMemoryBound(to: (() -> Void).self).pointee() },
-          UnsafeMutableRawPointer(mutating: pointer), seconds)
+          UnsafeMutableRawPointer(mutating: pointer))
       }
     }
     guard status != -1 else {
@@ -128,6 +126,9 @@ struct KernelLibrary {
     }
     return status & 0x7f == 0 ? .exited(status >> 8 & 0xff) : .signal(status & 0x7f)
   }
+
+  /// Lets ``Ending/signal(_:)`` with `SIGVTALRM` end a child that takes a CPU longer than that from now on.
+  func limitTime(seconds: UInt32) { library.limit_time(seconds) }
 
   /// Numbers that children share with their parent, all 0 at first.
   subscript(shared index: Int) -> UInt64 {

@@ -86,7 +86,8 @@ struct Fuzz: ParsableCommand {
     let kernel = Recorder.record(shortest, on: fuzzer.kernel)
     print(kernel.joined(separator: "\n"))
     print("# The model, where it differs:")
-    let ending = try fuzzer.kernel.inChild(seconds: 10) {
+    let ending = try fuzzer.kernel.inChild {
+      fuzzer.kernel.limitTime(seconds: Fuzzer.patience)
       let model = Recorder.record(shortest)
       let difference = model.difference(from: kernel)
       for case .remove(_, let line, _) in difference.removals { print("# -\(line)") }
@@ -94,7 +95,7 @@ struct Fuzz: ParsableCommand {
     }
     switch ending {
     case .exited: break
-    case .signal(SIGALRM): print("# does not come to an end")
+    case .signal(SIGVTALRM): print("# does not come to an end")
     case .signal(let number): print("# traps (signal \(number))")
     }
     print(
@@ -141,7 +142,7 @@ struct Cases: ParsableCommand {
         throw ExitCode.failure
       }
     }
-    print("\(files.count) cases, \(differences) differ")
+    print("\(files.count) cases, \(write ? "written" : "\(differences) differ")")
     if differences > 0 { throw ExitCode.failure }
   }
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -350,7 +351,7 @@ static void run(const struct pgtable_operation *op, struct pgtable_result *resul
 	is_running = 0;
 }
 
-static int run_in_child(void (*body)(void *), void *context, uint32_t seconds)
+static int run_in_child(void (*body)(void *), void *context)
 {
 	static const int traps[] = { SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE };
 	size_t i;
@@ -365,12 +366,16 @@ static int run_in_child(void (*body)(void *), void *context, uint32_t seconds)
 		/* Without Swift's backtrace, which takes longer than most children. */
 		for (i = 0; i < sizeof(traps) / sizeof(*traps); i++)
 			signal(traps[i], SIG_DFL);
-		alarm(seconds);
 		body(context);
 		fflush(NULL);
 		_exit(0);
 	}
 	return waitpid(child, &status, 0) == child ? status : -1;
+}
+
+static void limit_time(uint32_t seconds)
+{
+	setitimer(ITIMER_VIRTUAL, &(struct itimerval){ .it_value.tv_sec = seconds }, NULL);
 }
 
 __attribute__((visibility("default"))) struct pgtable_library pgtable_library = {
@@ -379,6 +384,7 @@ __attribute__((visibility("default"))) struct pgtable_library pgtable_library = 
 	.create		= create,
 	.run		= run,
 	.run_in_child	= run_in_child,
+	.limit_time	= limit_time,
 };
 
 static void *map_memory(size_t size, int flags)
