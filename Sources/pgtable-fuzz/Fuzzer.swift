@@ -22,7 +22,7 @@ struct Fuzzer {
   ]
 
   /// Seconds of a CPU that one table's operations may take; more, and the model will not come to an end.
-  static let patience: UInt32 = 2
+  static let patience: UInt32 = 5
 
   let kernel: KernelLibrary
   let seed: UInt64
