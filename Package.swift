@@ -63,6 +63,16 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .systemLibrary(name: "CPageTable"),
+    .executableTarget(
+      name: "pgtable-fuzz",
+      dependencies: [
+        "CPageTable",
+        "Stage2Sim",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: strict
+    ),
     .executableTarget(
       name: "mirror",
       dependencies: [
@@ -74,7 +84,7 @@ let package = Package(
     ),
     .testTarget(
       name: "Stage2SimTests",
-      dependencies: ["Stage2Sim"],
+      dependencies: ["Stage2Sim", "pgtable-fuzz"],
       swiftSettings: strict
     ),
     .testTarget(

@@ -37,11 +37,13 @@ public struct HideSeek: MMIODevice {
   }
 
   /// One walk over the target's page; the byte in the entry afterwards.
+  ///
+  /// - Parameter byte: Nil to seek.
   @discardableResult
-  private static func walk(
-    hiding byte: UInt8?, in stage2: inout Stage2PageTable
+  package static func walk(
+    hiding byte: UInt8?, at target: UInt64 = target, in stage2: inout Stage2PageTable
   ) throws(KernelError) -> UInt8 {
-    var visitor = HideSeekVisitor(hiding: byte)
+    var visitor = HideSeekVisitor(hiding: byte, target: target)
     do {
       try stage2.walk(address: target, size: stage2.granule.pageSize, visitor: &visitor)
     } catch {
@@ -58,13 +60,17 @@ private struct HideSeekVisitor: Stage2Visitor {
 
   /// Nil to seek.
   let hiding: UInt8?
+  let target: UInt64
   /// What the leaf holds, once it was visited.
   var byte: UInt8?
 
-  init(hiding: UInt8?) { self.hiding = hiding }
+  init(hiding: UInt8?, target: UInt64) {
+    self.hiding = hiding
+    self.target = target
+  }
 
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
-    guard visit.address == HideSeek.target else { return }
+    guard visit.address == target else { return }
     if let hiding { table[visit.entry].hiddenByte = hiding }
     byte = table[visit.entry].hiddenByte
   }

@@ -16,9 +16,9 @@ public struct TableMemory: Sendable {
   public static let base: UInt64 = 0x1_0000_0000
 
   let granule: Granule
-  var words: [UInt64] = []
+  package internal(set) var words: [UInt64] = []
   /// `page_count` of each page.
-  var counts: [UInt32] = []
+  package internal(set) var counts: [UInt32] = []
   var free: [Int] = []
 
   init(granule: Granule) { self.granule = granule }
