@@ -130,16 +130,18 @@ private struct MapVisitor: Stage2Visitor {
 
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     switch visit.kind {
-    case .tablePre: visitTableBefore(visit, in: &table)
+    case .tablePre: try visitTableBefore(visit, in: &table)
     case .tablePost: try visitTableAfter(visit, in: &table)
     default: try visitLeaf(visit, in: &table)
     }
   }
 
   /// `stage2_map_walk_table_pre`
-  mutating func visitTableBefore(_ visit: Visit, in table: inout Stage2PageTable) {
+  mutating func visitTableBefore(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
-    detached = table.memory.table(at: table[visit.entry].outputAddress(table.granule))
+    detached = try table.table(below: visit)
     table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
     table.observer?.observe(.invalidationOfAll)
     anchor = visit.entry
@@ -172,7 +174,7 @@ private struct MapVisitor: Stage2Visitor {
       // It cannot fail: the entry is clear, and a leaf of this level was found to fit.
       try visitLeaf(visit, in: &table)
     } else {
-      child = table.memory.table(at: table[visit.entry].outputAddress(table.granule))
+      child = try table.table(below: visit)
     }
     table.memory.put(child)
     table.memory.put(visit.entry)

@@ -31,8 +31,12 @@ public struct TableMemory: Sendable {
   }
 
   /// `phys_to_virt`: the first entry of the table at `physical`.
-  func table(at physical: UInt64) -> EntryReference {
-    EntryReference(word: Int(physical &- Self.base) >> 3)
+  ///
+  /// Nil where no table has ever been. Only an entry that stands in a table which was freed while it was in use can point
+  /// there; the kernel takes whatever it finds for a table.
+  func table(at physical: UInt64) -> EntryReference? {
+    let word = (physical &- Self.base) >> 3
+    return word < words.count ? EntryReference(word: Int(word)) : nil
   }
 
   /// `virt_to_phys`.

@@ -32,7 +32,7 @@ extension Stage2PageTable {
 private struct UnmapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.leaf, .tablePost]
 
-  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let descriptor = table[visit.entry]
     guard descriptor.isValid else {
       if descriptor.isCounted {
@@ -48,7 +48,7 @@ private struct UnmapVisitor: Stage2Visitor {
       }
       return
     }
-    let child = table.memory.table(at: descriptor.outputAddress(table.granule))
+    let child = try table.table(below: visit)
     guard table.memory.count(child) == 1 else { return }
     table.putEntry(visit)
     table.memory.put(child)
@@ -63,9 +63,10 @@ private struct FreeVisitor: Stage2Visitor {
     let descriptor = table[visit.entry]
     guard descriptor.isCounted else { return }
     table.memory.put(visit.entry)
-    if descriptor.isTable(level: visit.level) {
-      table.memory.put(table.memory.table(at: descriptor.outputAddress(table.granule)))
-    }
+    guard descriptor.isTable(level: visit.level),
+      let child = table.memory.table(at: descriptor.outputAddress(table.granule))
+    else { return }
+    table.memory.put(child)
   }
 }
 

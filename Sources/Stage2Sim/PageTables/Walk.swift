@@ -60,7 +60,8 @@ extension Stage2PageTable {
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
-  /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws.
+  /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws; `EFAULT` where an entry points to what
+  ///   is no table, which the kernel follows all the same.
   public mutating func walk<Visitor: Stage2Visitor>(
     address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
@@ -118,10 +119,28 @@ extension Stage2PageTable {
       address = (address & ~(size - 1)) + size
       return
     }
-    try walkTable(
-      memory.table(at: descriptor.outputAddress(granule)), level: level + 1, address: &address,
-      end: end, visitor: &visitor)
+    let child = try table(below: descriptor, address: address, level: level)
+    try walkTable(child, level: level + 1, address: &address, end: end, visitor: &visitor)
     if Visitor.flags.contains(.tablePost) { try visitor.visit(visit(.tablePost), in: &self) }
+  }
+}
+
+extension Stage2PageTable {
+  /// `kvm_pte_follow`: the table that an entry points to.
+  ///
+  /// - Throws: `EFAULT` where there is none (``TableMemory/table(at:)``).
+  func table(
+    below descriptor: Stage2Descriptor, address: UInt64, level: Int
+  ) throws(Stage2Error) -> EntryReference {
+    guard let table = memory.table(at: descriptor.outputAddress(granule)) else {
+      throw Stage2Error(.badAddress, address: address, level: level, entry: descriptor)
+    }
+    return table
+  }
+
+  /// The table that the entry of a visit points to.
+  func table(below visit: Visit) throws(Stage2Error) -> EntryReference {
+    try table(below: self[visit.entry], address: visit.address, level: visit.level)
   }
 }
 
@@ -143,7 +162,7 @@ extension Stage2PageTable {
     var level = startLevel
     var descriptor = self[entry(for: address, in: rootTable(for: address), level: level)]
     while descriptor.isTable(level: level) {
-      let table = memory.table(at: descriptor.outputAddress(granule))
+      let table = try table(below: descriptor, address: address, level: level)
       level += 1
       descriptor = self[entry(for: address, in: table, level: level)]
     }
@@ -161,8 +180,10 @@ extension Stage2PageTable {
     for level in startLevel...Granule.lastLevel {
       counts.append(memory.count(table))
       let descriptor = self[entry(for: address, in: table, level: level)]
-      guard descriptor.isTable(level: level) else { break }
-      table = memory.table(at: descriptor.outputAddress(granule))
+      guard descriptor.isTable(level: level),
+        let next = memory.table(at: descriptor.outputAddress(granule))
+      else { break }
+      table = next
     }
     return counts
   }
