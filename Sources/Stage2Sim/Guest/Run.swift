@@ -49,7 +49,7 @@ extension VirtualMachine {
     while true {
       switch step(nil, watch: &watch) {
       case nil: break
-      case .retired: watch = LivelockWatch()
+      case .retired: watch.seesProgress()
       case .guestException(let exception):
         vcpu.take(exception)
         if watch.seesException() { return .livelock(vcpu.fault) }
@@ -234,21 +234,28 @@ extension VirtualMachine {
 /// Tells a guest that gets no further from one that needs several aborts for an instruction.
 private struct LivelockWatch {
   private var previous: (fault: FaultInfo, leaf: Leaf?)?
-  private var count = 0
+  private var aborts = 0
+  private var exceptions = 0
 
   /// More of them without an instruction done than tables, copies and splits can give reason for.
   private static let limit = 100
 
   /// The machine is deterministic: where the same fault comes with the same entry behind it, it comes for ever.
   mutating func sees(_ fault: FaultInfo, _ leaf: Leaf?) -> Bool {
-    count += 1
+    aborts += 1
     defer { previous = (fault, leaf) }
     if let previous, previous == (fault, leaf) { return true }
-    return count > Self.limit
+    return aborts > Self.limit
   }
 
+  mutating func seesProgress() {
+    previous = nil
+    aborts = 0
+  }
+
+  /// There are no branches, so that only exceptions lead back: they count for the whole run.
   mutating func seesException() -> Bool {
-    count += 1
-    return count > Self.limit
+    exceptions += 1
+    return exceptions > Self.limit
   }
 }
