@@ -153,6 +153,7 @@ extension HostMemory {
       range = range.lowerBound..<range.upperBound & ~(hugePageSize - 1)
       guard !range.isEmpty else { return }
     }
+    physical.drainLRU()
     notifier.invalidateRangeStart(range)
     zap(range, area: area, notifier: &notifier)
     notifier.invalidateRangeEnd(range)
@@ -193,6 +194,7 @@ extension HostMemory {
     _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard area.isAnonymous else { throw .invalidArgument }
+    physical.drainLRU()
     notifier.invalidateRangeStart(range)
     defer { notifier.invalidateRangeEnd(range) }
     for block in process.blocks(in: range, granule: granule) {
@@ -233,6 +235,7 @@ extension HostMemory {
         physical[folio: folio].isDirty = false
       }
       process.entries[page]?.isDirty = false
+      physical.freeLazily(folio)
     }
   }
 
@@ -253,8 +256,10 @@ extension HostMemory {
     notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard area.flags.contains(access == .write ? .write : .read) else { throw .invalidArgument }
+    defer { physical.drainLRU() }
     for address in stride(from: range.lowerBound, to: range.upperBound, by: Int(pageSize)) {
       try makeAccessible(address, for: access, notifier: &notifier)
+      markAccessed(address)
     }
   }
 }

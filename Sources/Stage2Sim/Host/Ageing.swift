@@ -32,6 +32,7 @@ extension HostMemory {
   /// What is written to /proc/sys/vm/drop_caches before, so that new pages are on the lists: clean pages that nobody
   /// maps leave the page cache, and dirty ones are to be reclaimed (`invalidate_mapping_pagevec`).
   private mutating func dropCaches() {
+    physical.drainLRU()
     for (head, folio) in physical.folios {
       guard case .cached(let offset) = folio.kind, folio.mappings == 0 else { continue }
       guard !folio.isDirty else {

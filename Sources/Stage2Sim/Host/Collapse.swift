@@ -13,6 +13,7 @@ extension HostMemory {
     _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard canHaveHugePages(area) else { throw .invalidArgument }
+    physical.drainLRU()
     let start = (range.lowerBound + hugePageSize - 1) & ~(hugePageSize - 1)
     let end = range.upperBound & ~(hugePageSize - 1)
     // `madvise_collapse` counts the huge pages of a range that lies within one as more than it can have.

@@ -145,14 +145,12 @@ extension HostMemory {
     guard var entry = process.entries[page], !entry.isWritable else { return }
     let area = areas[index]
     if let head = physical.folio(of: entry.frame) {
-      let folio = physical[folio: head]
+      let isAnonymous = physical[folio: head].isAnonymous
       let isReusable =
-        folio.isAnonymous
-        ? entry.isExclusive || folio.kind == .anonymous && folio.mappings == 1
-        : !area.isPrivate
+        isAnonymous ? entry.isExclusive || isHeldByOneEntry(head) : !area.isPrivate
       if isReusable {
         // `wp_page_reuse`
-        entry.isExclusive = folio.isAnonymous
+        entry.isExclusive = isAnonymous
         entry.isDirty = true
         entry.isWritable = area.flags.contains(.write)
         process.entries[page] = entry
@@ -160,6 +158,16 @@ extension HostMemory {
       }
     }
     copyPage(page, area: index, notifier: &notifier)
+  }
+
+  /// Whether nobody but one entry has a hold on an anonymous page, or could be made to let go of it.
+  private mutating func isHeldByOneEntry(_ head: UInt64) -> Bool {
+    let folio = physical[folio: head]
+    guard folio.kind == .anonymous, folio.mappings + physical.lru.holds(head) <= 3 else {
+      return false
+    }
+    if !physical.lru.isListed(head) { physical.drainLRU() }
+    return folio.mappings + physical.lru.holds(head) == 1
   }
 
   /// `wp_page_copy`

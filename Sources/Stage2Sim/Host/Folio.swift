@@ -44,6 +44,9 @@ struct PhysicalMemory: Sendable {
   /// What was freed last, by its size: the kernel's allocator, too, gives that out again first.
   private var lately: [UInt64: [UInt64]] = [:]
   private static let latelyCount = 32
+  private(set) var lru = LRU()
+  /// Freed, but still held by a batch.
+  private var held: [UInt64] = []
 
   init(granule: Granule) {
     self.granule = granule
@@ -72,7 +75,9 @@ struct PhysicalMemory: Sendable {
   /// A frame for a folio: one that was freed lately, or the next that is free.
   mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> UInt64 {
     var frame: UInt64
+    defer { if kind == .anonymous && size == granule.pageSize { lru.add(frame) } }
     if let last = lately[size]?.popLast() {
+      frame = last
       folios[last] = Folio(kind: kind, size: size)
       return last
     }
@@ -110,9 +115,43 @@ struct PhysicalMemory: Sendable {
 
   mutating func free(_ head: UInt64) {
     guard let folio = folios.removeValue(forKey: head) else { return }
+    lru.forget(head)
+    guard lru.holds(head) == 0 else {
+      held.append(head)
+      return
+    }
+    offer(head, size: folio.size)
+  }
+
+  private mutating func offer(_ head: UInt64, size: UInt64) {
     guard !hasWrapped else { return }
-    lately[folio.size, default: []].append(head)
-    if lately[folio.size]!.count > Self.latelyCount { lately[folio.size]!.removeFirst() }
+    lately[size, default: []].append(head)
+    if lately[size]!.count > Self.latelyCount { lately[size]!.removeFirst() }
+  }
+
+  /// `lru_add_drain`: the batches let go of their pages.
+  mutating func drainLRU() {
+    lru.drain()
+    for head in held { offer(head, size: granule.pageSize) }
+    held.removeAll()
+  }
+
+  /// `mark_page_accessed`
+  mutating func markAccessed(_ frame: UInt64) {
+    guard let head = folio(of: frame), folios[head]!.kind == .anonymous, head == frame,
+      folios[head]!.size == granule.pageSize
+    else { return }
+    lru.markAccessed(head)
+  }
+
+  /// `mark_page_lazyfree`
+  mutating func freeLazily(_ head: UInt64) {
+    if folios[head]?.kind == .anonymous { lru.freeLazily(head) }
+  }
+
+  /// `folio_set_referenced`
+  mutating func setReferenced(_ frame: UInt64) {
+    if folios[frame]?.kind == .anonymous { lru.setReferenced(frame) }
   }
 
   /// `split_huge_page`: its pages become folios of their own; `mappings` says how often each is mapped.

@@ -52,6 +52,7 @@ extension HostMemory {
   /// - Returns: False where there is none.
   mutating func endFork() -> Bool {
     guard let child = children.popLast() else { return false }
+    physical.drainLRU()
     for entry in child.entries.values { release(entry) }
     for case .block(let entry) in child.directory.values { release(entry) }
     return true

@@ -31,6 +31,7 @@ extension HostMemory {
 
   /// `ksm_do_scan`, from the first page to the last.
   private mutating func scanOnce(notifier: inout some MMUNotifier) {
+    physical.drainLRU()
     /// `root_unstable_tree`: pages of this scan that have not changed since the last.
     var unstable: [UInt64] = []
     var seen: Set<UInt64> = []

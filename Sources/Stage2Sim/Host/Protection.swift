@@ -137,6 +137,7 @@ extension HostMemory {
   private mutating func unmapRegion(
     _ range: Range<UInt64>, areas gone: [MemoryArea], next: Int, notifier: inout some MMUNotifier
   ) {
+    physical.drainLRU()
     // `unmap_vmas`
     notifier.invalidateRangeStart(range)
     for area in gone {

@@ -44,7 +44,8 @@ extension VirtualMachine {
 
   /// `handle_access_fault`
   private mutating func handleAccessFault(_ address: UInt64) {
-    kvm.stage2.makeYoung(address: address)
+    let old = kvm.stage2.makeYoung(address: address)
+    if old.isValid { host.physical.markAccessed(old.outputAddress(kvm.stage2.granule)) }
   }
 
   /// `user_mem_abort`: gets the page from the host and maps it, or relaxes what is mapped.
@@ -78,6 +79,8 @@ extension VirtualMachine {
     let virtual = slot.userspaceAddress(of: frameAddress)
     let sequence = kvm.invalidationSequence
     var page = try host.getUserPage(virtual, isWrite: isWrite, notifier: &kvm)
+    // `kvm_set_pfn_accessed`, at the end of the kernel's function, whatever its result.
+    defer { host.physical.markAccessed(page.frame) }
     if slot.isReadOnly || slot.isLogging && !isWrite { page.isWritable = false }
     // `mmu_invalidate_retry`: mappings changed under the fault, so the guest tries again.
     guard sequence == kvm.invalidationSequence else { return }
@@ -135,16 +138,33 @@ extension HostMemory {
   mutating func getUserPage(
     _ address: UInt64, isWrite: Bool, notifier: inout some MMUNotifier
   ) throws(KernelError) -> UserPage {
-    if !isAccessible(address, for: .write),
-      (try? makeAccessible(address, for: isWrite ? .write : .read, notifier: &notifier)) == nil
-    {
-      throw .badAddress
+    // `hva_to_pfn_fast`, else `hva_to_pfn_slow`
+    if !isAccessible(address, for: .write) {
+      guard (try? makeAccessible(address, for: isWrite ? .write : .read, notifier: &notifier)) != nil
+      else { throw .badAddress }
+      markAccessed(address)
     }
+    if isAccessible(address, for: .write) { setReferenced(address) }
     guard let (entry, isHuge) = process.mapping(of: address, granule: granule) else {
       throw .badAddress
     }
     let offset = isHuge ? address & (hugePageSize - 1) & ~(pageSize - 1) : 0
     return UserPage(frame: entry.frame + offset, isWritable: entry.isWritable, isHuge: isHuge)
+  }
+
+  /// `mark_page_accessed` for the page that is mapped at `address`.
+  mutating func markAccessed(_ address: UInt64) {
+    guard let (entry, isBlock) = process.mapping(of: address, granule: granule), !isBlock else {
+      return
+    }
+    physical.markAccessed(entry.frame)
+  }
+
+  private mutating func setReferenced(_ address: UInt64) {
+    guard let (entry, isBlock) = process.mapping(of: address, granule: granule), !isBlock else {
+      return
+    }
+    physical.setReferenced(entry.frame)
   }
 
   /// `kvm_set_pfn_dirty`

@@ -335,14 +335,20 @@ static uint64_t read_number(const char *path, uint64_t index)
 // it does, so a letter ends with the use of its frame.
 static void forget_freed_frames(void)
 {
-    const uint64_t uptodate = 1 << 3, lru = 1 << 5, anon = 1 << 12, huge = 1 << 17, zero = 1 << 24;
+    const uint64_t uptodate = 1 << 3, lru = 1 << 5, anon = 1 << 12, tail = 1 << 16, huge = 1 << 17,
+                   zero = 1 << 24;
+    const uint64_t page = sysconf(_SC_PAGESIZE);
 
     for (int i = 0; i < frame_count; i++) {
-        uint64_t number = frames[i].address / sysconf(_SC_PAGESIZE);
+        uint64_t number = frames[i].address / page;
         uint64_t flags = read_number("/proc/kpageflags", number);
         bool is_mapped = read_number("/proc/kpagecount", number) > 0;
-        bool is_cached = flags & (uptodate | lru) && !(flags & (anon | huge));
+        bool is_cached;
 
+        // A page of a huge page has none of the flags itself: its first one has them.
+        if (flags & tail)
+            flags = read_number("/proc/kpageflags", number / (page / 8) * (page / 8));
+        is_cached = flags & (uptodate | lru) && !(flags & (anon | huge));
         if (!is_mapped && !is_cached && !(flags & zero))
             frames[i].is_freed = true;
     }

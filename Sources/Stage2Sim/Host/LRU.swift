@@ -1,0 +1,84 @@
+/// What the kernel knows of how recently an anonymous page was used, as far as it shows: a page that waits in one of a
+/// CPU's batches (`struct cpu_fbatches`, mm/swap.c) is held by it, and a page that somebody else holds is copied where it
+/// could be written in place.
+struct LRU: Sendable {
+  /// `PAGEVEC_SIZE`
+  private static let batchSize = 15
+
+  /// New pages, which are on no list yet.
+  private(set) var added: [UInt64] = []
+  /// Pages that were used again.
+  private(set) var activated: [UInt64] = []
+  /// Pages that may go when memory is short (`MADV_FREE`).
+  private(set) var lazilyFreed: [UInt64] = []
+  private var referenced: Set<UInt64> = []
+  private var active: Set<UInt64> = []
+  /// Pages without `PG_swapbacked`: they were freed lazily before.
+  private var droppable: Set<UInt64> = []
+
+  /// How many batches hold a page.
+  func holds(_ page: UInt64) -> Int {
+    [added, activated, lazilyFreed].count { $0.contains(page) }
+  }
+
+  /// `folio_test_lru`
+  func isListed(_ page: UInt64) -> Bool { !added.contains(page) }
+
+  /// `folio_add_lru`
+  mutating func add(_ page: UInt64) {
+    forget(page)
+    added.append(page)
+    if added.count == Self.batchSize { added.removeAll() }
+  }
+
+  /// `folio_set_referenced`
+  mutating func setReferenced(_ page: UInt64) { referenced.insert(page) }
+
+  /// `folio_mark_accessed`
+  mutating func markAccessed(_ page: UInt64) {
+    guard !referenced.insert(page).inserted, !active.contains(page) else { return }
+    referenced.remove(page)
+    if isListed(page) {
+      // `folio_activate`
+      activated.append(page)
+      if activated.count == Self.batchSize { drainActivated() }
+    } else {
+      // `__lru_cache_activate_folio`
+      active.insert(page)
+    }
+  }
+
+  /// `folio_mark_lazyfree`
+  mutating func freeLazily(_ page: UInt64) {
+    guard isListed(page), !droppable.contains(page) else { return }
+    lazilyFreed.append(page)
+    if lazilyFreed.count == Self.batchSize { drainLazilyFreed() }
+  }
+
+  /// `lru_lazyfree_fn`
+  private mutating func drainLazilyFreed() {
+    active.subtract(lazilyFreed)
+    referenced.subtract(lazilyFreed)
+    droppable.formUnion(lazilyFreed)
+    lazilyFreed.removeAll()
+  }
+
+  private mutating func drainActivated() {
+    active.formUnion(activated)
+    activated.removeAll()
+  }
+
+  /// `lru_add_drain`
+  mutating func drain() {
+    added.removeAll()
+    drainLazilyFreed()
+    drainActivated()
+  }
+
+  /// The page is nobody's any more.
+  mutating func forget(_ page: UInt64) {
+    referenced.remove(page)
+    active.remove(page)
+    droppable.remove(page)
+  }
+}
