@@ -22,6 +22,8 @@ struct AddressSpace: Sendable {
   var directory: [UInt64: DirectoryEntry] = [:]
   /// By address / page size.
   var entries: [UInt64: HostEntry] = [:]
+  /// Of a child: the ranges that it lets KSM merge, as the VMM did when it was forked.
+  var mergeable: [Range<UInt64>] = []
   /// The directories themselves, by address / what one covers. They stay when their entries go.
   private var directories: Set<UInt64> = []
 
@@ -42,6 +44,13 @@ struct AddressSpace: Sendable {
     let numbers = range.lowerBound >> shift...(range.upperBound - 1) >> shift
     if numbers.count <= directory.count { return numbers.filter { directory[$0] != nil } }
     return directory.keys.filter(numbers.contains).sorted()
+  }
+
+  /// The frame that `page`, an address / page size, is mapped to.
+  func frame(ofPage page: UInt64, granule: Granule) -> UInt64? {
+    let address = page << UInt64(granule.pageShift)
+    guard let (entry, isBlock) = mapping(of: address, granule: granule) else { return nil }
+    return isBlock ? entry.frame + address & (granule.blockSize - 1) : entry.frame
   }
 
   /// What maps `address`: the entry, and whether it is a huge page's.

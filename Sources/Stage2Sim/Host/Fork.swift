@@ -13,6 +13,10 @@ extension HostMemory {
       }
       if area.isPrivate { notifier.invalidateRangeEnd(range) }
     }
+    child.mergeable = areas.filter {
+      $0.flags.contains(.mergeable) && $0.flags.isDisjoint(with: [.dontFork, .wipeOnFork])
+        && $0.anonymousFamily != nil
+    }.map { $0.start..<$0.end }
     children.append(child)
   }
 

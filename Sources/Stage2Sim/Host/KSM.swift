@@ -1,6 +1,14 @@
 /// Kernel samepage merging: mm/ksm.c.
 struct KSM: Sendable {
-  /// `struct ksm_rmap_item`: what KSM knows of a page's address.
+  /// A page of a process.
+  struct Place: Hashable, Sendable {
+    /// 0 for the VMM, from 1 on for its children.
+    let process: Int
+    /// Address / page size.
+    let page: UInt64
+  }
+
+  /// `struct ksm_rmap_item`: what KSM knows of a page of a process.
   struct Item: Sendable {
     /// What the page held when it was last looked at (`oldchecksum`), in place of its checksum.
     var content: [UInt64: [UInt8]]?
@@ -10,8 +18,7 @@ struct KSM: Sendable {
 
   /// `MMF_VM_MERGEABLE`: the VMM has asked for it, and the scanner has not found it without such memory since.
   var isProcessMergeable = false
-  /// By page number.
-  var items: [UInt64: Item] = [:]
+  var items: [Place: Item] = [:]
 }
 
 extension HostMemory {
@@ -20,50 +27,65 @@ extension HostMemory {
   /// - Throws: `ETIMEDOUT` where there is none, so that no scan ever ends.
   mutating func scanForMerging(notifier: inout some MMUNotifier) throws(KernelError) {
     for _ in 0..<4 {
-      guard ksm.isProcessMergeable else { throw .timedOut }
-      guard areas.contains(where: { $0.flags.contains(.mergeable) }) else {
+      guard ksm.isProcessMergeable || children.contains(where: { !$0.mergeable.isEmpty }) else {
+        throw .timedOut
+      }
+      if !areas.contains(where: { $0.flags.contains(.mergeable) }) {
         ksm.isProcessMergeable = false
-        continue
       }
       scanOnce(notifier: &notifier)
     }
   }
 
-  /// `ksm_do_scan`, from the first page to the last.
+  /// `ksm_do_scan`, from the first page of the first process to the last of the last.
   private mutating func scanOnce(notifier: inout some MMUNotifier) {
     physical.drainLRU()
     /// `root_unstable_tree`: pages of this scan that have not changed since the last.
-    var unstable: [UInt64] = []
-    var seen: Set<UInt64> = []
-    for area in areas where area.flags.contains(.mergeable) && area.anonymousFamily != nil {
-      for page in mappedPages(in: area) {
-        seen.insert(page)
-        mergePage(page, unstable: &unstable, notifier: &notifier)
+    var unstable: [KSM.Place] = []
+    var seen: Set<KSM.Place> = []
+    let own = areas.filter { $0.flags.contains(.mergeable) && $0.anonymousFamily != nil }
+    let ranges = [own.map { $0.start..<$0.end }] + children.map(\.mergeable)
+    for (process, ranges) in ranges.enumerated() {
+      for place in ranges.flatMap({ mappedPages(of: process, in: $0) }) {
+        seen.insert(place)
+        mergePage(place, unstable: &unstable, notifier: &notifier)
       }
     }
     ksm.items = ksm.items.filter { seen.contains($0.key) }
   }
 
-  /// The pages of `area` that are anonymous, by themselves or with a huge page.
-  private func mappedPages(in area: MemoryArea) -> [UInt64] {
-    let shift = UInt64(granule.pageShift)
-    return (area.start >> shift..<area.end >> shift).filter { page in
-      guard let frame = frame(of: page), let head = physical.folio(of: frame) else { return false }
-      return physical[folio: head].isAnonymous
+  /// The page tables of the VMM, or of a child.
+  private subscript(process number: Int) -> AddressSpace {
+    get { number == 0 ? process : children[number - 1] }
+    _modify {
+      if number == 0 { yield &process } else { yield &children[number - 1] }
     }
   }
 
-  private func frame(of page: UInt64) -> UInt64? {
-    physicalAddress(of: page << UInt64(granule.pageShift))
+  /// The pages in `range` that are anonymous, by themselves or with a huge page.
+  private func mappedPages(of process: Int, in range: Range<UInt64>) -> [KSM.Place] {
+    let shift = UInt64(granule.pageShift)
+    return (range.lowerBound >> shift..<range.upperBound >> shift)
+      .map { KSM.Place(process: process, page: $0) }
+      .filter { place in
+        guard let frame = frame(of: place), let head = physical.folio(of: frame) else {
+          return false
+        }
+        return physical[folio: head].isAnonymous
+      }
+  }
+
+  private func frame(of place: KSM.Place) -> UInt64? {
+    self[process: place.process].frame(ofPage: place.page, granule: granule)
   }
 
   /// `cmp_and_merge_page`
   private mutating func mergePage(
-    _ page: UInt64, unstable: inout [UInt64], notifier: inout some MMUNotifier
+    _ place: KSM.Place, unstable: inout [KSM.Place], notifier: inout some MMUNotifier
   ) {
-    guard let frame = frame(of: page), let head = physical.folio(of: frame) else { return }
+    guard let frame = frame(of: place), let head = physical.folio(of: frame) else { return }
     let isMerged = physical[folio: head].kind == .merged
-    if isMerged, ksm.items[page]?.stable == frame { return }
+    if isMerged, ksm.items[place]?.stable == frame { return }
     // `stable_tree_search`
     let stable =
       isMerged
@@ -72,35 +94,35 @@ extension HostMemory {
         physical[folio: $0].kind == .merged && physical.isEqual($0, frame)
       }.min()
     if let stable {
-      unstable.removeAll { $0 == page }
-      if merge(page, with: stable, notifier: &notifier) {
-        ksm.items[page, default: KSM.Item()].stable = stable
+      unstable.removeAll { $0 == place }
+      if merge(place, with: stable, notifier: &notifier) {
+        ksm.items[place, default: KSM.Item()].stable = stable
       }
       return
     }
     let content = content(of: frame)
-    guard ksm.items[page]?.content == content else {
-      ksm.items[page] = KSM.Item(content: content)
+    guard ksm.items[place]?.content == content else {
+      ksm.items[place] = KSM.Item(content: content)
       return
     }
     // `unstable_tree_search_insert`
-    guard
-      let other = unstable.first(where: { other in
-        self.frame(of: other).map { $0 != frame && physical.isEqual($0, frame) } ?? false
-      })
-    else {
-      unstable.append(page)
+    for other in unstable {
+      guard let otherFrame = self.frame(of: other) else { continue }
+      // The same page in two processes is not substituted for itself.
+      if otherFrame == frame { return }
+      guard physical.isEqual(otherFrame, frame) else { continue }
+      mergeTwo(place, other, unstable: &unstable, notifier: &notifier)
       return
     }
-    mergeTwo(page, other, unstable: &unstable, notifier: &notifier)
+    unstable.append(place)
   }
 
   /// `try_to_merge_two_pages`: the page that was found second becomes the merged one.
   private mutating func mergeTwo(
-    _ page: UInt64, _ other: UInt64, unstable: inout [UInt64],
+    _ place: KSM.Place, _ other: KSM.Place, unstable: inout [KSM.Place],
     notifier: inout some MMUNotifier
   ) {
-    guard let frame = frame(of: page), let otherFrame = self.frame(of: other),
+    guard let frame = frame(of: place), let otherFrame = self.frame(of: other),
       let head = physical.folio(of: frame)
     else { return }
     if physical[folio: head].size > pageSize, physical.folio(of: otherFrame) == head {
@@ -108,62 +130,73 @@ extension HostMemory {
       splitFolio(head, notifier: &notifier)
       return
     }
-    guard merge(page, with: nil, notifier: &notifier) else { return }
-    ksm.items[page, default: KSM.Item()].stable = frame
+    guard merge(place, with: nil, notifier: &notifier) else { return }
+    ksm.items[place, default: KSM.Item()].stable = frame
     guard merge(other, with: frame, notifier: &notifier) else {
-      unmergePage(page, notifier: &notifier)
+      if place.process == 0 { unmergePage(place.page, notifier: &notifier) }
       return
     }
     unstable.removeAll { $0 == other }
     ksm.items[other, default: KSM.Item()].stable = frame
   }
 
-  /// `try_to_merge_one_page`: gives `page` the merged page, or makes its own one, where there is none yet.
+  /// `try_to_merge_one_page`: gives a process the merged page, or makes its own one, where there is none yet.
   private mutating func merge(
-    _ page: UInt64, with merged: UInt64?, notifier: inout some MMUNotifier
+    _ place: KSM.Place, with merged: UInt64?, notifier: inout some MMUNotifier
   ) -> Bool {
-    guard let frame = frame(of: page) else { return false }
+    guard let frame = frame(of: place) else { return false }
     if frame == merged { return true }
     if let head = physical.folio(of: frame), physical[folio: head].size > pageSize {
       splitFolio(head, notifier: &notifier)
     }
-    writeProtect(page, notifier: &notifier)
-    guard let entry = process.entries[page], let head = physical.folio(of: frame) else {
-      return false
-    }
+    writeProtect(place, notifier: &notifier)
+    guard let entry = self[process: place.process].entries[place.page],
+      let head = physical.folio(of: frame)
+    else { return false }
     guard let merged else {
       physical[folio: head].kind = .merged
       physical[folio: head].isDirty = true
       return true
     }
     // `replace_page`
-    let address = page << UInt64(granule.pageShift)
-    notifier.invalidateRangeStart(address..<address + pageSize)
-    physical.retain(merged)
-    process.entries[page] = HostEntry(
-      frame: merged, isWritable: false, isDirty: false, isExclusive: false)
-    notifier.changePTE(address, frame: merged)
-    release(entry)
-    notifier.invalidateRangeEnd(address..<address + pageSize)
+    replace(place, notifier: &notifier) { memory in
+      memory.physical.retain(merged)
+      memory[process: place.process].entries[place.page] = HostEntry(
+        frame: merged, isWritable: false, isDirty: false, isExclusive: false)
+      memory.release(entry)
+      return merged
+    }
     return true
   }
 
   /// `write_protect_page`
-  private mutating func writeProtect(_ page: UInt64, notifier: inout some MMUNotifier) {
-    let address = page << UInt64(granule.pageShift)
-    notifier.invalidateRangeStart(address..<address + pageSize)
-    defer { notifier.invalidateRangeEnd(address..<address + pageSize) }
-    guard var entry = process.entries[page],
-      entry.isWritable || entry.isDirty || entry.isExclusive
-    else { return }
-    if entry.isDirty, let head = physical.folio(of: entry.frame) {
-      physical[folio: head].isDirty = true
+  private mutating func writeProtect(_ place: KSM.Place, notifier: inout some MMUNotifier) {
+    replace(place, notifier: &notifier) { memory in
+      guard var entry = memory[process: place.process].entries[place.page],
+        entry.isWritable || entry.isDirty || entry.isExclusive
+      else { return nil }
+      if entry.isDirty, let head = memory.physical.folio(of: entry.frame) {
+        memory.physical[folio: head].isDirty = true
+      }
+      entry.isWritable = false
+      entry.isDirty = false
+      entry.isExclusive = false
+      memory[process: place.process].entries[place.page] = entry
+      return entry.frame
     }
-    entry.isWritable = false
-    entry.isDirty = false
-    entry.isExclusive = false
-    process.entries[page] = entry
-    notifier.changePTE(address, frame: entry.frame)
+  }
+
+  /// Changes an entry, and tells the MMU notifiers of the VMM's.
+  ///
+  /// - Parameter change: What it does; the frame that the entry maps then, nil where it stays as it was.
+  private mutating func replace(
+    _ place: KSM.Place, notifier: inout some MMUNotifier, _ change: (inout HostMemory) -> UInt64?
+  ) {
+    let address = place.page << UInt64(granule.pageShift)
+    let isOwn = place.process == 0
+    if isOwn { notifier.invalidateRangeStart(address..<address + pageSize) }
+    if let frame = change(&self), isOwn { notifier.changePTE(address, frame: frame) }
+    if isOwn { notifier.invalidateRangeEnd(address..<address + pageSize) }
   }
 
   /// What a page holds, without the pieces that are zeros.
