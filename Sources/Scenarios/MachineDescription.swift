@@ -26,10 +26,6 @@ public struct MachineDescription: Hashable, Sendable {
   /// The machine of a line that says nothing of it.
   public init() {}
 
-  private static let granules: KeyValuePairs<String, Granule> = [
-    "4K": .kib4, "16K": .kib16, "64K": .kib64,
-  ]
-
   /// Reads a line such as `machine cpu=cortex-a72 memory=64M`.
   ///
   /// - Parameter line: The line's number, for an error.
@@ -80,7 +76,12 @@ public struct MachineDescription: Hashable, Sendable {
     }
     switch key {
     case .cpu: cpu = try choice(of: CPUModel.allCases)
-    case .granule: granule = try parser.choose(value, from: Self.granules)
+    case .granule:
+      guard let found = Granule(value.text) else {
+        throw parser.error(
+          at: value, expected: alternatives(Granule.allCases.map(\.description)))
+      }
+      granule = found
     case .ipa:
       let range = Self.ipaBitsRange
       ipaBits = try Int(
@@ -127,7 +128,7 @@ extension MachineDescription: CustomStringConvertible {
   public var description: String {
     let usual = MachineDescription()
     var words = ["machine", "cpu=\(cpu.rawValue)"]
-    if granule != usual.granule { words.append("granule=\(granule.pageSize >> 10)K") }
+    if granule != usual.granule { words.append("granule=\(granule)") }
     if ipaBits != usual.ipaBits { words.append("ipa=\(ipaBits)") }
     words.append("backing=\(backing.rawValue)")
     words.append("memory=\(memory >> 20)M")

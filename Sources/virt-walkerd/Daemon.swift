@@ -39,7 +39,7 @@ struct Daemon {
       RuntimeRecord(
         node: node, backend: backend.rawValue,
         machine:
-          "\(configuration.cpu.rawValue) \(configuration.backing.rawValue) \(configuration.memorySize >> 20)M"
+          "\(configuration.cpu.rawValue) \(configuration.backing.rawValue) \(configuration.memorySize >> 20)M \(configuration.granule) pages \(configuration.ipaBits)-bit IPA"
       ))
 
     let loop = try EventLoop()

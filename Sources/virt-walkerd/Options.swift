@@ -76,22 +76,70 @@ struct MachineOptions: ParsableArguments {
   @Option(help: "The host's CPU model.")
   var cpu = CPUModel.cortexA76
 
-  @Option(help: "What backs guest RAM: huge pages give a level-2 block, pages a level-3 page.")
+  @Option(
+    help:
+      "What backs guest RAM. With huge pages (huge, hugetlb) the entry is a level-2 block, else a level-3 page."
+  )
   var backing = Backing.huge
 
   @Option(
     help: ArgumentHelp(
-      "Guest RAM, in bytes or with K, M or G: 4M to 1023G. None of it is allocated.",
+      "The host's page size, and the guest's stage-2 granule: 4K, 16K or 64K.", valueName: "size"),
+    transform: MachineOptions.parseGranule)
+  var granule = Granule.kib4
+
+  @Option(
+    help: ArgumentHelp(
+      "The size of the intermediate physical address: 32 to 48, at most what the CPU has.",
+      valueName: "bits"))
+  var ipa = VirtualMachine.Configuration().ipaBits
+
+  @Option(
+    help: ArgumentHelp(
+      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits. None of it is allocated.",
       valueName: "size"),
     transform: MachineOptions.parseMemory)
   var memory = VirtualMachine.Configuration().memorySize
 
   var configuration: VirtualMachine.Configuration {
-    .init(cpu: cpu, backing: backing, memorySize: memory)
+    .init(cpu: cpu, granule: granule, ipaBits: ipa, backing: backing, memorySize: memory)
+  }
+
+  func validate() throws {
+    let sizes = VirtualMachine.Configuration.ipaSizes
+    let most = min(cpu.ipaLimit, sizes.upperBound)
+    guard (sizes.lowerBound...most).contains(ipa) else {
+      throw ValidationError(
+        "--ipa \(ipa): \(cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
+    }
+    let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: ipa)
+    guard allowed.contains(memory) else {
+      throw ValidationError(
+        "--memory \(memory) is outside what the guest can have with \(ipa) bits of IPA: \(Self.size(allowed.lowerBound)) to \(Self.size(allowed.upperBound))"
+      )
+    }
+    let page = backing == .hugetlb ? granule.blockSize : granule.pageSize
+    guard memory % page == 0 else {
+      throw ValidationError(
+        "--memory \(memory) is no whole number of \(Self.size(page)) pages")
+    }
+  }
+
+  /// With the largest unit that leaves no fraction.
+  private static func size(_ bytes: UInt64) -> String {
+    let units: [(String, UInt64)] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
+    let fit = units.first { bytes & (1 << $0.1 - 1) == 0 }
+    return fit.map { "\(bytes >> $0.1)\($0.0)" } ?? "\(bytes)"
+  }
+
+  private static func parseGranule(_ text: String) throws -> Granule {
+    guard let granule = Granule(text) else {
+      throw ValidationError("'\(text)' is no page size: give 4K, 16K or 64K")
+    }
+    return granule
   }
 
   private static func parseMemory(_ text: String) throws -> UInt64 {
-    let allowed = VirtualMachine.Configuration.memorySizes
     let shifts: [Character: UInt64] = ["K": 10, "M": 20, "G": 30, "T": 40, "P": 50]
     let shift = text.last.flatMap { shifts[Character($0.uppercased())] }
     let digits = shift == nil ? text[...] : text.dropLast()
@@ -99,13 +147,8 @@ struct MachineOptions: ParsableArguments {
       throw ValidationError("'\(text)' is no size: give a number of bytes, or 256M or 1G")
     }
     let size = number.multipliedReportingOverflow(by: 1 << (shift ?? 0))
-    guard !size.overflow, allowed.contains(size.partialValue) else {
-      throw ValidationError(
-        "'\(text)' is outside what the guest can have: \(allowed.lowerBound >> 20)M to \(allowed.upperBound >> 30)G"
-      )
-    }
-    guard size.partialValue % 4096 == 0 else {
-      throw ValidationError("'\(text)' is no whole number of 4K pages")
+    guard !size.overflow else {
+      throw ValidationError("'\(text)' is more than any guest can have: give 256M or 1G")
     }
     return size.partialValue
   }

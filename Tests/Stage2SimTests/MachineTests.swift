@@ -32,7 +32,7 @@ import Testing
   }
 
   @Test func memorySizesAreChecked() throws {
-    let sizes = VirtualMachine.Configuration.memorySizes
+    let sizes = VirtualMachine.Configuration.memorySizes(ipaBits: 40)
     for size in [0, sizes.lowerBound - 4096, sizes.lowerBound + 1, 1 << 60] {
       #expect(throws: KernelError.invalidArgument) {
         try VirtualMachine(.init(memorySize: size))

@@ -230,10 +230,17 @@ import Testing
 @Suite(.timeLimit(.minutes(5))) struct UsageTests {
   @Test(arguments: [
     ("--memory 1P", 64, "4M to 1023G"),
-    ("--memory 4097K", 64, "'4097K' is no whole number of 4K pages"),
+    ("--memory 3M", 64, "4M to 1023G"),
+    ("--memory 4G --ipa 32", 64, "with 32 bits of IPA: 4M to 3G"),
+    ("--memory 4198401", 64, "is no whole number of 4K pages"),
+    ("--memory 65540K --granule 64K", 64, "is no whole number of 64K pages"),
+    ("--memory 5M --backing hugetlb", 64, "is no whole number of 2M pages"),
+    ("--ipa 31", 64, "32 to 40 bits"),
+    ("--ipa 48", 64, "cortex-a76 has 32 to 40 bits"),
+    ("--granule 8K", 64, "16K"),
     ("--memory 12Q", 64, "'12Q' is no size"),
     ("--memory 99999999999999999999", 64, "is no size"),
-    ("--memory 18446744073709551615G", 64, "is outside"),
+    ("--memory 18446744073709551615G", 64, "is more than any guest can have"),
     ("--mode 0888", 64, "'0888' is no mode"),
     ("--mode 1777", 64, "'1777' is no mode"),
     ("--owner no-such-user", 64, "there is no user 'no-such-user'"),
@@ -312,7 +319,7 @@ import Testing
     let help = try await shell("$virt_walkerd serve --help")
     for option in [
       "--name", "--path", "--backend", "--mode", "--owner", "--group", "--backing", "--cpu",
-      "--memory", "--log-level", "--log-file", "--detach", "--pid-file",
+      "--granule", "--ipa", "--memory", "--log-level", "--log-file", "--detach", "--pid-file",
     ] {
       #expect(help.output.contains("  \(option) ") || help.output.contains("  \(option)\n"))
     }

@@ -44,3 +44,16 @@ public enum Granule: Int, CaseIterable, Sendable {
   /// The level whose entries map single pages, with every granule.
   public static let lastLevel = 3
 }
+
+extension Granule: LosslessStringConvertible {
+  /// `4K`, `16K` or `64K`.
+  public var description: String { "\(pageSize >> 10)K" }
+
+  /// Reads what ``description`` says; nil for anything else.
+  public init?(_ description: String) {
+    guard let granule = Granule.allCases.first(where: { $0.description == description }) else {
+      return nil
+    }
+    self = granule
+  }
+}

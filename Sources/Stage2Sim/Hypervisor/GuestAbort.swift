@@ -140,7 +140,8 @@ extension HostMemory {
   ) throws(KernelError) -> UserPage {
     // `hva_to_pfn_fast`, else `hva_to_pfn_slow`
     if !isAccessible(address, for: .write) {
-      guard (try? makeAccessible(address, for: isWrite ? .write : .read, notifier: &notifier)) != nil
+      guard
+        (try? makeAccessible(address, for: isWrite ? .write : .read, notifier: &notifier)) != nil
       else { throw .badAddress }
       markAccessed(address)
     }

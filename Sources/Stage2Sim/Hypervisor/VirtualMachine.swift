@@ -44,8 +44,10 @@ public struct VirtualMachine {
     public static let leastMemory: UInt64 = 4 << 20
     /// The most guest RAM, with any IPA size: half of the VMM's own addresses.
     public static let mostMemory: UInt64 = 1 << 46
-    /// What ``memorySize`` may be with 40 bits of IPA, which is KVM's default.
-    public static let memorySizes: ClosedRange<UInt64> = leastMemory...1 << 40 - memoryBase
+    /// What ``memorySize`` may be: guest RAM ends within the IPA range.
+    public static func memorySizes(ipaBits: Int) -> ClosedRange<UInt64> {
+      leastMemory...min(1 << UInt64(ipaBits) - memoryBase, mostMemory)
+    }
 
     public init(
       cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
