@@ -46,11 +46,10 @@ struct AddressSpace: Sendable {
     return directory.keys.filter(numbers.contains).sorted()
   }
 
-  /// The frame that `page`, an address / page size, is mapped to.
-  func frame(ofPage page: UInt64, granule: Granule) -> UInt64? {
-    let address = page << UInt64(granule.pageShift)
+  /// The physical address that `address` is mapped to.
+  func physicalAddress(of address: UInt64, granule: Granule) -> UInt64? {
     guard let (entry, isBlock) = mapping(of: address, granule: granule) else { return nil }
-    return isBlock ? entry.frame + address & (granule.blockSize - 1) : entry.frame
+    return entry.frame + address & ((isBlock ? granule.blockSize : granule.pageSize) - 1)
   }
 
   /// What maps `address`: the entry, and whether it is a huge page's.

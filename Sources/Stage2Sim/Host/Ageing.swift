@@ -7,12 +7,8 @@ extension HostMemory {
   /// - Throws: `ENOENT` where nothing is mapped.
   mutating func age(_ address: UInt64, notifier: inout some MMUNotifier) throws(KernelError) {
     dropCaches()
-    guard let (entry, isBlock) = process.mapping(of: address, granule: granule) else {
-      throw .noEntry
-    }
-    let frame =
-      isBlock
-      ? entry.frame + address & (hugePageSize - 1) & ~(pageSize - 1) : entry.frame
+    guard let place = physicalAddress(of: address) else { throw .noEntry }
+    let frame = place & ~(pageSize - 1)
     guard let head = physical.folio(of: frame), head == frame,
       physical[folio: head].kind != .hugetlb
     else { return }

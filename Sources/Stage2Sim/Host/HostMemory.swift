@@ -119,8 +119,7 @@ struct HostMemory: Sendable {
 
   /// The bytes at an address of the VMM's, where a fault made them readable.
   func physicalAddress(of address: UInt64) -> UInt64? {
-    guard let (entry, isBlock) = process.mapping(of: address, granule: granule) else { return nil }
-    return entry.frame + address & ((isBlock ? hugePageSize : pageSize) - 1)
+    process.physicalAddress(of: address, granule: granule)
   }
 
   /// Whether `frame` is some page's in use: one that was freed stands for another page when it comes back.

@@ -76,7 +76,8 @@ extension HostMemory {
   }
 
   private func frame(of place: KSM.Place) -> UInt64? {
-    self[process: place.process].frame(ofPage: place.page, granule: granule)
+    self[process: place.process].physicalAddress(
+      of: place.page << UInt64(granule.pageShift), granule: granule)
   }
 
   /// `cmp_and_merge_page`

@@ -2,8 +2,6 @@
 /// no vCPU and no stage 2 is involved, but KVM hears of it through its MMU notifier.
 extension VirtualMachine {
   /// The VMM's address of guest memory.
-  ///
-  /// - Parameter base: Where RAM counts from; nil for where its slot is.
   private func userspaceAddress(of ipa: UInt64) throws(KernelError) -> UInt64 {
     guard let slot = kvm.slot(for: ipa) else { throw .badAddress }
     return slot.userspaceAddress(of: ipa)

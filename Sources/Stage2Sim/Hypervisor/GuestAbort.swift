@@ -146,26 +146,20 @@ extension HostMemory {
       markAccessed(address)
     }
     if isAccessible(address, for: .write) { setReferenced(address) }
-    guard let (entry, isHuge) = process.mapping(of: address, granule: granule) else {
-      throw .badAddress
-    }
-    let offset = isHuge ? address & (hugePageSize - 1) & ~(pageSize - 1) : 0
-    return UserPage(frame: entry.frame + offset, isWritable: entry.isWritable, isHuge: isHuge)
+    guard let (entry, isHuge) = process.mapping(of: address, granule: granule),
+      let physical = physicalAddress(of: address)
+    else { throw .badAddress }
+    return UserPage(
+      frame: physical & ~(pageSize - 1), isWritable: entry.isWritable, isHuge: isHuge)
   }
 
   /// `mark_page_accessed` for the page that is mapped at `address`.
   mutating func markAccessed(_ address: UInt64) {
-    guard let (entry, isBlock) = process.mapping(of: address, granule: granule), !isBlock else {
-      return
-    }
-    physical.markAccessed(entry.frame)
+    if let frame = physicalAddress(of: address) { physical.markAccessed(frame) }
   }
 
   private mutating func setReferenced(_ address: UInt64) {
-    guard let (entry, isBlock) = process.mapping(of: address, granule: granule), !isBlock else {
-      return
-    }
-    physical.setReferenced(entry.frame)
+    if let frame = physicalAddress(of: address) { physical.setReferenced(frame) }
   }
 
   /// `kvm_set_pfn_dirty`
