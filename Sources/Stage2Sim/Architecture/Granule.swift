@@ -1,32 +1,34 @@
 /// The translation granule: the size of a page and of a translation table.
 ///
 /// Arm ARM D8.2, "Translation tables and the translation process".
-public enum Granule: Int, CaseIterable, Sendable {
-  /// 4 KiB pages, 512 entries a table, blocks of 1 GiB and 2 MiB at levels 1 and 2.
-  case kib4 = 12
-  /// 16 KiB pages, 2048 entries a table, blocks of 32 MiB at level 2.
-  case kib16 = 14
-  /// 64 KiB pages, 8192 entries a table, blocks of 512 MiB at level 2.
-  case kib64 = 16
-
+///
+/// A value rather than an enumeration: walks compute with the shift at each entry.
+public struct Granule: Hashable, Sendable {
   /// log2 of the page size in bytes (`PAGE_SHIFT`).
-  public var pageShift: Int { rawValue }
+  public let pageShift: Int
+
+  /// 4 KiB pages, 512 entries a table, blocks of 1 GiB and 2 MiB at levels 1 and 2.
+  public static let kib4 = Granule(pageShift: 12)
+  /// 16 KiB pages, 2048 entries a table, blocks of 32 MiB at level 2.
+  public static let kib16 = Granule(pageShift: 14)
+  /// 64 KiB pages, 8192 entries a table, blocks of 512 MiB at level 2.
+  public static let kib64 = Granule(pageShift: 16)
 
   /// The page size in bytes.
-  public var pageSize: UInt64 { 1 << UInt64(pageShift) }
+  public var pageSize: UInt64 { 1 &<< UInt64(pageShift) }
 
   /// Entries in one table: a table fills one page with 8-byte descriptors (`PTRS_PER_PTE`).
-  public var entriesPerTable: Int { 1 << (pageShift - 3) }
+  public var entriesPerTable: Int { 1 &<< (pageShift &- 3) }
 
   /// log2 of the bytes that one entry of `level` maps (`kvm_granule_shift`, asm/kvm_pgtable.h).
   ///
   /// Level -1 is what concatenated start tables stand in for.
   public func shift(level: Int) -> Int {
-    (pageShift - 3) * (Granule.lastLevel - level) + pageShift
+    (pageShift &- 3) &* (Granule.lastLevel &- level) &+ pageShift
   }
 
   /// The bytes that one entry of `level` maps (`kvm_granule_size`).
-  public func size(level: Int) -> UInt64 { 1 << UInt64(shift(level: level)) }
+  public func size(level: Int) -> UInt64 { 1 &<< UInt64(shift(level: level)) }
 
   /// Whether a leaf may stand at `level` (`kvm_level_supports_block_mapping`, and the last level).
   ///
@@ -43,6 +45,10 @@ public enum Granule: Int, CaseIterable, Sendable {
 
   /// The level whose entries map single pages, with every granule.
   public static let lastLevel = 3
+}
+
+extension Granule: CaseIterable {
+  public static let allCases: [Granule] = [.kib4, .kib16, .kib64]
 }
 
 extension Granule: LosslessStringConvertible {

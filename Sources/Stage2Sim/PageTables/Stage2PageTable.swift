@@ -51,13 +51,13 @@ public struct Stage2PageTable {
 
   /// The entry for `address` in the table whose first entry is `table` (`kvm_pgtable_idx`).
   func entry(for address: UInt64, in table: EntryReference, level: Int) -> EntryReference {
-    let index = Int(truncatingIfNeeded: address >> UInt64(granule.shift(level: level)))
-    return table.advanced(by: index & (granule.entriesPerTable - 1))
+    let index = Int(truncatingIfNeeded: address &>> UInt64(granule.shift(level: level)))
+    return table.advanced(by: index & (granule.entriesPerTable &- 1))
   }
 
   /// The start table for `address` (`kvm_pgd_page_idx`).
   func rootTable(for address: UInt64) -> EntryReference {
-    let index = Int(truncatingIfNeeded: address >> UInt64(granule.shift(level: startLevel - 1)))
-    return root.advanced(by: index * granule.entriesPerTable)
+    let index = Int(truncatingIfNeeded: address &>> UInt64(granule.shift(level: startLevel &- 1)))
+    return root.advanced(by: index &* granule.entriesPerTable)
   }
 }

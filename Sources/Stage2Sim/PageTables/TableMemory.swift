@@ -3,7 +3,7 @@ public struct EntryReference: Hashable, Sendable {
   let word: Int
 
   func advanced(by entries: Int) -> EntryReference {
-    EntryReference(word: word + entries)
+    EntryReference(word: word &+ entries)
   }
 }
 
@@ -44,7 +44,7 @@ public struct TableMemory: Sendable {
     Self.base + UInt64(entry.word) << 3
   }
 
-  func page(of entry: EntryReference) -> Int { entry.word >> (granule.pageShift - 3) }
+  func page(of entry: EntryReference) -> Int { entry.word &>> (granule.pageShift &- 3) }
 
   /// `zalloc_pages_exact`: contiguous zeroed pages, each counted once.
   mutating func allocateContiguous(pages: Int) -> EntryReference {
