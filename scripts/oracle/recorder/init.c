@@ -105,8 +105,7 @@ int main(void)
     put("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
     put("/sys/kernel/mm/transparent_hugepage/defrag", "always");
     put("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4000000000");
-    put("/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", "0");
-    put("/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_shared", "0");
+    put("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", "1");
     // Pages stay where they are unless a scenario moves them: to move one unmaps it from the guest.
     put("/proc/sys/vm/compaction_proactiveness", "0");
     put("/proc/sys/vm/watermark_boost_factor", "0");
