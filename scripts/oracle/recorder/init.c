@@ -71,15 +71,17 @@ static size_t huge_page_size(void)
     return page * (page / 8); // what one table of entries maps
 }
 
-// The kernel's thread that makes huge pages scans when the first process asks for them, and again after the sleep that
-// main sets. This process is the first, so that the thread scans nothing but it.
+// The kernel's thread that makes huge pages scans when the first process asks for them and has a page, and again after
+// the sleep that main sets. This process is the first, so that the thread scans nothing but it.
 static void occupy_khugepaged(void)
 {
     size_t size = 2 * huge_page_size(); // an aligned one is in it
-    void *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (area == MAP_FAILED || madvise(area, size, MADV_HUGEPAGE))
         puts("=== cannot ask for huge pages");
+    else
+        area[size / 2] = 1;
 }
 
 // 256 MiB, or one page where one is larger.
@@ -109,8 +111,8 @@ int main(void)
     // Pages stay where they are unless a scenario moves them: to move one unmaps it from the guest.
     put("/proc/sys/vm/compaction_proactiveness", "0");
     put("/proc/sys/vm/watermark_boost_factor", "0");
-    occupy_khugepaged();
     reserve_huge_pages();
+    occupy_khugepaged();
 
     count = scandir("/scenarios", &files, is_file, alphasort);
     for (int i = 0; i < count; i++)
