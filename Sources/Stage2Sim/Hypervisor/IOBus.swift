@@ -1,5 +1,6 @@
 /// One access of the guest to an address outside its memory.
 public struct MMIOAccess: Hashable, Sendable {
+  /// The guest stores.
   public let isWrite: Bool
   /// Guest physical.
   public let address: UInt64
@@ -36,11 +37,13 @@ public protocol MMIODevice {
 
 /// A range of guest physical addresses that a device answers for: `struct kvm_io_range`.
 public struct MMIORegion: Hashable, Sendable {
+  /// The first guest physical address.
   public let address: UInt64
   /// In bytes. 0 takes every access that starts exactly at ``address``, however long; otherwise an access has to
   /// lie inside the region.
   public let length: UInt64
 
+  /// A region of `length` bytes from `address`.
   public init(address: UInt64, length: UInt64) {
     self.address = address
     self.length = length

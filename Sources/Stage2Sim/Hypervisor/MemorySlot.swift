@@ -20,10 +20,14 @@ public struct MemorySlot: Hashable, Sendable {
   public let size: UInt64
   /// Where it begins in the VMM's address space.
   public let userspaceAddress: UInt64
+  /// What the VMM wants of it.
   public let flags: Flags
   /// A bit a page, 64 in an element: written since the VMM last asked. Empty where nothing is logged.
   var dirtyBitmap: [UInt64] = []
 
+  /// A slot for ``VirtualMachine/setMemoryRegion(_:)``, which checks it.
+  ///
+  /// - Parameter size: In bytes, whole pages; 0 deletes the slot.
   public init(
     id: Int, ipa: UInt64, size: UInt64, userspaceAddress: UInt64, flags: Flags = []
   ) {
@@ -34,11 +38,13 @@ public struct MemorySlot: Hashable, Sendable {
     self.flags = flags
   }
 
+  /// Whether a guest's store leaves for the MMIO path.
   public var isReadOnly: Bool { flags.contains(.readOnly) }
 
   /// `memslot_is_logging`
   var isLogging: Bool { !dirtyBitmap.isEmpty && !isReadOnly }
 
+  /// Whether a guest physical address is in it.
   public func contains(_ address: UInt64) -> Bool { address &- ipa < size }
 
   /// `gfn_to_hva_memslot`, to the byte.

@@ -43,7 +43,9 @@ public struct VCPU: Sendable {
 
 /// KVM_EXIT_MMIO: an access that nobody in the kernel took.
 public struct MMIOExit: Hashable, Sendable {
+  /// The guest stores.
   public let isWrite: Bool
+  /// Guest physical.
   public let address: UInt64
   /// In bytes: 1, 2, 4 or 8.
   public let length: Int

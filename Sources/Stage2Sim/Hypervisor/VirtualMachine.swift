@@ -4,9 +4,11 @@
 /// It is a value: a copy is a snapshot. It does no I/O, keeps no time and starts no thread; the same calls on the same
 /// machine always end in the same state.
 public struct VirtualMachine {
+  /// What the machine was made of.
   public let configuration: Configuration
   /// `struct kvm`: the stage-2 table and the memory slots.
   var kvm: KVM
+  /// The vCPU: the guest's registers, and the last abort that it took.
   public internal(set) var vcpu = VCPU()
   var host: HostMemory
   var bus = IOBus()
@@ -18,22 +20,28 @@ public struct VirtualMachine {
     set { kvm.stage2.observer = newValue }
   }
 
-  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`).
-  public var stage2: Stage2PageTable { kvm.stage2 }
+  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could.
+  public var stage2: Stage2PageTable {
+    get { kvm.stage2 }
+    _modify { yield &kvm.stage2 }
+  }
 
   /// The VM's memory slots.
   public var slots: [MemorySlot] { kvm.slots }
 
   /// What a machine is made of.
   public struct Configuration: Hashable, Sendable {
+    /// The host's CPU.
     public var cpu: CPUModel
     /// The host's page size, and the granule of the guest's stage 2.
     public var granule: Granule
     /// The size of the intermediate physical address in bits: ``ipaSizes``, and no more than ``CPUModel/ipaLimit``.
     public var ipaBits: Int
+    /// What the VMM maps guest RAM with.
     public var backing: Backing
     /// Guest RAM in bytes.
     public var memorySize: UInt64
+    /// Who clears the dirty log of every slot.
     public var dirtyLogProtection: DirtyLogProtection
 
     /// Where guest RAM begins on the `virt` board.
@@ -47,6 +55,7 @@ public struct VirtualMachine {
     /// What ``memorySize`` may be with 40 bits of IPA, which is KVM's default.
     public static let memorySizes: ClosedRange<UInt64> = leastMemory...1 << 40 - memoryBase
 
+    /// A machine, checked by ``VirtualMachine/init(_:)``. Unless said otherwise: 256 MiB in huge pages, 40 bits of IPA.
     public init(
       cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
       backing: Backing = .huge, memorySize: UInt64 = 256 << 20,

@@ -4,15 +4,21 @@ public struct Protection: OptionSet, Hashable, Sendable {
 
   public init(rawValue: UInt64) { self.rawValue = rawValue }
 
+  /// The guest may execute (`KVM_PGTABLE_PROT_X`).
   public static let execute = Protection(rawValue: 1 << 0)
+  /// The guest may write (`KVM_PGTABLE_PROT_W`).
   public static let write = Protection(rawValue: 1 << 1)
+  /// The guest may read (`KVM_PGTABLE_PROT_R`).
   public static let read = Protection(rawValue: 1 << 2)
   /// Device-nGnRE memory, never executable.
   public static let device = Protection(rawValue: 1 << 3)
-  /// Bits [58:55] of the entry, which mean what software says.
+  /// Bit 55 of the entry, the first of four that mean what software says (`KVM_PGTABLE_PROT_SW0`).
   public static let software0 = Protection(rawValue: 1 << 55)
+  /// Bit 56 of the entry, as ``software0``.
   public static let software1 = Protection(rawValue: 1 << 56)
+  /// Bit 57 of the entry, as ``software0``.
   public static let software2 = Protection(rawValue: 1 << 57)
+  /// Bit 58 of the entry, as ``software0``.
   public static let software3 = Protection(rawValue: 1 << 58)
 }
 

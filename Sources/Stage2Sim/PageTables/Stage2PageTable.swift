@@ -2,6 +2,7 @@
 ///
 /// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c of Linux 6.1.
 public struct Stage2PageTable {
+  /// The size of its pages, which are also its tables'.
   public let granule: Granule
   /// The size of the intermediate physical address in bits.
   public let ipaBits: Int

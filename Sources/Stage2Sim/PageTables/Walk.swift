@@ -146,6 +146,7 @@ extension Stage2PageTable {
 
 /// The entry that a walk of one page ended at.
 public struct Leaf: Hashable, Sendable {
+  /// The entry, valid or not.
   public let descriptor: Stage2Descriptor
   /// 1 to 3.
   public let level: Int
