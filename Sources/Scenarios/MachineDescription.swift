@@ -35,7 +35,9 @@ public struct MachineDescription: Hashable, Sendable {
 
   /// Reads a line such as `machine cpu=cortex-a72 memory=64M`.
   ///
-  /// - Parameter line: The line's number, for an error.
+  /// - Parameters:
+  ///   - text: The line without its newline.
+  ///   - line: Its number, for an error.
   public init(parsing text: some StringProtocol, line: Int = 1) throws(ScenarioError) {
     var parser = try LineParser(text, line: line)
     let first = try parser.word("machine")

@@ -9,7 +9,9 @@ public enum Step: Hashable, Sendable {
 
   /// Reads a line such as `guest ldrb w0,[0x0b000001]` or `host fork`.
   ///
-  /// - Parameter line: The line's number, for an error.
+  /// - Parameters:
+  ///   - text: The line without its newline.
+  ///   - line: Its number, for an error.
   public init(parsing text: some StringProtocol, line: Int = 1) throws(ScenarioError) {
     var parser = try LineParser(text, line: line)
     let first = try parser.word("guest or host")

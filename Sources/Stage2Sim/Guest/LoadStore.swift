@@ -49,8 +49,13 @@ public struct LoadStore: Hashable, Sendable {
   /// An instruction, from its parts.
   ///
   /// - Parameters:
+  ///   - isStore: It writes memory.
+  ///   - size: How much one access moves.
   ///   - register: 0 to 31.
+  ///   - isSignExtending: The load has a sign.
   ///   - is64Bit: Nil for what a load or store of `size` without a sign has: an X register for doublewords alone.
+  ///   - isAcquireRelease: It orders other accesses, which ESR_EL2.AR says.
+  ///   - form: What else it moves.
   public init(
     isStore: Bool, size: Size, register: Int, isSignExtending: Bool = false,
     is64Bit: Bool? = nil, isAcquireRelease: Bool = false, form: Form = .register

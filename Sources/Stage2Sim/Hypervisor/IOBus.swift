@@ -27,6 +27,7 @@ public protocol MMIODevice {
   /// Answers an access that falls into one of the device's regions.
   ///
   /// - Parameters:
+  ///   - access: What the guest does.
   ///   - vcpu: The vCPU that made it, for a device that sets registers by itself.
   ///   - stage2: The VM's stage-2 table. Its observer hears what the device logs.
   /// - Throws: What KVM_RUN fails with; the guest stays at the instruction.
@@ -49,7 +50,7 @@ public struct MMIORegion: Hashable, Sendable {
     self.length = length
   }
 
-  /// `kvm_io_bus_cmp(…) == 0`
+  /// `kvm_io_bus_cmp`, where it finds no difference.
   func contains(_ access: MMIOAccess) -> Bool {
     guard length > 0 else { return access.address == address }
     return access.address >= address

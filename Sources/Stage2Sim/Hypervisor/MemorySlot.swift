@@ -27,7 +27,12 @@ public struct MemorySlot: Hashable, Sendable {
 
   /// A slot for ``VirtualMachine/setMemoryRegion(_:)``, which checks it.
   ///
-  /// - Parameter size: In bytes, whole pages; 0 deletes the slot.
+  /// - Parameters:
+  ///   - id: The VMM's number for it.
+  ///   - ipa: The first guest physical address.
+  ///   - size: In bytes, whole pages; 0 deletes the slot.
+  ///   - userspaceAddress: Where it begins in the VMM's address space.
+  ///   - flags: What the VMM wants of it.
   public init(
     id: Int, ipa: UInt64, size: UInt64, userspaceAddress: UInt64, flags: Flags = []
   ) {
@@ -135,6 +140,7 @@ extension KVM {
     }
   }
 
+  /// `kvm_check_memslot_overlap`
   private func checkOverlap(of new: MemorySlot) throws(KernelError) {
     let range = new.ipa..<new.ipa + new.size
     guard
@@ -144,7 +150,7 @@ extension KVM {
     else { throw .exists }
   }
 
-  /// `kvm_prepare_memory_region`, `kvm_arch_commit_memory_region`
+  /// `kvm_prepare_memory_region`, `kvm_arch_prepare_memory_region`, `kvm_arch_commit_memory_region`
   private mutating func insert(
     _ new: MemorySlot, dirtyBitmap: [UInt64]
   ) throws(KernelError) {
@@ -166,6 +172,7 @@ extension KVM {
     Int(slot.size >> UInt64(stage2.granule.pageShift))
   }
 
+  /// `kvm_alloc_dirty_bitmap`
   private func freshDirtyBitmap(of slot: MemorySlot) -> [UInt64] {
     let pages = pageCount(of: slot)
     var bitmap = [UInt64](
@@ -225,7 +232,8 @@ extension KVM {
     if hasChanged { flushTLBs() }
   }
 
-  /// `kvm_mmu_write_protect_pt_masked`: from the first page of the mask to its last.
+  /// `kvm_arch_mmu_enable_log_dirty_pt_masked`, `kvm_mmu_write_protect_pt_masked`: from the first page of the mask to its
+  /// last.
   private mutating func writeProtect(pages mask: UInt64, from first: Int, in slot: MemorySlot) {
     let size = stage2.granule.pageSize
     let start = slot.ipa + UInt64(first + mask.trailingZeroBitCount) * size

@@ -51,4 +51,12 @@ public struct MMIOExit: Hashable, Sendable {
   public let length: Int
   /// Of a write, what the guest stores; of a read, what the VMM puts here before the vCPU runs on.
   public var data: UInt64
+
+  /// An access as ``RunResult/mmio(_:)`` has it, to compare one with.
+  public init(isWrite: Bool, address: UInt64, length: Int, data: UInt64 = 0) {
+    self.isWrite = isWrite
+    self.address = address
+    self.length = length
+    self.data = data
+  }
 }

@@ -77,8 +77,8 @@ public struct VirtualMachine {
 
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
-  /// - Throws: `EINVAL` where the memory is less than ``Configuration/leastMemory``, more than ``Configuration/mostMemory``, or not whole pages (huge ones, with
-  ///   hugetlb), or the CPU has not as many bits; `EFAULT` where the memory ends beyond the IPA range.
+  /// - Throws: `EINVAL` where the memory is less than ``Configuration/leastMemory``, more than
+  ///   ``Configuration/mostMemory``, or not whole pages (huge ones, with hugetlb), or the CPU has not as many bits; `EFAULT` where the memory ends beyond the IPA range.
   public init(_ configuration: Configuration = Configuration()) throws(KernelError) {
     let granule = configuration.granule
     let alignment = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
@@ -152,7 +152,10 @@ public struct VirtualMachine {
 
   /// Makes pages of a slot count as clean, and write-protects those that did not: KVM_CLEAR_DIRTY_LOG.
   ///
-  /// - Parameter firstPage: In the slot; a multiple of 64, as `pageCount` unless the slot ends there.
+  /// - Parameters:
+  ///   - id: The VMM's number for the slot.
+  ///   - firstPage: In the slot; a multiple of 64.
+  ///   - pageCount: A multiple of 64, too, unless the slot ends there.
   /// - Throws: `ENOENT` where the slot is not there or logs nothing; `EINVAL` for other ranges.
   public mutating func clearDirtyLog(
     ofSlot id: Int, firstPage: Int, pageCount: Int
