@@ -14,7 +14,8 @@ public struct MMIOAccess: Hashable, Sendable {
 
 /// What a device on the bus made of an access.
 public enum MMIOResponse: Hashable, Sendable {
-  /// A read gives this; it goes into the register as the instruction says, sign extension included.
+  /// A read gives this, cut to the size of the access; the register gets zeros above, also of a load that extends the
+  /// sign.
   case value(UInt64)
   /// The access is over. A read leaves the register as it is, or as the device has set it.
   case done
