@@ -20,7 +20,8 @@ public struct VirtualMachine {
     set { kvm.stage2.observer = newValue }
   }
 
-  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could.
+  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could. A
+  /// table of another shape in its place is nothing that KVM could have.
   public var stage2: Stage2PageTable {
     get { kvm.stage2 }
     _modify { yield &kvm.stage2 }
