@@ -82,9 +82,21 @@ let package = Package(
       path: "Examples/Mirror",
       swiftSettings: strict
     ),
+    .executableTarget(
+      name: "access-counter",
+      dependencies: ["Stage2Sim"],
+      path: "Examples/AccessCounter",
+      swiftSettings: strict
+    ),
     .testTarget(
       name: "Stage2SimTests",
-      dependencies: ["Stage2Sim", "pgtable-fuzz"],
+      dependencies: [
+        "Stage2Sim",
+        "access-counter",
+        "pgtable-fuzz",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
       swiftSettings: strict
     ),
     .testTarget(

@@ -2,6 +2,7 @@ import Stage2Sim
 
 /// The machine of a scenario: what its first line says.
 public struct MachineDescription: Hashable, Sendable {
+  /// The host's CPU (`cpu=`).
   public var cpu = CPUModel.cortexA76
   /// The host's page size, and the guest's stage-2 granule.
   public var granule = Granule.kib4
@@ -9,7 +10,9 @@ public struct MachineDescription: Hashable, Sendable {
   public var ipaBits = 40
   /// Guest RAM in bytes, at ``memoryBase``.
   public var memory: UInt64 = 64 << 20
+  /// What the VMM maps guest RAM with (`backing=`).
   public var backing = Backing.anonymous
+  /// Who clears the dirty log (`dirty-log=`).
   public var dirtyLog = DirtyLogProtection.automatic
   /// Where the instruction of a step stands.
   public var code = MachineDescription.codeSlot
@@ -28,7 +31,9 @@ public struct MachineDescription: Hashable, Sendable {
 
   /// Reads a line such as `machine cpu=cortex-a72 memory=64M`.
   ///
-  /// - Parameter line: The line's number, for an error.
+  /// - Parameters:
+  ///   - text: The line without its newline.
+  ///   - line: Its number, for an error.
   public init(parsing text: some StringProtocol, line: Int = 1) throws(ScenarioError) {
     var parser = try LineParser(text, line: line)
     let first = try parser.word("machine")

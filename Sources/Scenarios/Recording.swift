@@ -4,12 +4,15 @@ public struct Recording: Hashable, Sendable {
   public struct Line: Hashable, Sendable {
     /// Of the text, from 1.
     public let number: Int
+    /// The scenario's line.
     public let line: Scenario.Line
     /// The lines below a step, without the two spaces.
     public internal(set) var observations: [String] = []
   }
 
+  /// What the first line says.
   public let machine: MachineDescription
+  /// All lines of the scenario, each with what was seen.
   public let lines: [Line]
 
   /// Reads a recording or a scenario.

@@ -2,16 +2,19 @@
 public struct Scenario: Hashable, Sendable {
   /// One line.
   public struct Line: Hashable, Sendable {
+    /// What a line is.
     public enum Content: Hashable, Sendable {
       /// An empty line, or one that begins with `#`.
       case comment
       /// The first line that is no comment.
       case machine
+      /// Any other.
       case step(Step)
     }
 
     /// As it stands in the text.
     public let text: String
+    /// What it says.
     public let content: Content
   }
 
@@ -20,6 +23,7 @@ public struct Scenario: Hashable, Sendable {
   /// The bytes of a whole text.
   public static let maximumSize = 16 << 20
 
+  /// What the first line says.
   public let machine: MachineDescription
   /// All lines of the text, the machine's too.
   public let lines: [Line]

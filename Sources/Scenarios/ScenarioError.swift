@@ -7,6 +7,7 @@ public struct ScenarioError: Error, Hashable, Sendable {
   /// What was expected there, and what stands there.
   public let message: String
 
+  /// An error at a place of the text, both counted from 1.
   public init(line: Int, column: Int, message: String) {
     self.line = line
     self.column = column

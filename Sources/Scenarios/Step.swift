@@ -2,12 +2,16 @@ import Stage2Sim
 
 /// One step of a scenario: something that the guest or its host does.
 public enum Step: Hashable, Sendable {
+  /// `guest …`
   case guest(GuestStep)
+  /// `host …`
   case host(HostStep)
 
   /// Reads a line such as `guest ldrb w0,[0x0b000001]` or `host fork`.
   ///
-  /// - Parameter line: The line's number, for an error.
+  /// - Parameters:
+  ///   - text: The line without its newline.
+  ///   - line: Its number, for an error.
   public init(parsing text: some StringProtocol, line: Int = 1) throws(ScenarioError) {
     var parser = try LineParser(text, line: line)
     let first = try parser.word("guest or host")
@@ -57,7 +61,9 @@ public enum GuestStep: Hashable, Sendable {
 
 /// A range of guest physical addresses, as far as a host's step can name it: below 2^48.
 public struct AddressRange: Hashable, Sendable {
+  /// The first address.
   public let address: UInt64
+  /// In bytes; 0 to 2^48.
   public let size: UInt64
 
   /// Nil for what begins above 2^48, or is longer.
@@ -90,7 +96,9 @@ public enum HostStep: Hashable, Sendable {
   case ksm
   /// Idle page tracking makes a page old.
   case age(address: UInt64)
+  /// KVM's dirty log of guest RAM.
   case dirtyLog(DirtyLogStep)
+  /// The memory slot of guest RAM.
   case slot(SlotStep)
 
   /// No guest physical address is above it.
@@ -157,7 +165,12 @@ public enum DirtyLogStep: Hashable, Sendable {
 
 /// What the VMM does with the slot of guest RAM.
 public enum SlotStep: Hashable, Sendable {
-  case delete, add, addReadOnly
+  /// Deletes it.
+  case delete
+  /// Makes it, for the guest to read and write.
+  case add
+  /// Makes it with `KVM_MEM_READONLY`.
+  case addReadOnly
   /// To another guest physical address.
   case move(to: UInt64)
 

@@ -39,7 +39,6 @@ import Testing
     #expect(machine.vcpu[4] == 0xf687)
   }
 
-  /// `kvm_handle_mmio_return` extends what a device gives; only the hook does not.
   /// The kernel extends the sign, and then cuts it off again (recorded in guest-a76-plus-3).
   @Test mutating func readIsZeroExtendedWhateverTheLoadSays() {
     scratch.value = 0xf687

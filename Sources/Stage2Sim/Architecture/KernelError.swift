@@ -57,6 +57,7 @@ public struct Stage2Error: Error, Hashable, Sendable {
   /// That entry.
   public let entry: Stage2Descriptor?
 
+  /// An error with this code, at this address. A visitor makes its own with ``Visit/error(_:in:)``.
   public init(
     _ code: KernelError, address: UInt64, level: Int? = nil, entry: Stage2Descriptor? = nil
   ) {

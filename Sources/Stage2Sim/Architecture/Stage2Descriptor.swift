@@ -43,6 +43,7 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   /// Bits [9:2] of an invalid entry: who owns the page (`KVM_INVALID_PTE_OWNER_MASK`).
   public static let invalidOwner: UInt64 = 0xff << 2
 
+  /// ``valid``: the entry maps memory or points to a table.
   public var isValid: Bool { rawValue & Self.valid != 0 }
 
   /// `kvm_pte_table`: whether this entry, standing at `level`, points to a table.

@@ -80,6 +80,8 @@ public struct FaultInfo: Error, Hashable, Sendable {
   public var far: UInt64
   /// HPFAR_EL2: IPA bits [47:12] in bits [39:4] (FIPA).
   public var hpfar: UInt64
+
+  /// The registers after an abort at `ipa`, of which HPFAR_EL2 keeps the page.
   public init(syndrome: ExceptionSyndrome, far: UInt64, ipa: UInt64) {
     self.syndrome = syndrome
     self.far = far

@@ -1,6 +1,7 @@
 /// An instruction that stands in the guest's memory, as far as the model runs instructions: loads, stores, and what
 /// does nothing (Arm ARM C4.1, "A64 instruction set encoding").
 public enum A64Instruction: Hashable, Sendable {
+  /// A load or store, and where its address is.
   case access(LoadStore, Addressing)
   /// NOP, and PRFM: a prefetch that would fault does not.
   case nop

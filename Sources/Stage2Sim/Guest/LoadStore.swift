@@ -2,10 +2,18 @@
 public struct LoadStore: Hashable, Sendable {
   /// The size of one access; the raw value is log2 of the bytes, as in the instruction and in ESR_EL2.SAS.
   public enum Size: UInt8, Sendable {
-    case byte, halfword, word, doubleword
+    /// 8 bits: LDRB, STRB.
+    case byte
+    /// 16 bits: LDRH, STRH.
+    case halfword
+    /// 32 bits: a W register, and LDRSW.
+    case word
+    /// 64 bits: an X register.
+    case doubleword
     /// Of ``Form/vector`` alone; ESR_EL2.SAS has no value for it.
     case quadword
 
+    /// The same in bytes: 1 to 16.
     public var bytes: Int { 1 << Int(rawValue) }
   }
 
@@ -23,7 +31,9 @@ public struct LoadStore: Hashable, Sendable {
     case vector
   }
 
+  /// It writes memory, from its register.
   public var isStore: Bool
+  /// How much one access moves.
   public var size: Size
   /// Rt, 0 to 31. 31 is the zero register.
   public var register: Int
@@ -33,8 +43,19 @@ public struct LoadStore: Hashable, Sendable {
   public var is64Bit: Bool
   /// LDARB, STLRB and their kin.
   public var isAcquireRelease: Bool
+  /// What else it moves. ESR_EL2 describes ``Form/register`` alone.
   public var form: Form
 
+  /// An instruction, from its parts.
+  ///
+  /// - Parameters:
+  ///   - isStore: It writes memory.
+  ///   - size: How much one access moves.
+  ///   - register: 0 to 31.
+  ///   - isSignExtending: The load has a sign.
+  ///   - is64Bit: Nil for what a load or store of `size` without a sign has: an X register for doublewords alone.
+  ///   - isAcquireRelease: It orders other accesses, which ESR_EL2.AR says.
+  ///   - form: What else it moves.
   public init(
     isStore: Bool, size: Size, register: Int, isSignExtending: Bool = false,
     is64Bit: Bool? = nil, isAcquireRelease: Bool = false, form: Form = .register

@@ -18,7 +18,7 @@ public enum RunResult: Hashable, Sendable {
 extension VirtualMachine {
   /// Runs one instruction: KVM_RUN, from entering the guest until it has gone past the instruction or cannot.
   ///
-  /// It is fetched through stage 2 like any other, and every fault on the way goes through ``handleGuestAbort()``. An
+  /// It is fetched through stage 2 like any other, and every fault on the way goes through `handleGuestAbort`. An
   /// access that the VMM still owes an answer is completed first.
   ///
   /// - Parameters:

@@ -1,15 +1,26 @@
 /// What madvise(2) is told, as far as it changes what KVM maps.
 public enum MemoryAdvice: String, CaseIterable, Sendable {
+  /// `MADV_DONTNEED`: the pages go; the next access finds zeros, or the file.
   case dontNeed = "dontneed"
+  /// `MADV_FREE`: the pages may go when memory is short. `EINVAL` for what is not anonymous.
   case free
+  /// `MADV_HUGEPAGE`: transparent huge pages, please.
   case hugePage = "hugepage"
+  /// `MADV_NOHUGEPAGE`
   case noHugePage = "nohugepage"
+  /// `MADV_COLLAPSE`: makes huge pages of what is there, now.
   case collapse
+  /// `MADV_MERGEABLE`: KSM may merge the pages with equal ones.
   case mergeable
+  /// `MADV_UNMERGEABLE`: undoes that, and what was merged.
   case unmergeable
+  /// `MADV_WIPEONFORK`: a child finds zeros. `EINVAL` for what is not private and anonymous.
   case wipeOnFork = "wipeonfork"
+  /// `MADV_KEEPONFORK`: undoes that.
   case keepOnFork = "keeponfork"
+  /// `MADV_POPULATE_READ`: faults the pages in, as loads do.
   case populateRead = "populate-read"
+  /// `MADV_POPULATE_WRITE`: the same, as stores do.
   case populateWrite = "populate-write"
 }
 

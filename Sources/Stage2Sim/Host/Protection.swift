@@ -1,7 +1,10 @@
 /// What mprotect(2) allows.
 public enum MemoryProtection: String, CaseIterable, Sendable {
+  /// `PROT_NONE`
   case none
+  /// `PROT_READ`
   case readOnly = "ro"
+  /// `PROT_READ | PROT_WRITE`
   case readWrite = "rw"
 
   var flags: MemoryArea.Flags {

@@ -49,7 +49,9 @@ extension VirtualMachine {
 
   /// madvise(2)
   ///
-  /// - Parameter range: Offsets in guest RAM, in bytes; the start on a page.
+  /// - Parameters:
+  ///   - advice: What is to become of the memory.
+  ///   - range: Offsets in guest RAM, in bytes; the start on a page.
   /// - Throws: `EINVAL` where the memory cannot take the advice, `ENOMEM` where some of it is not there, `EFAULT` beyond
   ///   guest RAM. What came before is done.
   public mutating func advise(

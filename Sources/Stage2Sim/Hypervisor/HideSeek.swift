@@ -14,6 +14,7 @@ public struct HideSeek: MMIODevice {
     MMIORegion(address: $0, length: 0)
   }
 
+  /// The hook has no state: the byte is in the entry.
   public init() {}
 
   public mutating func access(

@@ -1,5 +1,6 @@
 /// One access of the guest to an address outside its memory.
 public struct MMIOAccess: Hashable, Sendable {
+  /// The guest stores.
   public let isWrite: Bool
   /// Guest physical.
   public let address: UInt64
@@ -13,7 +14,8 @@ public struct MMIOAccess: Hashable, Sendable {
 
 /// What a device on the bus made of an access.
 public enum MMIOResponse: Hashable, Sendable {
-  /// A read gives this; it goes into the register as the instruction says, sign extension included.
+  /// A read gives this, cut to the size of the access; the register gets zeros above, also of a load that extends the
+  /// sign.
   case value(UInt64)
   /// The access is over. A read leaves the register as it is, or as the device has set it.
   case done
@@ -26,6 +28,7 @@ public protocol MMIODevice {
   /// Answers an access that falls into one of the device's regions.
   ///
   /// - Parameters:
+  ///   - access: What the guest does.
   ///   - vcpu: The vCPU that made it, for a device that sets registers by itself.
   ///   - stage2: The VM's stage-2 table. Its observer hears what the device logs.
   /// - Throws: What KVM_RUN fails with; the guest stays at the instruction.
@@ -36,17 +39,19 @@ public protocol MMIODevice {
 
 /// A range of guest physical addresses that a device answers for: `struct kvm_io_range`.
 public struct MMIORegion: Hashable, Sendable {
+  /// The first guest physical address.
   public let address: UInt64
   /// In bytes. 0 takes every access that starts exactly at ``address``, however long; otherwise an access has to
   /// lie inside the region.
   public let length: UInt64
 
+  /// A region of `length` bytes from `address`.
   public init(address: UInt64, length: UInt64) {
     self.address = address
     self.length = length
   }
 
-  /// `kvm_io_bus_cmp(…) == 0`
+  /// `kvm_io_bus_cmp`, where it finds no difference.
   func contains(_ access: MMIOAccess) -> Bool {
     guard length > 0 else { return access.address == address }
     return access.address >= address

@@ -27,7 +27,8 @@ extension VirtualMachine {
     }
   }
 
-  /// `kvm_handle_mmio_return`: an access that went to the VMM is over, and the guest goes on after it.
+  /// `kvm_handle_mmio_return`, which reads by `kvm_mmio_read_buf`: an access that went to the VMM is over, and the guest
+  /// goes on after it.
   mutating func handleMMIOReturn() {
     guard let mmio = vcpu.pendingMMIO else { return }
     vcpu.pendingMMIO = nil

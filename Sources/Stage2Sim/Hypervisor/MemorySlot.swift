@@ -20,10 +20,19 @@ public struct MemorySlot: Hashable, Sendable {
   public let size: UInt64
   /// Where it begins in the VMM's address space.
   public let userspaceAddress: UInt64
+  /// What the VMM wants of it.
   public let flags: Flags
   /// A bit a page, 64 in an element: written since the VMM last asked. Empty where nothing is logged.
   var dirtyBitmap: [UInt64] = []
 
+  /// A slot for ``VirtualMachine/setMemoryRegion(_:)``, which checks it.
+  ///
+  /// - Parameters:
+  ///   - id: The VMM's number for it.
+  ///   - ipa: The first guest physical address.
+  ///   - size: In bytes, whole pages; 0 deletes the slot.
+  ///   - userspaceAddress: Where it begins in the VMM's address space.
+  ///   - flags: What the VMM wants of it.
   public init(
     id: Int, ipa: UInt64, size: UInt64, userspaceAddress: UInt64, flags: Flags = []
   ) {
@@ -34,11 +43,13 @@ public struct MemorySlot: Hashable, Sendable {
     self.flags = flags
   }
 
+  /// Whether a guest's store leaves for the MMIO path.
   public var isReadOnly: Bool { flags.contains(.readOnly) }
 
   /// `memslot_is_logging`
   var isLogging: Bool { !dirtyBitmap.isEmpty && !isReadOnly }
 
+  /// Whether a guest physical address is in it.
   public func contains(_ address: UInt64) -> Bool { address &- ipa < size }
 
   /// `gfn_to_hva_memslot`, to the byte.
@@ -129,6 +140,7 @@ extension KVM {
     }
   }
 
+  /// `kvm_check_memslot_overlap`
   private func checkOverlap(of new: MemorySlot) throws(KernelError) {
     let range = new.ipa..<new.ipa + new.size
     guard
@@ -138,7 +150,7 @@ extension KVM {
     else { throw .exists }
   }
 
-  /// `kvm_prepare_memory_region`, `kvm_arch_commit_memory_region`
+  /// `kvm_prepare_memory_region`, `kvm_arch_prepare_memory_region`, `kvm_arch_commit_memory_region`
   private mutating func insert(
     _ new: MemorySlot, dirtyBitmap: [UInt64]
   ) throws(KernelError) {
@@ -160,6 +172,7 @@ extension KVM {
     Int(slot.size >> UInt64(stage2.granule.pageShift))
   }
 
+  /// `kvm_alloc_dirty_bitmap`
   private func freshDirtyBitmap(of slot: MemorySlot) -> [UInt64] {
     let pages = pageCount(of: slot)
     var bitmap = [UInt64](
@@ -219,7 +232,8 @@ extension KVM {
     if hasChanged { flushTLBs() }
   }
 
-  /// `kvm_mmu_write_protect_pt_masked`: from the first page of the mask to its last.
+  /// `kvm_arch_mmu_enable_log_dirty_pt_masked`, `kvm_mmu_write_protect_pt_masked`: from the first page of the mask to its
+  /// last.
   private mutating func writeProtect(pages mask: UInt64, from first: Int, in slot: MemorySlot) {
     let size = stage2.granule.pageSize
     let start = slot.ipa + UInt64(first + mask.trailingZeroBitCount) * size

@@ -1,6 +1,6 @@
 /// What KVM does when the VMM's mappings change (arch/arm64/kvm/mmu.c, virt/kvm/kvm_main.c).
 extension KVM: MMUNotifier {
-  /// `kvm_mmu_notifier_invalidate_range_start`, `kvm_unmap_gfn_range`
+  /// `kvm_mmu_notifier_invalidate_range_start`, `kvm_unmap_gfn_range`; `__kvm_handle_hva_range` finds the slots.
   mutating func invalidateRangeStart(_ range: Range<UInt64>) {
     for slot in slots {
       guard let part = slot.guestRange(of: range) else { continue }
@@ -40,7 +40,7 @@ extension KVM: MMUNotifier {
 }
 
 extension KVM {
-  /// `unmap_stage2_range`
+  /// `unmap_stage2_range`, `__unmap_stage2_range`
   mutating func unmap(_ address: UInt64, size: UInt64) {
     applyInSteps(address..<address + size) { table, address, size throws(Stage2Error) in
       try table.unmap(address: address, size: size)
@@ -57,7 +57,8 @@ extension KVM {
   /// `kvm_flush_remote_tlbs`
   func flushTLBs() { stage2.observer?.observe(.invalidationOfAll) }
 
-  /// `stage2_apply_range`: one walk for each of the largest blocks, so that the kernel can take a breath between them.
+  /// `stage2_apply_range`: one walk for each of the largest blocks (`stage2_range_addr_end`), so that the kernel can take
+  /// a breath between them.
   private mutating func applyInSteps(
     _ range: Range<UInt64>,
     _ operation: (inout Stage2PageTable, UInt64, UInt64) throws(Stage2Error) -> Void

@@ -18,6 +18,7 @@ public enum MachineEvent: Hashable, Sendable {
 
 /// Who watches a machine. It sees; it changes nothing.
 public protocol MachineObserver: AnyObject {
+  /// Hears of one event, in the middle of what the machine does.
   func observe(_ event: MachineEvent)
 }
 

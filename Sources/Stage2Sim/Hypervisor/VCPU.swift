@@ -43,10 +43,20 @@ public struct VCPU: Sendable {
 
 /// KVM_EXIT_MMIO: an access that nobody in the kernel took.
 public struct MMIOExit: Hashable, Sendable {
+  /// The guest stores.
   public let isWrite: Bool
+  /// Guest physical.
   public let address: UInt64
   /// In bytes: 1, 2, 4 or 8.
   public let length: Int
   /// Of a write, what the guest stores; of a read, what the VMM puts here before the vCPU runs on.
   public var data: UInt64
+
+  /// An access as ``RunResult/mmio(_:)`` has it, to compare one with.
+  public init(isWrite: Bool, address: UInt64, length: Int, data: UInt64 = 0) {
+    self.isWrite = isWrite
+    self.address = address
+    self.length = length
+    self.data = data
+  }
 }

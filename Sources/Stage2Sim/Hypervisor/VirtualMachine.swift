@@ -4,9 +4,11 @@
 /// It is a value: a copy is a snapshot. It does no I/O, keeps no time and starts no thread; the same calls on the same
 /// machine always end in the same state.
 public struct VirtualMachine {
+  /// What the machine was made of.
   public let configuration: Configuration
   /// `struct kvm`: the stage-2 table and the memory slots.
   var kvm: KVM
+  /// The vCPU: the guest's registers, and the last abort that it took.
   public internal(set) var vcpu = VCPU()
   var host: HostMemory
   var bus = IOBus()
@@ -18,22 +20,29 @@ public struct VirtualMachine {
     set { kvm.stage2.observer = newValue }
   }
 
-  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`).
-  public var stage2: Stage2PageTable { kvm.stage2 }
+  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could. A
+  /// table of another shape in its place is nothing that KVM could have.
+  public var stage2: Stage2PageTable {
+    get { kvm.stage2 }
+    _modify { yield &kvm.stage2 }
+  }
 
   /// The VM's memory slots.
   public var slots: [MemorySlot] { kvm.slots }
 
   /// What a machine is made of.
   public struct Configuration: Hashable, Sendable {
+    /// The host's CPU.
     public var cpu: CPUModel
     /// The host's page size, and the granule of the guest's stage 2.
     public var granule: Granule
     /// The size of the intermediate physical address in bits: ``ipaSizes``, and no more than ``CPUModel/ipaLimit``.
     public var ipaBits: Int
+    /// What the VMM maps guest RAM with.
     public var backing: Backing
     /// Guest RAM in bytes.
     public var memorySize: UInt64
+    /// Who clears the dirty log of every slot.
     public var dirtyLogProtection: DirtyLogProtection
 
     /// Where guest RAM begins on the `virt` board.
@@ -49,6 +58,7 @@ public struct VirtualMachine {
       leastMemory...min(1 << UInt64(ipaBits) - memoryBase, mostMemory)
     }
 
+    /// A machine, checked by ``VirtualMachine/init(_:)``. Unless said otherwise: 256 MiB in huge pages, 40 bits of IPA.
     public init(
       cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
       backing: Backing = .huge, memorySize: UInt64 = 256 << 20,
@@ -70,8 +80,8 @@ public struct VirtualMachine {
 
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
-  /// - Throws: `EINVAL` where the memory is less than ``Configuration/leastMemory``, more than ``Configuration/mostMemory``, or not whole pages (huge ones, with
-  ///   hugetlb), or the CPU has not as many bits; `EFAULT` where the memory ends beyond the IPA range.
+  /// - Throws: `EINVAL` where the memory is less than ``Configuration/leastMemory``, more than
+  ///   ``Configuration/mostMemory``, or not whole pages (huge ones, with hugetlb), or the CPU has not as many bits; `EFAULT` where the memory ends beyond the IPA range.
   public init(_ configuration: Configuration = Configuration()) throws(KernelError) {
     let granule = configuration.granule
     let alignment = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
@@ -145,7 +155,10 @@ public struct VirtualMachine {
 
   /// Makes pages of a slot count as clean, and write-protects those that did not: KVM_CLEAR_DIRTY_LOG.
   ///
-  /// - Parameter firstPage: In the slot; a multiple of 64, as `pageCount` unless the slot ends there.
+  /// - Parameters:
+  ///   - id: The VMM's number for the slot.
+  ///   - firstPage: In the slot; a multiple of 64.
+  ///   - pageCount: A multiple of 64, too, unless the slot ends there.
   /// - Throws: `ENOENT` where the slot is not there or logs nothing; `EINVAL` for other ranges.
   public mutating func clearDirtyLog(
     ofSlot id: Int, firstPage: Int, pageCount: Int

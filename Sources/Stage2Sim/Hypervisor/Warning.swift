@@ -18,7 +18,9 @@ public enum Stage2Warning: Hashable, Sendable {
 public struct EntryChange: Hashable, Sendable {
   /// Where it stands.
   public let entry: EntryReference
+  /// What stood there.
   public let old: Stage2Descriptor
+  /// What stands there now.
   public let new: Stage2Descriptor
 }
 

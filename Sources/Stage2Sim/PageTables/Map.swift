@@ -4,15 +4,21 @@ public struct Protection: OptionSet, Hashable, Sendable {
 
   public init(rawValue: UInt64) { self.rawValue = rawValue }
 
+  /// The guest may execute (`KVM_PGTABLE_PROT_X`).
   public static let execute = Protection(rawValue: 1 << 0)
+  /// The guest may write (`KVM_PGTABLE_PROT_W`).
   public static let write = Protection(rawValue: 1 << 1)
+  /// The guest may read (`KVM_PGTABLE_PROT_R`).
   public static let read = Protection(rawValue: 1 << 2)
   /// Device-nGnRE memory, never executable.
   public static let device = Protection(rawValue: 1 << 3)
-  /// Bits [58:55] of the entry, which mean what software says.
+  /// Bit 55 of the entry, the first of four that mean what software says (`KVM_PGTABLE_PROT_SW0`).
   public static let software0 = Protection(rawValue: 1 << 55)
+  /// Bit 56 of the entry, as ``software0``.
   public static let software1 = Protection(rawValue: 1 << 56)
+  /// Bit 57 of the entry, as ``software0``.
   public static let software2 = Protection(rawValue: 1 << 57)
+  /// Bit 58 of the entry, as ``software0``.
   public static let software3 = Protection(rawValue: 1 << 58)
 }
 
@@ -22,7 +28,12 @@ extension Stage2PageTable {
   ///
   /// A table that a block can replace is taken down; a block that is mapped smaller becomes a table.
   ///
-  /// - Parameter canAllocate: False without a `memcache`: there is no page to make a table of.
+  /// - Parameters:
+  ///   - address: An IPA in bytes; rounded down to its page.
+  ///   - size: In bytes; the end is rounded up to a page.
+  ///   - physical: Where the memory is; rounded down to its page.
+  ///   - protection: What the guest may do there.
+  ///   - canAllocate: False without a `memcache`: there is no page to make a table of.
   /// - Throws: `EAGAIN` where the same mapping is there already, other permissions or not: those are relaxed, not
   ///   mapped again. `ENOMEM` where a table is missing that may not be made. `ERANGE` beyond ``ipaBits``. `EINVAL` for
   ///   executable device memory.
@@ -42,7 +53,11 @@ extension Stage2PageTable {
   /// Unmaps `size` bytes from `address` and notes in their invalid entries who owns the pages:
   /// `kvm_pgtable_stage2_set_owner`, which protected KVM uses.
   ///
-  /// - Parameter owner: 0 for the owner of the table, whose entries are zero, or 1 (`KVM_MAX_OWNER_ID`).
+  /// - Parameters:
+  ///   - address: An IPA in bytes; rounded down to its page.
+  ///   - size: In bytes; the end is rounded up to a page.
+  ///   - owner: 0 for the owner of the table, whose entries are zero, or 1 (`KVM_MAX_OWNER_ID`).
+  ///   - canAllocate: False without a `memcache`.
   /// - Throws: `EINVAL` for other owners; as ``map(address:size:physical:protection:canAllocate:)``.
   public mutating func setOwner(
     address: UInt64, size: UInt64, owner: UInt8, canAllocate: Bool = true
@@ -75,7 +90,8 @@ extension Stage2PageTable {
     descriptor.rawValue & Stage2Descriptor.memoryAttributes == memoryAttributes(isDevice: false)
   }
 
-  /// Clears the entry of `visit` with break-before-make where it was valid, and drops its reference: `stage2_put_pte`.
+  /// Clears the entry of `visit` (`kvm_clear_pte`) with break-before-make where it was valid, and drops its reference:
+  /// `stage2_put_pte`.
   mutating func putEntry(_ visit: Visit) {
     let old = self[visit.entry]
     if old.isValid {

@@ -2,6 +2,7 @@
 ///
 /// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c of Linux 6.1.
 public struct Stage2PageTable {
+  /// The size of its pages, which are also its tables'.
   public let granule: Granule
   /// The size of the intermediate physical address in bits.
   public let ipaBits: Int
@@ -23,7 +24,11 @@ public struct Stage2PageTable {
   /// The start level is the one that needs at most 16 concatenated tables, as `kvm_get_vtcr` picks it: for 40 bits
   /// with 4 KiB pages level 1 and two tables.
   ///
-  /// - Parameter ipaBits: 32 to 48.
+  /// - Parameters:
+  ///   - granule: The size of pages and tables.
+  ///   - ipaBits: 32 to 48.
+  ///   - hasFWB: The CPU has FEAT_S2FWB.
+  ///   - hasXNX: The CPU has FEAT_XNX.
   public init(
     granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true
   ) {
@@ -43,7 +48,7 @@ public struct Stage2PageTable {
   /// The physical address of the start tables: VTTBR_EL2.BADDR.
   public var baseAddress: UInt64 { memory.physicalAddress(of: root) }
 
-  /// How many tables stand side by side at the start level.
+  /// How many tables stand side by side at the start level (`kvm_pgd_pages`).
   public var rootTables: Int {
     let shift = granule.shift(level: startLevel - 1)
     return ipaBits > shift ? 1 << (ipaBits - shift) : 1

@@ -36,7 +36,7 @@ public protocol Stage2Visitor {
   /// Where the walk calls ``visit(_:in:)``.
   static var flags: WalkFlags { get }
 
-  /// Looks at, or changes, one entry. An error ends the walk, which throws it.
+  /// Looks at, or changes, one entry (`kvm_pgtable_visitor_cb` calls it). An error ends the walk, which throws it.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
 }
 
@@ -55,11 +55,12 @@ extension Stage2PageTable {
     }
   }
 
-  /// Calls `visitor` at the entries for `size` bytes from `address`: `kvm_pgtable_walk`.
+  /// Calls `visitor` at the entries for `size` bytes from `address`: `kvm_pgtable_walk`, with `_kvm_pgtable_walk`.
   ///
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
+  ///   - visitor: What is called, at the entries that its ``Stage2Visitor/flags`` name.
   /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws; `EFAULT` where an entry points to what
   ///   is no table, which the kernel follows all the same.
   public mutating func walk<Visitor: Stage2Visitor>(
@@ -146,13 +147,14 @@ extension Stage2PageTable {
 
 /// The entry that a walk of one page ended at.
 public struct Leaf: Hashable, Sendable {
+  /// The entry, valid or not.
   public let descriptor: Stage2Descriptor
   /// 1 to 3.
   public let level: Int
 }
 
 extension Stage2PageTable {
-  /// The entry, valid or not, that decides over `address`: `kvm_pgtable_get_leaf`.
+  /// The entry, valid or not, that decides over `address`: `kvm_pgtable_get_leaf`, whose visitor is `leaf_walker`.
   ///
   /// - Throws: `ERANGE` for an address beyond ``ipaBits``.
   public func leaf(for address: UInt64) throws(Stage2Error) -> Leaf {

@@ -1,0 +1,58 @@
+// A hook of your own: in how many rounds has the guest accessed each page? Stage 2 hears nothing of accesses to a
+// mapped page, so the hook makes all pages old at the end of a round. The next access to one faults, KVM makes it young
+// again, and the next end finds it so, and counts: in the software bits of its own entry. Try: swift run access-counter
+import Stage2Sim
+
+/// A store ends a round; a load of byte N gives the count of page N, which ends at 15.
+struct AccessCounter: MMIODevice, Stage2Visitor {
+  static let memory = VirtualMachine.Configuration.memoryBase
+  static let registers = MMIORegion(address: 0x0900_0000, length: 1024)
+  static let flags = WalkFlags.leaf
+
+  mutating func access(
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+  ) throws(KernelError) -> MMIOResponse {
+    do {
+      let page = access.address - Self.registers.address
+      if access.isWrite {
+        try stage2.walk(address: Self.memory, size: Self.registers.length << 12, visitor: &self)
+      }
+      let entry = try stage2.leaf(for: Self.memory + page << 12).descriptor
+      return .value((entry.rawValue & Stage2Descriptor.software) >> 55)
+    } catch {
+      throw error.code
+    }
+  }
+
+  func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
+    var entry = table[visit.entry]
+    guard entry.isValid, entry.rawValue & Stage2Descriptor.accessFlag != 0 else { return }
+    entry.rawValue &= ~Stage2Descriptor.accessFlag
+    if ~entry.rawValue & Stage2Descriptor.software != 0 { entry.rawValue += 1 << 55 }
+    table[visit.entry] = entry
+  }
+}
+
+final class FaultCounter: MachineObserver {
+  var counts: [UInt64: Int] = [:]
+  func observe(_ event: MachineEvent) {
+    guard case .abort(let fault) = event, fault.syndrome.faultStatus == .accessFlag else { return }
+    counts[(fault.ipa - AccessCounter.memory) >> 12, default: 0] += 1
+  }
+}
+
+var machine = try VirtualMachine.booted(.init(backing: .anonymous))
+let faults = FaultCounter()
+machine.observer = faults
+machine.register(AccessCounter(), at: [AccessCounter.registers])
+for round in 1...20 as ClosedRange<UInt64> {
+  for page in 1...5 as ClosedRange<UInt64> where round % page == 0 {
+    machine.run(.access(.store(.byte, from: 0), address: AccessCounter.memory + page << 12))
+  }
+  machine.run(.access(.store(.byte, from: 0), address: AccessCounter.registers.address))
+}
+print("page rounds access-flag-faults")
+for page in [0, 1, 2, 3, 4, 5, 512] as [UInt64] {  // 512: the guest's kernel runs there.
+  machine.run(.access(.load(.byte, to: 1), address: AccessCounter.registers.address + page))
+  print(page, machine.vcpu[1], faults.counts[page, default: 0])
+}
