@@ -198,14 +198,4 @@ struct PhysicalMemory: Sendable {
       folios[to]!.contents[target - to + offset] = folios[from]!.contents[source - from + offset]
     }
   }
-
-  /// Whether two pages hold the same bytes.
-  func isEqual(_ one: UInt64, _ other: UInt64) -> Bool {
-    guard let first = folio(of: one), let second = folio(of: other) else { return false }
-    let zeros = [UInt8](repeating: 0, count: Int(Folio.pieceSize))
-    return stride(from: 0, to: granule.pageSize, by: Int(Folio.pieceSize)).allSatisfy {
-      folios[first]!.contents[one - first + $0] ?? zeros
-        == folios[second]!.contents[other - second + $0] ?? zeros
-    }
-  }
 }

@@ -1,4 +1,4 @@
-/// Kernel samepage merging: mm/ksm.c.
+/// Kernel samepage merging: mm/ksm.c, without its limit of 256 pages that share one (`max_page_sharing`).
 struct KSM: Sendable {
   /// A page of a process.
   struct Place: Hashable, Sendable {
@@ -8,10 +8,13 @@ struct KSM: Sendable {
     let page: UInt64
   }
 
+  /// What a page holds, in pieces by their offset; those that are zeros are left out.
+  typealias Content = [UInt64: [UInt8]]
+
   /// `struct ksm_rmap_item`: what KSM knows of a page of a process.
   struct Item: Sendable {
     /// What the page held when it was last looked at (`oldchecksum`), in place of its checksum.
-    var content: [UInt64: [UInt8]]?
+    var content: Content?
     /// Merged with this page, by now or as the first (`STABLE_FLAG`).
     var stable: UInt64?
   }
@@ -19,6 +22,15 @@ struct KSM: Sendable {
   /// `MMF_VM_MERGEABLE`: the VMM has asked for it, and the scanner has not found it without such memory since.
   var isProcessMergeable = false
   var items: [Place: Item] = [:]
+
+  /// What one scan finds.
+  struct Scan {
+    /// `root_stable_tree`: merged pages.
+    var stable: [Content: UInt64] = [:]
+    /// `root_unstable_tree`: pages that have not changed since the last scan.
+    var unstable: [Content: Place] = [:]
+    var seen: Set<Place> = []
+  }
 }
 
 extension HostMemory {
@@ -40,18 +52,19 @@ extension HostMemory {
   /// `ksm_do_scan`, from the first page of the first process to the last of the last.
   private mutating func scanOnce(notifier: inout some MMUNotifier) {
     physical.drainLRU()
-    /// `root_unstable_tree`: pages of this scan that have not changed since the last.
-    var unstable: [KSM.Place] = []
-    var seen: Set<KSM.Place> = []
+    var scan = KSM.Scan()
+    for (head, folio) in physical.folios where folio.kind == .merged {
+      scan.stable[content(of: head)] = head
+    }
     let own = areas.filter { $0.flags.contains(.mergeable) && $0.anonymousFamily != nil }
     let ranges = [own.map { $0.start..<$0.end }] + children.map(\.mergeable)
     for (process, ranges) in ranges.enumerated() {
       for place in ranges.flatMap({ mappedPages(of: process, in: $0) }) {
-        seen.insert(place)
-        mergePage(place, unstable: &unstable, notifier: &notifier)
+        scan.seen.insert(place)
+        mergePage(place, &scan, notifier: &notifier)
       }
     }
-    ksm.items = ksm.items.filter { seen.contains($0.key) }
+    ksm.items = ksm.items.filter { scan.seen.contains($0.key) }
   }
 
   /// The page tables of the VMM, or of a child.
@@ -82,63 +95,59 @@ extension HostMemory {
 
   /// `cmp_and_merge_page`
   private mutating func mergePage(
-    _ place: KSM.Place, unstable: inout [KSM.Place], notifier: inout some MMUNotifier
+    _ place: KSM.Place, _ scan: inout KSM.Scan, notifier: inout some MMUNotifier
   ) {
     guard let frame = frame(of: place), let head = physical.folio(of: frame) else { return }
     let isMerged = physical[folio: head].kind == .merged
     if isMerged, ksm.items[place]?.stable == frame { return }
+    let content = content(of: frame)
     // `stable_tree_search`
-    let stable =
-      isMerged
-      ? frame
-      : physical.folios.keys.filter {
-        physical[folio: $0].kind == .merged && physical.isEqual($0, frame)
-      }.min()
-    if let stable {
-      unstable.removeAll { $0 == place }
+    let stable = isMerged ? frame : scan.stable[content]
+    if let stable, physical.folios[stable]?.kind == .merged {
       if merge(place, with: stable, notifier: &notifier) {
         ksm.items[place, default: KSM.Item()].stable = stable
       }
       return
     }
-    let content = content(of: frame)
     guard ksm.items[place]?.content == content else {
       ksm.items[place] = KSM.Item(content: content)
       return
     }
     // `unstable_tree_search_insert`
-    for other in unstable {
-      guard let otherFrame = self.frame(of: other) else { continue }
-      // The same page in two processes is not substituted for itself.
-      if otherFrame == frame { return }
-      guard physical.isEqual(otherFrame, frame) else { continue }
-      mergeTwo(place, other, unstable: &unstable, notifier: &notifier)
+    guard let other = scan.unstable[content] else {
+      scan.unstable[content] = place
       return
     }
-    unstable.append(place)
+    // The same page in two processes is not substituted for itself.
+    guard self.frame(of: other) != frame else { return }
+    if mergeTwo(place, other, notifier: &notifier) {
+      scan.unstable[content] = nil
+      scan.stable[content] = frame
+    }
   }
 
   /// `try_to_merge_two_pages`: the page that was found second becomes the merged one.
+  ///
+  /// - Returns: False where they stay two.
   private mutating func mergeTwo(
-    _ place: KSM.Place, _ other: KSM.Place, unstable: inout [KSM.Place],
-    notifier: inout some MMUNotifier
-  ) {
+    _ place: KSM.Place, _ other: KSM.Place, notifier: inout some MMUNotifier
+  ) -> Bool {
     guard let frame = frame(of: place), let otherFrame = self.frame(of: other),
       let head = physical.folio(of: frame)
-    else { return }
+    else { return false }
     if physical[folio: head].size > pageSize, physical.folio(of: otherFrame) == head {
       // Two pages of one huge page: the scanner's hold on both keeps it from being split before it lets go.
       splitFolio(head, notifier: &notifier)
-      return
+      return false
     }
-    guard merge(place, with: nil, notifier: &notifier) else { return }
+    guard merge(place, with: nil, notifier: &notifier) else { return false }
     ksm.items[place, default: KSM.Item()].stable = frame
     guard merge(other, with: frame, notifier: &notifier) else {
       if place.process == 0 { unmergePage(place.page, notifier: &notifier) }
-      return
+      return false
     }
-    unstable.removeAll { $0 == other }
     ksm.items[other, default: KSM.Item()].stable = frame
+    return true
   }
 
   /// `try_to_merge_one_page`: gives a process the merged page, or makes its own one, where there is none yet.
@@ -200,11 +209,10 @@ extension HostMemory {
     if isOwn { notifier.invalidateRangeEnd(address..<address + pageSize) }
   }
 
-  /// What a page holds, without the pieces that are zeros.
-  private func content(of frame: UInt64) -> [UInt64: [UInt8]] {
+  private func content(of frame: UInt64) -> KSM.Content {
     guard let head = physical.folio(of: frame) else { return [:] }
     let offset = frame - head
-    var content: [UInt64: [UInt8]] = [:]
+    var content: KSM.Content = [:]
     for (piece, bytes) in physical[folio: head].contents
     where piece >= offset && piece < offset + pageSize && bytes.contains(where: { $0 != 0 }) {
       content[piece - offset] = bytes
