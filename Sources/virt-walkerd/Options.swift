@@ -71,13 +71,18 @@ struct NodeOptions: ParsableArguments {
   }
 }
 
-/// What the machine behind the node is made of.
-struct MachineOptions: ParsableArguments {
+/// What decides over the entry that a byte is hidden in.
+struct HostOptions: ParsableArguments {
   @Option(help: "The host's CPU model.")
   var cpu = CPUModel.cortexA76
 
   @Option(help: "What backs guest RAM: huge pages give a level-2 block, pages a level-3 page.")
   var backing = Backing.huge
+}
+
+/// What the machine behind the node is made of.
+struct MachineOptions: ParsableArguments {
+  @OptionGroup var host: HostOptions
 
   @Option(
     help: ArgumentHelp(
@@ -87,7 +92,7 @@ struct MachineOptions: ParsableArguments {
   var memory = VirtualMachine.Configuration().memorySize
 
   var configuration: VirtualMachine.Configuration {
-    .init(cpu: cpu, backing: backing, memorySize: memory)
+    .init(cpu: host.cpu, backing: host.backing, memorySize: memory)
   }
 
   private static func parseMemory(_ text: String) throws -> UInt64 {
