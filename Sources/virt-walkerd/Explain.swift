@@ -6,9 +6,9 @@ struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Say what hiding a byte does to the entry, and what the byte then survives.",
     discussion: """
-      The model is the machine that serve starts: the guest has booted, and has run from the page at 0x40000000. All \
-      that is printed is what the model then does; each event and each recording named beside it is of the same kind, \
-      recorded on the real kernel (Tests/Recordings).
+      The machine is one that serve starts: the guest has booted, and has run from the page at 0x40000000. What is \
+      printed is what the model then does. The recording named beside an event is that of the real kernel doing the same \
+      (Tests/Recordings in the source).
 
       First come the entry and the eight bits, those that change with a star. Then the events, each by itself after the \
       hide. The byte is kept, or changed in an entry that stays, or lost with the entry: then SEEK gives the first \
@@ -18,8 +18,8 @@ struct Explain: ParsableCommand {
       The warnings, and their names with --all: bbm, break-before-make is violated, and the CPU may use the old entry, \
       the new one, or both; tlb, what the entry allows has changed with no TLB invalidation, and the CPU may go on by the \
       old one; hang, the guest takes the same fault for ever; ref, the byte is in an entry that maps nothing, and its \
-      table's reference count gets too low. QEMU, on which the recordings were made, shows no harm of bbm and tlb; \
-      hardware may.
+      table's reference count gets too low. The recordings were made on QEMU, where no harm comes of bbm and tlb; on \
+      hardware it may.
 
       Harmless is a byte with no warning but ref, which loads, stores and fetches leave alone.
 
@@ -72,6 +72,9 @@ struct Explain: ParsableCommand {
     // A zero in front makes a number octal to some.
     let isPlain = radix != 10 || digits == "0" || digits.first != "0"
     guard isPlain, digits.first != "+", let byte = UInt8(digits, radix: radix) else {
+      if let character = text.utf8.first, text.utf8.count == 1 {
+        throw ValidationError("'\(text)' is no number: its byte is 0x\(hex(character))")
+      }
       throw ValidationError(
         "'\(text)' is no byte: write 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111")
     }
@@ -117,7 +120,7 @@ extension Explanation {
   }
 
   private func row(_ event: String, _ byte: String, _ recording: String) -> String {
-    "\(pad(event, 34)) \(pad(byte, 27)) \(recording)"
+    "\(pad(event, 34)) \(pad(byte, 22)) \(recording)"
   }
 
   private func describe(_ outcome: EventOutcome) -> String {
