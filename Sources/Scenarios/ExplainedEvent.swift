@@ -10,6 +10,7 @@ public struct ExplainedEvent: Hashable, Sendable {
   public let preparation: [Step]
   /// The event.
   public let steps: [Step]
+
   private init(
     _ name: String, _ title: String, _ steps: String..., after preparation: [String] = []
   ) {
@@ -19,14 +20,16 @@ public struct ExplainedEvent: Hashable, Sendable {
     self.preparation = preparation.map(Step.init(constant:))
   }
 
-  /// The guest's own accesses.
+  /// A load from the page.
   public static let load = ExplainedEvent(
     "load", "guest loads", "guest ldr w0,[0x40000000]")
+  /// A store to the page.
   public static let store = ExplainedEvent(
     "store", "guest stores", "guest str w0,[0x40000000] x0=0xf900013f")
+  /// A fetch of an instruction from the page.
   public static let execute = ExplainedEvent(
     "execute", "guest executes", "guest fetch 0x40000000")
-  /// In a block all pages have the one entry.
+  /// A fetch from the page behind, which in a block has the same entry.
   public static let executeNeighbour = ExplainedEvent(
     "execute-neighbour", "guest executes in the next page", "guest fetch 0x40001000",
     after: ["host write 0x40001000 0xf900013f", "guest fetch 0x40001000"])

@@ -13,8 +13,14 @@ public struct Explainer {
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
 
-  /// - Throws: Where there is no such machine.
-  public init(_ machine: MachineDescription) throws(UnplayableMachine) {
+  /// A machine with the pages of 4 KiB, the 40 bits of IPA and the memory of ``VirtualMachine/Configuration``'s defaults.
+  ///
+  /// - Throws: Where the model has no such machine.
+  public init(cpu: CPUModel, backing: Backing) throws(UnplayableMachine) {
+    var machine = MachineDescription()
+    machine.cpu = cpu
+    machine.backing = backing
+    machine.memory = VirtualMachine.Configuration().memorySize
     self.machine = machine
     var player = try Player(machine)
     player.play(all: Self.boot)
@@ -23,7 +29,7 @@ public struct Explainer {
 
   /// What hiding `byte` does.
   ///
-  /// - Parameter events: What is tried after it, each on a machine of its own; nil for all of this machine.
+  /// - Parameter events: What is tried after it, each on a machine of its own; nil for all (``ExplainedEvent/all(on:)``).
   public func explain(_ byte: UInt8, events: [ExplainedEvent]? = nil) -> Explanation {
     var player = booted
     let before = player.targetLeaf
@@ -38,7 +44,14 @@ public struct Explainer {
     var player = booted
     let prepared = player.play(all: event.preparation)
     player.play(.hiding(byte))
-    return player.outcome(of: event, on: byte, refusal: prepared.refusal)
+    let seen = player.play(all: event.steps, while: player.targetLeaf.mapping)
+    let seek = player.seek()
+    let fate: EventOutcome.Fate =
+      !seen.isSameMapping ? .lost : seek == byte ? .kept : .changed
+    player.play(.load)
+    return EventOutcome(
+      event: event, fate: fate, isHung: seen.isHung, refusal: prepared.refusal ?? seen.refusal,
+      seek: seek, seekAfterLoad: player.seek(), warnings: seen.warnings)
   }
 
   /// The page is taken away while its neighbour is in use, a byte hidden, and the page used again.
@@ -67,23 +80,6 @@ public struct Explainer {
 }
 
 extension Player {
-  /// What an event makes of a byte that is hidden already.
-  ///
-  /// - Parameter refusal: An error of the steps that prepared it.
-  fileprivate mutating func outcome(
-    of event: ExplainedEvent, on byte: UInt8, refusal: String?
-  ) -> EventOutcome {
-    let mapping = targetLeaf.mapping
-    let seen = play(all: event.steps, while: mapping)
-    let seek = self.seek()
-    let fate: EventOutcome.Fate =
-      !seen.isSameMapping ? .lost : seek == byte ? .kept : .changed
-    play(.load)
-    return EventOutcome(
-      event: event, fate: fate, isHung: seen.isHung, refusal: refusal ?? seen.refusal,
-      seek: seek, seekAfterLoad: self.seek(), warnings: seen.warnings)
-  }
-
   /// What steps showed, all together.
   fileprivate struct Observations {
     var isHung = false
@@ -120,7 +116,7 @@ extension Player {
     events.compactMap { if case .warning(let warning) = $0 { warning } else { nil } }
   }
 
-  private mutating func seek() -> UInt8 {
+  fileprivate mutating func seek() -> UInt8 {
     play(.seek)
     return UInt8(truncatingIfNeeded: machine.vcpu[0])
   }

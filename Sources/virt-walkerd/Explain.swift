@@ -44,23 +44,19 @@ struct Explain: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
-      var machine = MachineDescription()
-      machine.cpu = host.cpu
-      machine.backing = host.backing
-      machine.memory = VirtualMachine.Configuration().memorySize
       let explainer: Explainer
       do {
-        explainer = try Explainer(machine)
+        explainer = try Explainer(cpu: host.cpu, backing: host.backing)
       } catch {
         throw Failure("\(error)", status: .unavailable)
       }
       if let byte {
-        try write(explainer.explain(byte).report(on: machine))
+        try write(explainer.explain(byte).report(on: explainer.machine))
       } else {
         let explanations = (0...UInt8.max).map {
           explainer.explain($0, events: ExplainedEvent.accesses)
         }
-        try write(tableOfAll(explanations, on: machine))
+        try write(tableOfAll(explanations, on: explainer.machine))
       }
     }
   }
