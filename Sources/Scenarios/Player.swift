@@ -1,6 +1,8 @@
 import Stage2Sim
 
 /// The recorder's virtual machine monitor, on the model: does a step, and says what the recorder would print below it.
+///
+/// It is a value: a copy is a snapshot of the machine.
 public struct Player {
   /// Where a store leaves the guest: the instruction of the step is done.
   private static let left: UInt64 = 0x0c00_0000
@@ -13,9 +15,9 @@ public struct Player {
   private static let vectors = MachineDescription.codeSlot + 0x800
   private static let codeSlotNumber = 1
 
-  private var machine: VirtualMachine
+  private(set) var machine: VirtualMachine
   private let description: MachineDescription
-  private let trace = Trace()
+  private var trace = Trace()
   private var letters = FrameLetters()
   /// What the VMM wants of the RAM slot.
   private var ram: (ipa: UInt64, isThere: Bool, flags: MemorySlot.Flags)
@@ -41,12 +43,15 @@ public struct Player {
     machine.setVectorBase(Self.vectors)
     machine.setRegister(9, to: Self.left)
     machine.setRegister(10, to: Self.exception)
-    machine.observer = trace
   }
+
+  /// What happened in the hypervisor during the last step.
+  var events: [MachineEvent] { trace.events }
 
   /// Does the step.
   ///
   /// - Returns: The lines of a recording below it, without their two spaces.
+  @discardableResult
   public mutating func play(_ step: Step) -> [String] {
     defer { letters.forget { !machine.isInUse(frame: $0) } }
     switch step {
@@ -64,7 +69,9 @@ public struct Player {
     let touched = address.flatMap { address in
       describeLeaf(address).map { (address: address, before: $0) }
     }
-    trace.events = []
+    // Not the last step's: a copy of the player may have that.
+    trace = Trace()
+    machine.observer = trace
     var lines = action(&self)
     if let targetBefore { lines.append(leafLine(target, before: targetBefore)) }
     if let (address, before) = touched,

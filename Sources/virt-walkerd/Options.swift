@@ -71,8 +71,8 @@ struct NodeOptions: ParsableArguments {
   }
 }
 
-/// What the machine behind the node is made of.
-struct MachineOptions: ParsableArguments {
+/// What decides over the entry that a byte is hidden in.
+struct HostOptions: ParsableArguments {
   @Option(help: "The host's CPU model.")
   var cpu = CPUModel.cortexA76
 
@@ -81,6 +81,11 @@ struct MachineOptions: ParsableArguments {
       "What backs guest RAM. With huge pages (huge, hugetlb) the entry is a level-2 block, else a level-3 page."
   )
   var backing = Backing.huge
+}
+
+/// What the machine behind the node is made of.
+struct MachineOptions: ParsableArguments {
+  @OptionGroup var host: HostOptions
 
   @Option(
     help: ArgumentHelp(
@@ -102,15 +107,16 @@ struct MachineOptions: ParsableArguments {
   var memory = VirtualMachine.Configuration().memorySize
 
   var configuration: VirtualMachine.Configuration {
-    .init(cpu: cpu, granule: granule, ipaBits: ipa, backing: backing, memorySize: memory)
+    .init(
+      cpu: host.cpu, granule: granule, ipaBits: ipa, backing: host.backing, memorySize: memory)
   }
 
   func validate() throws {
     let sizes = VirtualMachine.Configuration.ipaSizes
-    let most = min(cpu.ipaLimit, sizes.upperBound)
+    let most = min(host.cpu.ipaLimit, sizes.upperBound)
     guard (sizes.lowerBound...most).contains(ipa) else {
       throw ValidationError(
-        "--ipa \(ipa): \(cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
+        "--ipa \(ipa): \(host.cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
     }
     let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: ipa)
     guard allowed.contains(memory) else {
@@ -118,7 +124,7 @@ struct MachineOptions: ParsableArguments {
         "--memory \(memory) is outside what the guest can have with \(ipa) bits of IPA: \(Self.size(allowed.lowerBound)) to \(Self.size(allowed.upperBound))"
       )
     }
-    let page = backing == .hugetlb ? granule.blockSize : granule.pageSize
+    let page = host.backing == .hugetlb ? granule.blockSize : granule.pageSize
     guard memory % page == 0 else {
       throw ValidationError(
         "--memory \(memory) is no whole number of \(Self.size(page)) pages")

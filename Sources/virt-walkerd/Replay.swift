@@ -144,7 +144,7 @@ private struct Text {
   }
 }
 
-private func write(_ text: String) throws {
+func write(_ text: String) throws {
   _ = try FileDescriptor.standardOutput.writeAll(text.utf8)
 }
 

@@ -35,7 +35,8 @@ import Testing
   @Test func recordingsThatAreNamedExist() throws {
     let recordings = try Set(recordings)
     let document = try text("docs/what-the-kernel-does.md")
-    let names = document.matches(of: /`((?:bytes|facts|guest|host|ipa|granule|random)-[a-z0-9-]+)`/)
+    let names = document.matches(
+      of: /`((?:bytes|explain|facts|guest|host|ipa|granule|random)-[a-z0-9-]+)`/)
     #expect(names.count >= 20)
     for name in names.map(\.output.1) {
       let exists = recordings.contains("\(name).txt")

@@ -176,17 +176,39 @@ extension Stage2PageTable {
   /// `page_count` of each table page on the way to the leaf for `address`, from the start level down; empty for an
   /// address beyond ``ipaBits``.
   public func referenceCounts(for address: UInt64) -> [Int] {
+    tables(for: address).map { memory.count($0) }
+  }
+
+  /// The references of the table at `level` on the way to `address`; nil where there is none.
+  public func references(for address: UInt64, level: Int) -> TableReferences? {
+    let tables = tables(for: address)
+    guard tables.indices ~= level - startLevel else { return nil }
+    let table = tables[level - startLevel]
+    let entries = (0..<granule.entriesPerTable).filter {
+      self[table.advanced(by: $0)].isCounted
+    }
+    return TableReferences(count: memory.count(table), needed: 1 + entries.count)
+  }
+
+  /// The tables on the way to the leaf for `address`, from the start level down.
+  private func tables(for address: UInt64) -> [EntryReference] {
     guard address >> UInt64(ipaBits) == 0 else { return [] }
-    var table = rootTable(for: address)
-    var counts: [Int] = []
-    for level in startLevel...Granule.lastLevel {
-      counts.append(memory.count(table))
-      let descriptor = self[entry(for: address, in: table, level: level)]
+    var tables = [rootTable(for: address)]
+    for level in startLevel..<Granule.lastLevel {
+      let descriptor = self[entry(for: address, in: tables[tables.count - 1], level: level)]
       guard descriptor.isTable(level: level),
         let next = memory.table(at: descriptor.outputAddress(granule))
       else { break }
-      table = next
+      tables.append(next)
     }
-    return counts
+    return tables
   }
+}
+
+/// What KVM takes to be in a table, and what is in it.
+public struct TableReferences: Hashable, Sendable {
+  /// `page_count`
+  public let count: Int
+  /// One for the table itself, and one for each entry that is not zero (`stage2_pte_is_counted`).
+  public let needed: Int
 }

@@ -1,0 +1,49 @@
+import Stage2Sim
+
+/// One of the bits of a stage-2 entry that a byte is hidden in: 51 to 58.
+public struct HiddenBit: Hashable, Sendable, CaseIterable {
+  /// In the byte, 0 to 7.
+  public let number: Int
+
+  public static let allCases = (0..<8).map(HiddenBit.init)
+
+  private init(number: Int) { self.number = number }
+
+  /// In the entry, 51 to 58.
+  public var entryBit: Int { number + 51 }
+
+  private var mask: UInt64 { 1 << UInt64(entryBit) }
+
+  /// Whether it is set in an entry.
+  public func isSet(in descriptor: Stage2Descriptor) -> Bool { descriptor.rawValue & mask != 0 }
+
+  /// Its field in the Arm ARM; `sw55` to `sw58` for those that the architecture leaves to software.
+  public var field: String {
+    switch mask {
+    case Stage2Descriptor.dirtyBitModifier: "DBM"
+    case Stage2Descriptor.contiguous: "Contiguous"
+    case Stage2Descriptor.executeNever0: "XN[0]"
+    case Stage2Descriptor.executeNever: "XN[1]"
+    default: "sw\(entryBit)"
+    }
+  }
+
+  /// What the CPU and KVM take it for, in at most 67 characters.
+  public func meaning(on cpu: CPUModel) -> String {
+    switch mask {
+    case Stage2Descriptor.dirtyBitModifier:
+      "dirty bit modifier: no effect, KVM 6.1 leaves VTCR_EL2.HD clear"
+    case Stage2Descriptor.contiguous:
+      "hint: one of a run of entries that may share one TLB entry"
+    case Stage2Descriptor.executeNever0:
+      cpu.hasXNX
+        ? "EL1 may execute where XN[0] = XN[1] (FEAT_XNX); KVM ignores it"
+        : "RES0: this CPU has no FEAT_XNX"
+    case Stage2Descriptor.executeNever:
+      cpu.hasXNX
+        ? "EL1 may execute where XN[1] = XN[0] (FEAT_XNX); KVM clears it alone"
+        : "execute-never; KVM clears it when the guest executes"
+    default: "left to software; KVM uses none in a guest's entries"
+    }
+  }
+}

@@ -1,0 +1,286 @@
+import ArgumentParser
+import Scenarios
+import Stage2Sim
+
+struct Explain: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Say what hiding a byte does to the entry, and what the byte then survives.",
+    discussion: """
+      The machine is one that serve starts: the guest has booted, and has run from the page at 0x40000000. What is \
+      printed is what the model then does. The recording named beside an event is that of the real kernel doing the same \
+      (Tests/Recordings in the source).
+
+      First come the entry and the eight bits, those that change with a star. Then the events, each by itself after the \
+      hide. The byte is kept, or changed in an entry that stays, or lost with the entry: then SEEK gives the first \
+      value, and after one more load of the guest the second. Refused is what the host's kernel does not do to such \
+      memory. Next page is the one behind, in the same 2 MiB.
+
+      The warnings, and their names with --all: bbm, break-before-make is violated, and the CPU may use the old entry, \
+      the new one, or both; tlb, what the entry allows has changed with no TLB invalidation, and the CPU may go on by the \
+      old one; hang, the guest takes the same fault for ever; ref, the byte is in an entry that maps nothing, and its \
+      table's reference count gets too low. The recordings were made on QEMU, where no harm comes of bbm and tlb; on \
+      hardware it may.
+
+      Harmless is a byte with no warning but ref, which loads, stores and fetches leave alone.
+
+      Exit status: 0; 64 wrong usage; 69 a machine that the model does not have; 71 a system error.
+      """)
+
+  @Argument(
+    help: "0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111.", transform: Explain.parseByte)
+  var byte: UInt8?
+
+  @Flag(help: "A table of all 256 bytes.")
+  var all = false
+
+  @OptionGroup var host: HostOptions
+
+  func validate() throws {
+    guard (byte == nil) == all else {
+      throw ValidationError(
+        "give a byte to explain, such as 0x41, or --all, and not both")
+    }
+  }
+
+  func run() throws {
+    try reportingFailures {
+      let explainer: Explainer
+      do {
+        explainer = try Explainer(cpu: host.cpu, backing: host.backing)
+      } catch {
+        throw Failure("\(error)", status: .unavailable)
+      }
+      if let byte {
+        try write(explainer.explain(byte).report(on: explainer.machine))
+      } else {
+        let explanations = (0...UInt8.max).map {
+          explainer.explain($0, events: ExplainedEvent.accesses)
+        }
+        try write(tableOfAll(explanations, on: explainer.machine))
+      }
+    }
+  }
+
+  private static func parseByte(_ text: String) throws -> UInt8 {
+    let (digits, radix) =
+      text.hasPrefix("0x")
+      ? (text.dropFirst(2), 16) : text.hasPrefix("0b") ? (text.dropFirst(2), 2) : (text[...], 10)
+    // A zero in front makes a number octal to some.
+    let isPlain = radix != 10 || digits == "0" || digits.first != "0"
+    guard isPlain, digits.first != "+", let byte = UInt8(digits, radix: radix) else {
+      if let character = text.utf8.first, text.utf8.count == 1 {
+        throw ValidationError("'\(text)' is no number: its byte is 0x\(hex(character))")
+      }
+      throw ValidationError(
+        "'\(text)' is no byte: write 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111")
+    }
+    return byte
+  }
+}
+
+// MARK: - One byte
+
+extension Explanation {
+  fileprivate func report(on machine: MachineDescription) -> String {
+    let sections = [
+      ["byte 0x\(hex(byte)) hidden into the entry of 0x40000000"] + machine.heading,
+      describeEntry(on: machine), describeEvents(on: machine), describeWarnings(on: machine),
+      ["harmless: \(isHarmless ? "yes" : "no")"],
+    ]
+    return sections.map { $0.map { "\($0)\n" }.joined() }.joined(separator: "\n")
+  }
+
+  private func describeEntry(on machine: MachineDescription) -> [String] {
+    let size = machine.granule.size(level: after.level)
+    let unit = size < 1 << 20 ? "a page of \(size >> 10) KiB" : "a block of \(size >> 20) MiB"
+    let head = [
+      "entry, level \(after.level), \(unit)", "  before \(before.descriptor)",
+      "  after  \(after.descriptor)", "",
+      "  byte entry field      old new  on this CPU",
+    ]
+    return head
+      + HiddenBit.allCases.reversed().map { bit in
+        let old = bit.isSet(in: before.descriptor) ? "1" : "0"
+        let new = bit.isSet(in: after.descriptor) ? "1" : "0"
+        let mark = old == new ? " " : "*"
+        return
+          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.cpu))"
+      }
+  }
+
+  private func describeEvents(on machine: MachineDescription) -> [String] {
+    [row("event", "the byte", "recorded in")]
+      + outcomes.map { outcome in
+        row(outcome.event.title, describe(outcome), outcome.event.recording(for: machine))
+      }
+  }
+
+  private func row(_ event: String, _ byte: String, _ recording: String) -> String {
+    "\(pad(event, 34)) \(pad(byte, 22)) \(recording)"
+  }
+
+  private func describe(_ outcome: EventOutcome) -> String {
+    let fate =
+      switch outcome.fate {
+      case .kept: "kept"
+      case .changed: "changed to \(hex(outcome.seek))"
+      case .lost: "lost: \(hex(outcome.seek)), then \(hex(outcome.seekAfterLoad))"
+      }
+    if outcome.isHung { return "\(fate), guest hangs" }
+    return outcome.refusal.map { "refused: \($0), \(fate)" } ?? fate
+  }
+
+  private func describeWarnings(on machine: MachineDescription) -> [String] {
+    var lines: [String] = []
+    func warn(_ warning: Stage2Warning, _ detail: String, _ place: String, _ recording: String) {
+      lines.append("  \(warning.flag): \(warning.headline) (\(place))")
+      lines += detail.split(separator: "\n").map { "    \($0)" }
+      lines.append("    recorded in \(recording)")
+    }
+    for warning in warnings {
+      warn(
+        warning, "\(before.descriptor) became \(after.descriptor)\n\(warning.risk)",
+        "the hide", ExplainedEvent.load.recording(for: machine))
+    }
+    for outcome in outcomes {
+      for warning in outcome.warnings {
+        warn(warning, warning.risk, outcome.event.title, outcome.event.recording(for: machine))
+      }
+    }
+    for warning in invalidEntry.warnings {
+      let counts = invalidEntry.references.map {
+        "page_count \($0.count) after the next load, where \($0.needed) would be right"
+      }
+      warn(
+        warning,
+        "\(invalidEntry.before.descriptor) became \(invalidEntry.hidden.descriptor), and with the page back \(invalidEntry.mapped.descriptor)\n\(counts ?? "the table is gone")\n\(warning.risk)",
+        "a hide into an entry that maps nothing", Explanation.invalidEntryRecording(for: machine))
+    }
+    return ["warnings"] + (lines.isEmpty ? ["  none"] : lines)
+  }
+}
+
+extension Stage2Warning {
+  /// Its name in the table of all bytes.
+  fileprivate var flag: String {
+    switch self {
+    case .breakBeforeMake: "bbm"
+    case .staleTLB: "tlb"
+    case .missingReference, .leakedReference: "ref"
+    case .livelock: "hang"
+    }
+  }
+
+  fileprivate var headline: String {
+    switch self {
+    case .breakBeforeMake: "break-before-make violated"
+    case .staleTLB: "stale TLB entries possible"
+    case .missingReference: "reference count too low"
+    case .leakedReference: "reference count too high"
+    case .livelock: "the guest hangs"
+    }
+  }
+
+  /// What may come of it.
+  fileprivate var risk: String {
+    switch self {
+    case .breakBeforeMake:
+      "Contiguous changed while live: the CPU may use either entry, both, or take a TLB conflict abort"
+    case .staleTLB:
+      "XN changed, and no TLB was invalidated: the CPU may allow and refuse by the old entry"
+    case .missingReference:
+      "unmapping then frees the table too early, with all that it still maps"
+    case .leakedReference: "the table is never freed"
+    case .livelock(let fault):
+      "ESR_EL2 \(fault.syndrome) for 0x\(String(fault.pageAddress, radix: 16)) again and again: KVM finds nothing more to allow"
+    }
+  }
+}
+
+// MARK: - All bytes
+
+private func tableOfAll(
+  _ explanations: [Explanation], on machine: MachineDescription
+) -> String {
+  func row(_ columns: [String]) -> String {
+    let widths = [4, 47, 4, 5, 7, 12]
+    return (zip(columns, widths).map { pad($0, $1) } + columns.dropFirst(widths.count))
+      .joined(separator: "  ")
+  }
+  let head =
+    machine.heading + [
+      "",
+      row(["byte", "changes", "load", "store", "execute", "warnings", "harmless"]),
+    ]
+  let rows = explanations.map { explanation in
+    row(
+      [hex(explanation.byte), list(explanation.changedBits.map(\.field), separator: " ")]
+        + explanation.outcomes.map(describeBriefly)
+        + [list(explanation.flags, separator: ","), explanation.isHarmless ? "yes" : "no"])
+  }
+  return (head + rows + [""] + summary(of: explanations)).map { "\($0)\n" }.joined()
+}
+
+private func describeBriefly(_ outcome: EventOutcome) -> String {
+  if outcome.isHung { return "hangs" }
+  return outcome.fate == .kept ? "kept" : hex(outcome.seek)
+}
+
+extension Explanation {
+  /// Those of the hide and of the guest's accesses, each once.
+  fileprivate var flags: [String] {
+    var flags: [String] = []
+    for warning in warnings + outcomes.flatMap(\.warnings) where !flags.contains(warning.flag) {
+      flags.append(warning.flag)
+    }
+    return flags
+  }
+}
+
+private func summary(of explanations: [Explanation]) -> [String] {
+  func count(_ isCounted: (Explanation) -> Bool) -> Int { explanations.count(where: isCounted) }
+  let harmless = explanations.filter(\.isHarmless)
+  // Where a byte is harmless if each of its bits is, the bits say it all.
+  let bits = HiddenBit.allCases.filter { bit in
+    harmless.contains { $0.byte == 1 << bit.number }
+  }
+  let mask = bits.reduce(UInt8(0)) { $0 | 1 << $1.number }
+  let followsBits = explanations.allSatisfy { $0.isHarmless == ($0.byte & ~mask == 0) }
+  let which =
+    followsBits
+    ? "those with no other bits than \(mask == 0 ? "none" : "0x\(hex(mask))") (\(list(bits.map(\.field), separator: " ")))"
+    : harmless.map { hex($0.byte) }.joined(separator: " ")
+  return [
+    "harmless: \(harmless.count) of \(explanations.count): \(which)",
+    "changed by a load, store or fetch: \(count { $0.outcomes.contains { $0.fate != .kept } })",
+    "hang: \(count { $0.outcomes.contains(where: \.isHung) })",
+    "bbm: \(count { $0.flags.contains("bbm") })",
+    "tlb: \(count { $0.flags.contains("tlb") })",
+    "ref, where the entry maps nothing: \(count { !$0.invalidEntry.warnings.isEmpty })",
+  ]
+}
+
+// MARK: - Text
+
+extension MachineDescription {
+  /// Its line, and what has happened on it.
+  fileprivate var heading: [String] {
+    [description, "booted: the guest has run from the page at 0x40000000"]
+  }
+}
+
+/// Two digits.
+private func hex(_ byte: UInt8) -> String {
+  let digits = String(byte, radix: 16)
+  return digits.count < 2 ? "0\(digits)" : digits
+}
+
+/// Spaces behind `text` up to `width`, in front of it for a negative one.
+private func pad(_ text: String, _ width: Int) -> String {
+  let spaces = String(repeating: " ", count: max(0, abs(width) - text.count))
+  return width < 0 ? spaces + text : text + spaces
+}
+
+private func list(_ words: [String], separator: String) -> String {
+  words.isEmpty ? "-" : words.joined(separator: separator)
+}

@@ -1,0 +1,265 @@
+import Foundation
+import Stage2Sim
+import Testing
+
+@testable import Scenarios
+
+/// What is explained, held against what was recorded on the real kernel.
+@Suite struct ExplanationTests {
+  private static let machines = CPUModel.allCases.flatMap { cpu in
+    Backing.allCases.map { (cpu: cpu, backing: $0) }
+  }
+
+  private static let target: UInt64 = 0x4000_0000
+
+  /// The machine that is explained is the daemon's.
+  @Test(arguments: machines)
+  func machineIsBooted(cpu: CPUModel, backing: Backing) throws {
+    let explained = try Explainer(cpu: cpu, backing: backing).explain(0x5a, events: [])
+    let booted = try VirtualMachine.booted(
+      .init(cpu: cpu, backing: backing))
+    let leaf = try booted.leaf(for: Self.target)
+    let frames = booted.configuration.granule.addressMask
+    #expect(explained.before.level == leaf.level)
+    #expect(
+      explained.before.descriptor.rawValue & ~frames == leaf.descriptor.rawValue & ~frames)
+    #expect(
+      explained.after.descriptor.rawValue
+        == explained.before.descriptor.rawValue | 0x5a << 51)
+    #expect(explained.changedBits.map(\.number) == [1, 3, 4, 6])
+  }
+
+  /// Every byte, where all were recorded: loads and stores, the fetch, and what the hide violates.
+  @Test func everyByteIsAsRecorded() throws {
+    var bytes: [String: Int] = [:]
+    for (name, recording) in try committedRecordings() where name.hasPrefix("bytes-") {
+      let explainer = try Explainer(
+        cpu: recording.machine.cpu, backing: recording.machine.backing)
+      for (index, hide) in recording.steps.enumerated() {
+        guard let byte = hide.step.hiddenByte else { continue }
+        let steps = recording.steps[index...].prefix(6).map { $0 }
+        let accesses = steps[2...4].map(\.step)
+        try #require(accesses == ExplainedEvent.accesses.flatMap(\.steps))
+        let explained = explainer.explain(byte, events: ExplainedEvent.accesses)
+        let fates = explained.outcomes.map(\.fate)
+        // Nothing was sought between the accesses; the entry was looked at.
+        for (outcome, seen) in zip(explained.outcomes, steps[2...4]) {
+          #expect(outcome.isHung == seen.line.isHung, "\(name): \(hex(UInt64(byte)))")
+          #expect(
+            (outcome.fate == .kept) == (try seen.line.targetChange == nil),
+            "\(name): \(hex(UInt64(byte)))")
+          #expect(
+            outcome.warnings.contains { if case .livelock = $0 { true } else { false } }
+              == seen.line.isHung)
+          #expect(outcome.event.recording(for: recording.machine) == name)
+        }
+        #expect(fates[2] != .lost)
+        #expect(explained.outcomes[2].seek == steps[5].line.soughtByte, "\(name)")
+        bytes[name, default: 0] += 1
+      }
+    }
+    #expect(bytes.count == 6)
+    #expect(bytes.filter { !$0.key.contains("max") }.values.allSatisfy { $0 == 256 })
+  }
+
+  /// A hide into a live entry: what the kernel's trace has of it are the two entries, and no invalidation.
+  @Test func warningsAreOfTheRecordedChange() throws {
+    var changes = 0
+    for (name, recording) in try committedRecordings() where name.hasPrefix("bytes-") {
+      var player = try Player(recording.machine)
+      for (line, step) in recording.steps {
+        player.play(step)
+        guard step.hiddenByte != nil else { continue }
+        #expect(!line.observations.contains { $0.hasPrefix("tlbi") }, "\(name)")
+        let change = try line.targetChange
+        let changed = change.map { $0.before.digits ^ $0.after.digits } ?? 0
+        let permissions =
+          Stage2Descriptor.executeNever
+          | (recording.machine.cpu.hasXNX ? Stage2Descriptor.executeNever0 : 0)
+        let warned = player.warnings.map { warning in
+          switch warning {
+          case .breakBeforeMake: "bbm"
+          case .staleTLB: "tlb"
+          case .missingReference, .leakedReference, .livelock: "\(warning)"
+          }
+        }
+        var expected: [String] = []
+        if changed & Stage2Descriptor.contiguous != 0 { expected.append("bbm") }
+        if changed & permissions != 0 { expected.append("tlb") }
+        #expect(warned == expected, "\(name):\(line.number)")
+        changes += 1
+      }
+    }
+    #expect(changes >= 4 * 256)
+  }
+
+  /// Each event was recorded as it is explained, step by step, and made of the byte what the explanation says.
+  @Test(arguments: machines)
+  func eventIsAsRecorded(cpu: CPUModel, backing: Backing) throws {
+    let explainer = try Explainer(cpu: cpu, backing: backing)
+    for event in ExplainedEvent.all(on: explainer.machine)
+    where !ExplainedEvent.accesses.contains(event) {
+      let name = event.recording(for: explainer.machine)
+      let recording = try Self.recording(name, of: backing)
+      // Only what executes depends on the CPU.
+      #expect(event != .executeNeighbour || recording.machine.cpu == cpu, "\(name)")
+      let steps = recording.steps
+      let hide = Explainer.boot.count + event.preparation.count
+      let byte = try #require(steps[hide].step.hiddenByte, "\(name)")
+      let end = hide + 1 + event.steps.count
+      #expect(Array(steps[..<hide].map(\.step)) == Explainer.boot + event.preparation, "\(name)")
+      #expect(Array(steps[(hide + 1)..<end].map(\.step)) == event.steps, "\(name)")
+      try #require(steps.count == end + 3 && steps[end].step.isSeek && steps[end + 2].step.isSeek)
+      #expect(steps[end + 1].step == ExplainedEvent.load.steps[0])
+
+      let outcome = explainer.explain(byte, events: [event]).outcomes[0]
+      let seen = steps[(hide + 1)..<end].map(\.line)
+      #expect(outcome.isHung == seen.contains(where: \.isHung), "\(name)")
+      #expect(
+        outcome.warnings.contains { if case .livelock = $0 { true } else { false } }
+          == outcome.isHung, "\(name)")
+      #expect(outcome.refusal == steps[..<end].compactMap(\.line.refusal).first, "\(name)")
+      #expect(outcome.seek == steps[end].line.soughtByte, "\(name)")
+      #expect(outcome.seekAfterLoad == steps[end + 2].line.soughtByte, "\(name)")
+      let isRemapped = try seen.contains {
+        try $0.targetChange.map { $0.before.mapping != $0.after.mapping } ?? false
+      }
+      let fate: EventOutcome.Fate =
+        isRemapped ? .lost : outcome.seek == byte ? .kept : .changed
+      #expect(outcome.fate == fate, "\(name)")
+    }
+  }
+
+  /// That the guest hangs in the next page, too, is so in a block and with FEAT_XNX.
+  @Test(arguments: machines)
+  func codeInTheNextPage(cpu: CPUModel, backing: Backing) throws {
+    let outcome = try Explainer(cpu: cpu, backing: backing).explain(
+      0x04, events: [.executeNeighbour]
+    ).outcomes[0]
+    #expect(
+      outcome.isHung == (cpu.hasXNX && [.huge, .hugetlb].contains(backing)))
+  }
+
+  /// A hide into an entry that maps nothing: the entry, and its table's count after the next load.
+  @Test(arguments: machines)
+  func invalidEntryIsAsRecorded(cpu: CPUModel, backing: Backing) throws {
+    let explainer = try Explainer(cpu: cpu, backing: backing)
+    let name = Explanation.invalidEntryRecording(for: explainer.machine)
+    let recording = try Self.recording(name, of: backing)
+    let before = Explainer.boot + explainer.invalidation
+    #expect(recording.steps.map(\.step).starts(with: before))
+    try #require(recording.steps.count == before.count + 4)
+    let hide = recording.steps[before.count]
+    let load = recording.steps[before.count + 2]
+    #expect(load.step == ExplainedEvent.load.steps[0])
+
+    let byte = try #require(hide.step.hiddenByte)
+    let change = try #require(try hide.line.targetChange)
+    let outcome = explainer.explain(byte, events: []).invalidEntry
+    #expect(outcome.before.descriptor.rawValue == change.before.digits)
+    #expect(outcome.before.level == change.before.level)
+    #expect(outcome.hidden.descriptor.rawValue == change.after.digits)
+    let mapped = try #require(try load.line.targetChange).after
+    #expect(outcome.mapped.level == mapped.level)
+    // The start level is 1 with 40 bits.
+    #expect(outcome.references?.count == mapped.counts[change.before.level - 1])
+    for byte in [0, 1, byte, 0xff] {
+      let outcome = explainer.explain(byte, events: []).invalidEntry
+      let isWrong = byte != 0
+      #expect(
+        outcome.warnings.contains { if case .missingReference = $0 { true } else { false } }
+          == isWrong)
+      let references = try #require(outcome.references)
+      #expect(references.needed == references.count + (isWrong ? 1 : 0))
+    }
+  }
+
+  /// - Returns: A recording of a machine that is as the explained one, but for its CPU and the size of its memory.
+  private static func recording(_ name: String, of backing: Backing) throws -> Recording {
+    let recording = try #require(
+      try committedRecordings().first { $0.name == name }?.recording, "no \(name)")
+    var machine = MachineDescription()
+    machine.cpu = recording.machine.cpu
+    machine.backing = backing
+    #expect(recording.machine == machine, "\(name)")
+    return recording
+  }
+
+  /// XN[0] is RES0 without FEAT_XNX.
+  @Test(arguments: machines.filter { [.anonymous, .huge].contains($0.backing) })
+  func harmlessBytes(cpu: CPUModel, backing: Backing) throws {
+    let explainer = try Explainer(cpu: cpu, backing: backing)
+    let harmful: UInt8 = cpu.hasXNX ? 0x0e : 0x0a
+    for byte in 0...UInt8.max {
+      let explained = explainer.explain(byte, events: ExplainedEvent.accesses)
+      #expect(explained.isHarmless == (byte & harmful == 0), "\(hex(UInt64(byte)))")
+    }
+  }
+
+  @Test func textsFitTheirColumns() {
+    for event in ExplainedEvent.all(on: MachineDescription()) { #expect(event.title.count <= 33) }
+    for (cpu, bit) in CPUModel.allCases.flatMap({ cpu in HiddenBit.allCases.map { (cpu, $0) } }) {
+      #expect(bit.meaning(on: cpu).count <= 67)
+    }
+    #expect(HiddenBit.allCases.map(\.entryBit) == Array(51...58))
+  }
+}
+
+// MARK: - What recordings say
+
+extension Step {
+  fileprivate var isSeek: Bool {
+    guard case .guest(.instruction(let instruction, let address, _)) = self else { return false }
+    return instruction.mnemonic == "ldrb" && address == HideSeek.seekAddress
+  }
+
+  /// The byte, of a store to HIDE.
+  fileprivate var hiddenByte: UInt8? {
+    guard case .guest(.instruction(let instruction, HideSeek.hideAddress, let value)) = self,
+      instruction == Instruction.all[0]
+    else { return nil }
+    return UInt8(truncatingIfNeeded: value)
+  }
+
+}
+
+extension Recording.Line {
+  fileprivate var isHung: Bool { observations.contains { $0.hasPrefix("run hung") } }
+
+  fileprivate var refusal: String? {
+    observations.first { $0.hasPrefix("result E") }.map { String($0.dropFirst(7)) }
+  }
+
+  /// What SEEK gave.
+  fileprivate var soughtByte: UInt8? {
+    guard let run = observations.first, run.hasPrefix("run retired pc +4 x0 0x") else {
+      return nil
+    }
+    return UInt8(run.dropFirst(23), radix: 16)
+  }
+
+  fileprivate struct Entry {
+    let level: Int
+    let digits: UInt64
+    /// Of its output address.
+    let letters: Substring
+    let counts: [Int]
+
+    /// What it maps.
+    var mapping: [String] { ["\(level)", "\(digits & 1)", String(letters)] }
+  }
+
+  /// What the step did to the target's entry; nil where it did nothing.
+  fileprivate var targetChange: (before: Entry, after: Entry)? {
+    get throws {
+      let line = try #require(observations.first { $0.hasPrefix("leaf 0x40000000 ") })
+      let entries = line.matches(of: /level (\d) ([0-9a-f]{16})((?: @[A-Z]+)?) counts((?: \d+)+)/)
+        .map { match in
+          Entry(
+            level: Int(match.output.1)!, digits: UInt64(match.output.2, radix: 16)!,
+            letters: match.output.3, counts: match.output.4.split(separator: " ").map { Int($0)! })
+        }
+      return entries.count == 2 ? (entries[0], entries[1]) : nil
+    }
+  }
+}
