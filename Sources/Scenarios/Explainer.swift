@@ -4,6 +4,7 @@ import Stage2Sim
 ///
 /// The machine is as ``VirtualMachine/booted(_:)`` makes it: the guest has run from 0x40000000 and from the next 2 MiB.
 public struct Explainer {
+  /// What the byte is hidden on.
   public let machine: MachineDescription
   private let booted: Player
 

@@ -2,6 +2,7 @@ import Stage2Sim
 
 /// What hiding a byte does, seen on the model (``Explainer``).
 public struct Explanation: Hashable, Sendable {
+  /// What was hidden.
   public let byte: UInt8
   /// The entry of 0x40000000 before the byte was hidden in it, and after.
   public let before, after: Leaf
@@ -35,6 +36,7 @@ public struct Explanation: Hashable, Sendable {
 
 /// What an event makes of a hidden byte.
 public struct EventOutcome: Hashable, Sendable {
+  /// What is left of it.
   public enum Fate: Hashable, Sendable {
     /// The entry is there, with the byte in it.
     case kept
@@ -44,7 +46,9 @@ public struct EventOutcome: Hashable, Sendable {
     case lost
   }
 
+  /// What happened.
   public let event: ExplainedEvent
+  /// What is left of the byte then.
   public let fate: Fate
   /// Whether the guest takes faults without end.
   public let isHung: Bool
@@ -52,6 +56,7 @@ public struct EventOutcome: Hashable, Sendable {
   public let refusal: String?
   /// What SEEK gives after the event, and after one more load of the guest.
   public let seek, seekAfterLoad: UInt8
+  /// What the event violates, or ends in.
   public let warnings: [Stage2Warning]
 }
 
