@@ -2,7 +2,7 @@ import Stage2Sim
 
 /// Says what hiding a byte does on a machine, by doing it on the model.
 ///
-/// The machine is as ``VirtualMachine/booted(_:)`` makes it: the guest has run from 0x40000000 and from the next 2 MiB.
+/// The machine is as `VirtualMachine.booted` makes it: the guest has run from 0x40000000 and from the next 2 MiB.
 public struct Explainer {
   /// What the byte is hidden on.
   public let machine: MachineDescription
@@ -14,7 +14,7 @@ public struct Explainer {
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
 
-  /// A machine with the pages of 4 KiB, the 40 bits of IPA and the memory of ``VirtualMachine/Configuration``'s defaults.
+  /// A machine with the pages of 4 KiB, the 40 bits of IPA and the memory of `VirtualMachine.Configuration`'s defaults.
   ///
   /// - Throws: Where the model has no such machine.
   public init(cpu: CPUModel, backing: Backing) throws(UnplayableMachine) {
@@ -30,7 +30,9 @@ public struct Explainer {
 
   /// What hiding `byte` does.
   ///
-  /// - Parameter events: What is tried after it, each on a machine of its own; nil for all (``ExplainedEvent/all(on:)``).
+  /// - Parameters:
+  ///   - byte: What goes into bits [58:51].
+  ///   - events: What is tried after it, each on a machine of its own; nil for all (``ExplainedEvent/all(on:)``).
   public func explain(_ byte: UInt8, events: [ExplainedEvent]? = nil) -> Explanation {
     var player = booted
     let before = player.targetLeaf
