@@ -271,6 +271,9 @@ extension HostMemory {
     for address in stride(from: range.lowerBound, to: range.upperBound, by: Int(pageSize)) {
       try makeAccessible(address, for: access, notifier: &notifier)
       markAccessed(address)
+      if access == .write, let place = physicalAddress(of: address) {
+        setDirty(place & ~(pageSize - 1))
+      }
     }
   }
 }

@@ -12,7 +12,6 @@ extension HostMemory {
     while !isAccessible(address, for: access) {
       try handleFault(at: address, for: access, notifier: &notifier)
     }
-    if access == .write { markDirty(address) }
   }
 
   /// `follow_page_mask`: whether the page tables allow the access as they are.
@@ -21,7 +20,8 @@ extension HostMemory {
     return access == .read || entry.isWritable
   }
 
-  private mutating func markDirty(_ address: UInt64) {
+  /// A store through the entry for `address`. `get_user_pages` makes none: it marks the page, not the entry.
+  mutating func markDirty(_ address: UInt64) {
     let page = address >> UInt64(granule.pageShift)
     let block = address >> UInt64(granule.shift(level: 2))
     if case .block(var entry) = process.directory[block] {

@@ -136,6 +136,7 @@ struct HostMemory: Sendable {
     guard (try? makeAccessible(address, for: .write, notifier: &notifier)) != nil,
       let target = physicalAddress(of: address)
     else { throw .badAddress }
+    markDirty(address)
     physical.store(value, to: target, count: count)
   }
 
