@@ -95,7 +95,7 @@ extension HostMemory {
     let head = physical.allocate(.cached(offset: start), size: hugePageSize)
     physical[folio: head].isDirty = true
     for (offset, frame) in cached {
-      unmapEverywhere(frame, notifier: &notifier)
+      unmapEverywhere(frame, at: fileStart + offset, notifier: &notifier)
       physical.copy(from: frame, to: head + offset - start, size: pageSize)
       physical.free(frame)
     }
@@ -108,13 +108,16 @@ extension HostMemory {
     return mapPageCacheHugePage(head, at: address, area: area, notifier: &notifier)
   }
 
-  /// `try_to_unmap` of a page of the page cache.
-  private mutating func unmapEverywhere(_ frame: UInt64, notifier: inout some MMUNotifier) {
+  /// `try_to_unmap` of a page of the page cache, where any process maps it. The MMU notifiers hear of each area that could,
+  /// although a private one may have a copy there.
+  private mutating func unmapEverywhere(
+    _ frame: UInt64, at address: UInt64, notifier: inout some MMUNotifier
+  ) {
     guard let head = physical.folio(of: frame), physical[folio: head].mappings > 0 else { return }
-    for page in process.entries.filter({ $0.value.frame == frame }).keys.sorted() {
-      let address = page << UInt64(granule.pageShift)
+    if area(at: address)?.file == .temporary {
+      let page = address >> UInt64(granule.pageShift)
       notifier.invalidateRangeStart(address..<address + pageSize)
-      removeEntry(at: page)
+      if process.entries[page]?.frame == frame { removeEntry(at: page) }
       notifier.invalidateRangeEnd(address..<address + pageSize)
     }
     for child in children.indices {
