@@ -158,27 +158,23 @@ extension VirtualMachine {
   private mutating func execute(
     _ access: LoadStore, at address: UInt64
   ) throws(Interruption) {
-    switch access.form {
-    case .register:
-      let place = try translate(access, at: address)
-      move(access, register: access.register, at: place)
-    case .exclusive(let status?):
+    if case .exclusive(let status?) = access.form {
       // The exception that brought the guest here cleared the monitor, so nothing is stored and nothing can fault.
       vcpu[status] = 1
-    case .exclusive(nil):
-      let place = try translate(access, at: address)
+      return
+    }
+    let place = try translate(access, at: address)
+    switch access.form {
+    case .register, .exclusive:
       move(access, register: access.register, at: place)
     case .writeBack(let base, let increment):
-      let place = try translate(access, at: address)
       move(access, register: access.register, at: place)
       vcpu[base] = vcpu[base] &+ UInt64(bitPattern: increment)
     case .pair(let second):
-      let place = try translate(access, at: address)
       let next = try translate(access, at: address &+ UInt64(access.size.bytes))
       move(access, register: access.register, at: place)
       move(access, register: second, at: next)
     case .vector:
-      let place = try translate(access, at: address)
       moveVector(access, at: place)
     }
   }

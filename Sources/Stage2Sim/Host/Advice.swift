@@ -32,10 +32,8 @@ extension HostMemory {
   mutating func advise(
     _ advice: MemoryAdvice, _ range: Range<UInt64>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
-    let end = (range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    let end = try wholePages(range).upperBound
     var start = range.lowerBound
-    guard start < end else { return }
     var isHole = false
     while start < end {
       guard let index = firstArea(endingAfter: start) else { throw .outOfMemory }

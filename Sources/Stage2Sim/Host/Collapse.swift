@@ -150,11 +150,7 @@ extension HostMemory {
       notifier.invalidateRangeEnd(range)
     }
     // `set_huge_pmd`
-    physical.retain(head)
-    process.directory[block] = .block(
-      HostEntry(
-        frame: head, isWritable: !area.isPrivate && area.flags.contains(.write), isDirty: false,
-        isExclusive: false))
-    return .succeeded
+    let isMapped = mapCachedHugePage(at: address, frame: head, for: .read, area: area)
+    return isMapped ? .succeeded : .ends(.invalidArgument)
   }
 }

@@ -239,7 +239,7 @@ extension HostMemory {
   }
 
   /// `do_set_pmd`: the huge page of the page cache that `frame` is in, mapped as a whole.
-  private mutating func mapCachedHugePage(
+  mutating func mapCachedHugePage(
     at address: UInt64, frame: UInt64, for access: HostAccess, area: MemoryArea
   ) -> Bool {
     let block = address >> UInt64(granule.shift(level: 2))

@@ -2,10 +2,11 @@ extension HostMemory {
   /// fork(2): a child that shares the VMM's pages (`dup_mmap`, `copy_page_range`).
   mutating func fork(notifier: inout some MMUNotifier) {
     var child = AddressSpace()
-    for area in areas {
-      // `vma_needs_copy`: what has no anonymous page the child's own faults will find.
-      guard area.flags.isDisjoint(with: [.dontFork, .wipeOnFork]), area.anonymousFamily != nil
-      else { continue }
+    // `vma_needs_copy`: what has no anonymous page the child's own faults will find.
+    let copied = areas.filter {
+      $0.flags.isDisjoint(with: [.dontFork, .wipeOnFork]) && $0.anonymousFamily != nil
+    }
+    for area in copied {
       let range = area.start..<area.end
       if area.isPrivate { notifier.invalidateRangeStart(range) }
       for block in process.blocks(in: range, granule: granule) {
@@ -13,10 +14,7 @@ extension HostMemory {
       }
       if area.isPrivate { notifier.invalidateRangeEnd(range) }
     }
-    child.mergeable = areas.filter {
-      $0.flags.contains(.mergeable) && $0.flags.isDisjoint(with: [.dontFork, .wipeOnFork])
-        && $0.anonymousFamily != nil
-    }.map { $0.start..<$0.end }
+    child.mergeable = copied.filter { $0.flags.contains(.mergeable) }.map { $0.start..<$0.end }
     children.append(child)
   }
 

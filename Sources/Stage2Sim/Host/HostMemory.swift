@@ -43,6 +43,14 @@ struct HostMemory: Sendable {
   var pageSize: UInt64 { granule.pageSize }
   var hugePageSize: UInt64 { granule.blockSize }
 
+  /// What a system call makes of the range that it is given: its end on a page, too.
+  ///
+  /// - Throws: `EINVAL` where it does not start on one.
+  func wholePages(_ range: Range<UInt64>) throws(KernelError) -> Range<UInt64> {
+    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
+    return range.lowerBound..<(range.upperBound + pageSize - 1) & ~(pageSize - 1)
+  }
+
   /// mmap(2) of guest RAM inside a reserved area, as VMMs do it to have it aligned.
   mutating func mapRAM(at start: UInt64, size: UInt64, backing: Backing) {
     var area = MemoryArea(
@@ -127,15 +135,26 @@ struct HostMemory: Sendable {
     physical.isZeroPage(frame) || physical.folio(of: frame) != nil
   }
 
+  /// Makes `address` accessible for a caller to whom every failure is `EFAULT`.
+  ///
+  /// - Returns: The physical address.
+  @discardableResult
+  mutating func access(
+    _ address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
+  ) throws(KernelError) -> UInt64 {
+    guard (try? makeAccessible(address, for: access, notifier: &notifier)) != nil,
+      let place = physicalAddress(of: address)
+    else { throw .badAddress }
+    return place
+  }
+
   /// A store by the VMM, or by the kernel on its behalf, of `count` bytes inside a page.
   ///
   /// - Throws: `EFAULT` where the VMM may not write.
   mutating func write(
     _ value: UInt64, to address: UInt64, count: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    guard (try? makeAccessible(address, for: .write, notifier: &notifier)) != nil,
-      let target = physicalAddress(of: address)
-    else { throw .badAddress }
+    let target = try access(address, for: .write, notifier: &notifier)
     markDirty(address)
     physical.store(value, to: target, count: count)
   }
@@ -146,9 +165,7 @@ struct HostMemory: Sendable {
   mutating func read(
     _ address: UInt64, count: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) -> UInt64 {
-    guard (try? makeAccessible(address, for: .read, notifier: &notifier)) != nil,
-      let source = physicalAddress(of: address)
-    else { throw .badAddress }
+    let source = try access(address, for: .read, notifier: &notifier)
     return physical.load(source, count: count)
   }
 }

@@ -24,8 +24,7 @@ extension HostMemory {
   mutating func protect(
     _ range: Range<UInt64>, _ protection: MemoryProtection, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
-    let end = (range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    let end = try wholePages(range).upperBound
     var start = range.lowerBound
     while start < end {
       guard let index = firstArea(endingAfter: start), areas[index].start <= start else {
@@ -115,8 +114,7 @@ extension HostMemory {
   mutating func unmap(
     _ range: Range<UInt64>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
-    let range = range.lowerBound..<(range.upperBound + pageSize - 1) & ~(pageSize - 1)
+    let range = try wholePages(range)
     guard !range.isEmpty, var first = firstArea(endingAfter: range.lowerBound),
       areas[first].start < range.upperBound
     else { return }
@@ -165,8 +163,8 @@ extension HostMemory {
   mutating func map(
     _ range: Range<UInt64>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    let range = range.lowerBound..<(range.upperBound + pageSize - 1) & ~(pageSize - 1)
-    guard range.lowerBound & (pageSize - 1) == 0, !range.isEmpty else { throw .invalidArgument }
+    let range = try wholePages(range)
+    guard !range.isEmpty else { throw .invalidArgument }
     do {
       try unmap(range, notifier: &notifier)
     } catch {

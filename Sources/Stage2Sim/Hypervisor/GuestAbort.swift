@@ -140,9 +140,7 @@ extension HostMemory {
   ) throws(KernelError) -> UserPage {
     // `hva_to_pfn_fast`, else `hva_to_pfn_slow`
     if !isAccessible(address, for: .write) {
-      guard
-        (try? makeAccessible(address, for: isWrite ? .write : .read, notifier: &notifier)) != nil
-      else { throw .badAddress }
+      try access(address, for: isWrite ? .write : .read, notifier: &notifier)
       markAccessed(address)
     }
     if isAccessible(address, for: .write) { setReferenced(address) }

@@ -199,11 +199,7 @@ extension KVM {
     }
     let bitmap = slots[index].dirtyBitmap
     guard dirtyLogProtection == .automatic else { return bitmap }
-    for (word, mask) in bitmap.enumerated() where mask != 0 {
-      slots[index].dirtyBitmap[word] = 0
-      writeProtect(pages: mask, from: word * 64, in: slots[index])
-    }
-    if bitmap.contains(where: { $0 != 0 }) { flushTLBs() }
+    cleanPages(inWords: 0..<bitmap.count, ofSlotAt: index)
     return bitmap
   }
 
@@ -221,8 +217,14 @@ extension KVM {
     guard firstPage <= pages, count <= pages - firstPage,
       count == pages - firstPage || count % 64 == 0
     else { throw .invalidArgument }
+    cleanPages(
+      inWords: firstPage / 64..<(firstPage + count + 63) / 64, ofSlotAt: index)
+  }
+
+  /// Clears the bits of some words of the bitmap, and protects the pages that were dirty.
+  private mutating func cleanPages(inWords words: Range<Int>, ofSlotAt index: Int) {
     var hasChanged = false
-    for word in firstPage / 64..<(firstPage + count + 63) / 64 {
+    for word in words {
       let mask = slots[index].dirtyBitmap[word]
       guard mask != 0 else { continue }
       hasChanged = true
