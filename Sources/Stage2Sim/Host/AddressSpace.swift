@@ -27,6 +27,12 @@ struct AddressSpace: Sendable {
   /// The directories themselves, by address / what one covers. They stay when their entries go.
   private var directories: Set<UInt64> = []
 
+  /// The entry of a huge page, by its number; nil where there is none. To set it to nil takes away what is there.
+  subscript(block number: UInt64) -> HostEntry? {
+    get { if case .block(let entry) = directory[number] { entry } else { nil } }
+    set { directory[number] = newValue.map { .block($0) } }
+  }
+
   /// `mm_find_pmd`: whether there is a directory, whatever its entry says.
   func hasDirectory(for address: UInt64, granule: Granule) -> Bool {
     directories.contains(address >> UInt64(granule.shift(level: 1)))
@@ -54,10 +60,21 @@ struct AddressSpace: Sendable {
 
   /// What maps `address`: the entry, and whether it is a huge page's.
   func mapping(of address: UInt64, granule: Granule) -> (entry: HostEntry, isBlock: Bool)? {
-    switch directory[address >> UInt64(granule.shift(level: 2))] {
+    switch directory[granule.block(of: address)] {
     case nil: nil
     case .block(let entry): (entry, true)
-    case .table: entries[address >> UInt64(granule.pageShift)].map { ($0, false) }
+    case .table: entries[granule.page(of: address)].map { ($0, false) }
     }
   }
+}
+
+/// Numbers of pages and huge pages, and where they begin.
+extension Granule {
+  func page(of address: UInt64) -> UInt64 { address >> UInt64(pageShift) }
+
+  func address(ofPage number: UInt64) -> UInt64 { number << UInt64(pageShift) }
+
+  func block(of address: UInt64) -> UInt64 { address >> UInt64(shift(level: 2)) }
+
+  func address(ofBlock number: UInt64) -> UInt64 { number << UInt64(shift(level: 2)) }
 }

@@ -134,7 +134,7 @@ extension HostMemory {
     for block in process.blocks(in: range, granule: granule) {
       guard case .table = process.directory[block] else { continue }
       for page in block << perBlock..<(block + 1) << perBlock
-      where range.contains(page << UInt64(granule.pageShift)) && process.entries[page] != nil {
+      where range.contains(granule.address(ofPage: page)) && process.entries[page] != nil {
         found.append(page)
       }
     }
@@ -143,7 +143,7 @@ extension HostMemory {
 
   /// The part of `range` that the huge page `block` has.
   func part(of range: Range<UInt64>, in block: UInt64) -> Range<UInt64> {
-    let start = block << UInt64(granule.shift(level: 2))
+    let start = granule.address(ofBlock: block)
     return range.clamped(to: start..<start + hugePageSize)
   }
 }
@@ -181,7 +181,7 @@ extension HostMemory {
     }
     for block in process.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
-      if case .block = process.directory[block] {
+      if process[block: block] != nil {
         if part.upperBound - part.lowerBound == hugePageSize {
           removeBlock(block)
           continue
@@ -193,7 +193,7 @@ extension HostMemory {
   }
 
   private mutating func removeBlock(_ block: UInt64) {
-    guard case .block(let entry) = process.directory[block] else { return }
+    guard let entry = process[block: block] else { return }
     process.directory[block] = nil
     release(entry)
   }
@@ -208,14 +208,14 @@ extension HostMemory {
     defer { notifier.invalidateRangeEnd(range) }
     for block in process.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
-      if case .block(var entry) = process.directory[block] {
+      if var entry = process[block: block] {
         // `madvise_free_huge_pmd`
         guard let head = physical.folio(of: entry.frame) else { continue }
         if physical[folio: head].mappings == 1 {
           if part.upperBound - part.lowerBound == hugePageSize {
             entry.isDirty = false
             physical[folio: head].isDirty = false
-            process.directory[block] = .block(entry)
+            process[block: block] = entry
           } else {
             splitFolio(head, notifier: &notifier)
           }

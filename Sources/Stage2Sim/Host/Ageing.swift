@@ -16,11 +16,11 @@ extension HostMemory {
     let range = head..<head + physical[folio: head].size
     for (block, what) in process.directory {
       guard case .block(let entry) = what, entry.frame == head else { continue }
-      let start = block << UInt64(granule.shift(level: 2))
+      let start = granule.address(ofBlock: block)
       notifier.clearYoung(start..<start + hugePageSize)
     }
     for page in process.entries.filter({ range.contains($0.value.frame) }).keys.sorted() {
-      let start = page << UInt64(granule.pageShift)
+      let start = granule.address(ofPage: page)
       notifier.clearYoung(start..<start + pageSize)
     }
   }

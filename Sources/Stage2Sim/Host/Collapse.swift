@@ -48,7 +48,7 @@ extension HostMemory {
     guard process.hasDirectory(for: address, granule: granule) else {
       return .goesOn(.invalidArgument)
     }
-    let block = address >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: address)
     switch process.directory[block] {
     case nil: return .ends(.invalidArgument)
     case .block: return .succeeded
@@ -65,13 +65,12 @@ extension HostMemory {
     for page in pages {
       guard let entry = process.entries[page] else { continue }
       physical.copy(
-        from: entry.frame, to: head + page << UInt64(granule.pageShift) - address, size: pageSize)
+        from: entry.frame, to: head + granule.address(ofPage: page) - address, size: pageSize)
       removeEntry(at: page)
     }
     physical.retain(head)
-    process.directory[block] = .block(
-      HostEntry(
-        frame: head, isWritable: area.flags.contains(.write), isDirty: true, isExclusive: true))
+    process[block: block] = HostEntry(
+      frame: head, isWritable: area.flags.contains(.write), isDirty: true, isExclusive: true)
     return .succeeded
   }
 
@@ -101,7 +100,7 @@ extension HostMemory {
     }
     for offset in offsets { pageCache[offset] = head + offset - start }
     // `retract_page_tables`: a private mapping that was written keeps its pages, and what has no table gets none.
-    let block = address >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: address)
     guard area.anonymousFamily == nil, process.directory[block] != nil else {
       return .ends(.invalidArgument)
     }
@@ -115,7 +114,7 @@ extension HostMemory {
   ) {
     guard let head = physical.folio(of: frame), physical[folio: head].mappings > 0 else { return }
     if area(at: address)?.file == .temporary {
-      let page = address >> UInt64(granule.pageShift)
+      let page = granule.page(of: address)
       notifier.invalidateRangeStart(address..<address + pageSize)
       if process.entries[page]?.frame == frame { removeEntry(at: page) }
       notifier.invalidateRangeEnd(address..<address + pageSize)
@@ -132,7 +131,7 @@ extension HostMemory {
   private mutating func mapPageCacheHugePage(
     _ head: UInt64, at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
   ) -> Outcome {
-    let block = address >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: address)
     switch process.directory[block] {
     case .block: return .succeeded
     case nil: break
@@ -140,7 +139,7 @@ extension HostMemory {
       let range = address..<address + hugePageSize
       let pages = pages(in: range)
       let areAllOfIt = pages.allSatisfy { page in
-        process.entries[page]?.frame == head + page << UInt64(granule.pageShift) - address
+        process.entries[page]?.frame == head + granule.address(ofPage: page) - address
       }
       guard areAllOfIt else { return .ends(.invalidArgument) }
       // `collapse_and_free_pmd`

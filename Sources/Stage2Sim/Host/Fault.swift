@@ -22,11 +22,11 @@ extension HostMemory {
 
   /// A store through the entry for `address`. `get_user_pages` makes none: it marks the page, not the entry.
   mutating func markDirty(_ address: UInt64) {
-    let page = address >> UInt64(granule.pageShift)
-    let block = address >> UInt64(granule.shift(level: 2))
-    if case .block(var entry) = process.directory[block] {
+    let page = granule.page(of: address)
+    let block = granule.block(of: address)
+    if var entry = process[block: block] {
       entry.isDirty = true
-      process.directory[block] = .block(entry)
+      process[block: block] = entry
     } else {
       process.entries[page]?.isDirty = true
     }
@@ -42,7 +42,7 @@ extension HostMemory {
       try handleHugetlbFault(at: address, for: access, area: index, notifier: &notifier)
       return
     }
-    let block = address >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: address)
     switch process.directory[block] {
     case nil:
       // `hugepage_vma_check`: huge pages are for those who asked for them.
@@ -65,29 +65,27 @@ extension HostMemory {
   private mutating func mapHugePage(_ block: UInt64, for access: HostAccess, area index: Int) {
     prepareAnonymousFamily(of: index)
     guard access == .write else {
-      process.directory[block] = .block(
-        HostEntry(
-          frame: physical.hugeZeroPage, isWritable: false, isDirty: false, isExclusive: false))
+      process[block: block] = HostEntry(
+        frame: physical.hugeZeroPage, isWritable: false, isDirty: false, isExclusive: false)
       return
     }
     let frame = physical.allocate(.anonymous, size: hugePageSize)
     physical.retain(frame)
-    process.directory[block] = .block(
-      HostEntry(
-        frame: frame, isWritable: areas[index].flags.contains(.write), isDirty: true,
-        isExclusive: true))
+    process[block: block] = HostEntry(
+      frame: frame, isWritable: areas[index].flags.contains(.write), isDirty: true,
+      isExclusive: true)
   }
 
   /// `do_huge_pmd_wp_page`: false where the huge page is not the VMM's alone.
   private mutating func reuseHugePage(_ block: UInt64, area: MemoryArea) -> Bool {
-    guard case .block(var entry) = process.directory[block],
+    guard var entry = process[block: block],
       let head = physical.folio(of: entry.frame)
     else { return false }
     guard entry.isExclusive || physical[folio: head].mappings == 1 else { return false }
     entry.isExclusive = true
     entry.isDirty = true
     entry.isWritable = area.flags.contains(.write)
-    process.directory[block] = .block(entry)
+    process[block: block] = entry
     return true
   }
 
@@ -95,7 +93,7 @@ extension HostMemory {
   private mutating func handlePageFault(
     at address: UInt64, for access: HostAccess, area index: Int, notifier: inout some MMUNotifier
   ) {
-    let page = address >> UInt64(granule.pageShift)
+    let page = granule.page(of: address)
     guard process.entries[page] == nil else {
       if access == .write {
         handleWriteProtectionFault(at: address, area: index, notifier: &notifier)
@@ -141,7 +139,7 @@ extension HostMemory {
   private mutating func handleWriteProtectionFault(
     at address: UInt64, area index: Int, notifier: inout some MMUNotifier
   ) {
-    let page = address >> UInt64(granule.pageShift)
+    let page = granule.page(of: address)
     guard var entry = process.entries[page], !entry.isWritable else { return }
     let area = areas[index]
     if let head = physical.folio(of: entry.frame) {
@@ -175,7 +173,7 @@ extension HostMemory {
     _ page: UInt64, area index: Int, notifier: inout some MMUNotifier
   ) {
     guard let old = process.entries[page] else { return }
-    let address = page << UInt64(granule.pageShift)
+    let address = granule.address(ofPage: page)
     notifier.invalidateRangeStart(address..<address + pageSize)
     mapNewPage(page, contentsOf: old.frame, area: index)
     if let new = process.entries[page] { notifier.changePTE(address, frame: new.frame) }
@@ -185,7 +183,7 @@ extension HostMemory {
 
   /// `break_ksm`: a page that was merged becomes the VMM's own again, whether or not it may write.
   mutating func unmergePage(_ page: UInt64, notifier: inout some MMUNotifier) {
-    let address = page << UInt64(granule.pageShift)
+    let address = granule.address(ofPage: page)
     guard let entry = process.entries[page], let head = physical.folio(of: entry.frame),
       physical[folio: head].kind == .merged, let index = firstArea(endingAfter: address)
     else { return }
@@ -199,7 +197,7 @@ extension HostMemory {
   /// `do_fault`: a page of the file, or a copy of one.
   private mutating func mapFilePage(at address: UInt64, for access: HostAccess, area index: Int) {
     let area = areas[index]
-    let page = address >> UInt64(granule.pageShift)
+    let page = granule.page(of: address)
     if access == .read, mapPagesAround(address, area: area) { return }
     let frame = cachedPage(of: address)
     if access == .write, area.isPrivate {
@@ -242,16 +240,15 @@ extension HostMemory {
   mutating func mapCachedHugePage(
     at address: UInt64, frame: UInt64, for access: HostAccess, area: MemoryArea
   ) -> Bool {
-    let block = address >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: address)
     guard process.directory[block] == nil, let head = physical.folio(of: frame),
       physical[folio: head].size == hugePageSize,
       area.fits(hugePageAt: address, size: hugePageSize)
     else { return false }
     physical.retain(head)
-    process.directory[block] = .block(
-      HostEntry(
-        frame: head, isWritable: !area.isPrivate && area.flags.contains(.write),
-        isDirty: access == .write, isExclusive: false))
+    process[block: block] = HostEntry(
+      frame: head, isWritable: !area.isPrivate && area.flags.contains(.write),
+      isDirty: access == .write, isExclusive: false)
     return true
   }
 
@@ -276,13 +273,13 @@ extension HostMemory {
     if mapCachedHugePage(at: first.address, frame: first.frame, for: .read, area: area) {
       return true
     }
-    makeTable(for: start >> UInt64(granule.pageShift))
+    makeTable(for: granule.page(of: start))
     for (here, frame) in cached {
-      let page = here >> UInt64(granule.pageShift)
+      let page = granule.page(of: here)
       guard process.entries[page] == nil else { continue }
       mapCachedPage(page, frame: frame, for: .read, area: area)
     }
-    return process.entries[address >> UInt64(granule.pageShift)] != nil
+    return process.entries[granule.page(of: address)] != nil
   }
 }
 
@@ -295,10 +292,10 @@ extension HostMemory {
     at address: UInt64, in area: MemoryArea, notifier: inout some MMUNotifier
   ) {
     let first = address & ~(hugePageSize - 1)
-    let block = first >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: first)
     notifier.invalidateRangeStart(first..<first + hugePageSize)
     defer { notifier.invalidateRangeEnd(first..<first + hugePageSize) }
-    guard case .block(let entry) = process.directory[block] else { return }
+    guard let entry = process[block: block] else { return }
     guard area.isAnonymous else {
       process.directory[block] = nil
       release(entry)
@@ -309,7 +306,7 @@ extension HostMemory {
     for offset in stride(from: 0, to: hugePageSize, by: Int(pageSize)) {
       let frame = isZero ? PhysicalMemory.zeroPage : entry.frame + offset
       physical.retain(frame)
-      process.entries[(first + offset) >> UInt64(granule.pageShift)] = HostEntry(
+      process.entries[granule.page(of: first + offset)] = HostEntry(
         frame: frame, isWritable: entry.isWritable, isDirty: false,
         isExclusive: entry.isExclusive)
     }
@@ -320,16 +317,16 @@ extension HostMemory {
   mutating func splitFolio(_ head: UInt64, notifier: inout some MMUNotifier) {
     let range = head..<head + hugePageSize
     for block in process.directory.keys.sorted() {
-      if case .block(let entry) = process.directory[block], range.contains(entry.frame) {
-        let address = block << UInt64(granule.shift(level: 2))
+      if let entry = process[block: block], range.contains(entry.frame) {
+        let address = granule.address(ofBlock: block)
         if let area = area(at: address) { splitHugePMD(at: address, in: area, notifier: &notifier) }
       }
     }
     for child in children.indices { children[child].splitBlock(of: head, granule: granule) }
     let pages = process.entries.filter { range.contains($0.value.frame) }.keys.sorted()
     if let first = pages.first, let last = pages.last {
-      let address = first << UInt64(granule.pageShift)
-      let end = (last + 1) << UInt64(granule.pageShift)
+      let address = granule.address(ofPage: first)
+      let end = granule.address(ofPage: last + 1)
       notifier.invalidateRangeStart(address & ~(hugePageSize - 1)..<end)
       notifier.invalidateRangeEnd(address & ~(hugePageSize - 1)..<end)
     }
@@ -346,16 +343,16 @@ extension HostMemory {
   private mutating func handleHugetlbFault(
     at address: UInt64, for access: HostAccess, area index: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    let block = address >> UInt64(granule.shift(level: 2))
+    let block = granule.block(of: address)
     if process.directory[block] == nil {
       // `hugetlb_no_page`: a private page is not writable before it is written.
       prepareAnonymousFamily(of: index)
       let frame = try allocateHugetlbPage()
       physical.retain(frame)
-      process.directory[block] = .block(
-        HostEntry(frame: frame, isWritable: false, isDirty: false, isExclusive: true))
+      process[block: block] = HostEntry(
+        frame: frame, isWritable: false, isDirty: false, isExclusive: true)
     }
-    guard access == .write, case .block(var entry) = process.directory[block], !entry.isWritable,
+    guard access == .write, var entry = process[block: block], !entry.isWritable,
       let head = physical.folio(of: entry.frame)
     else { return }
     // `hugetlb_wp`
@@ -363,17 +360,17 @@ extension HostMemory {
     entry.isWritable = true
     entry.isExclusive = true
     guard physical[folio: head].mappings > 1 else {
-      process.directory[block] = .block(entry)
+      process[block: block] = entry
       return
     }
-    let start = block << UInt64(granule.shift(level: 2))
+    let start = granule.address(ofBlock: block)
     let frame = try allocateHugetlbPage()
     notifier.invalidateRangeStart(start..<start + hugePageSize)
     physical.copy(from: entry.frame, to: frame, size: hugePageSize)
     physical.retain(frame)
     physical.release(entry.frame)
     entry.frame = frame
-    process.directory[block] = .block(entry)
+    process[block: block] = entry
     notifier.invalidateRangeEnd(start..<start + hugePageSize)
   }
 }
@@ -386,7 +383,7 @@ extension AddressSpace {
       guard case .block(var entry) = what, entry.frame == head else { continue }
       directory[block] = .table
       for page in 0..<UInt64(granule.entriesPerTable) {
-        entry.frame = head + page << UInt64(granule.pageShift)
+        entry.frame = head + granule.address(ofPage: page)
         entries[block << pages + page] = entry
       }
     }

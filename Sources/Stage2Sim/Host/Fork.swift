@@ -26,7 +26,7 @@ extension HostMemory {
       // `copy_huge_pmd`: what faults can fill in is left out.
       guard area.isAnonymous || area.flags.contains(.hugetlb) else { return }
       let shared = share(entry, area: area)
-      process.directory[block] = .block(shared)
+      process[block: block] = shared
       child.directory[block] = .block(shared)
     case .table:
       child.directory[block] = .table

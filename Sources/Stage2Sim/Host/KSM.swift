@@ -90,7 +90,7 @@ extension HostMemory {
 
   private func frame(of place: KSM.Place) -> UInt64? {
     self[process: place.process].physicalAddress(
-      of: place.page << UInt64(granule.pageShift), granule: granule)
+      of: granule.address(ofPage: place.page), granule: granule)
   }
 
   /// `cmp_and_merge_page`
@@ -202,7 +202,7 @@ extension HostMemory {
   private mutating func replace(
     _ place: KSM.Place, notifier: inout some MMUNotifier, _ change: (inout HostMemory) -> UInt64?
   ) {
-    let address = place.page << UInt64(granule.pageShift)
+    let address = granule.address(ofPage: place.page)
     let isOwn = place.process == 0
     if isOwn { notifier.invalidateRangeStart(address..<address + pageSize) }
     if let frame = change(&self), isOwn { notifier.changePTE(address, frame: frame) }

@@ -50,7 +50,7 @@ extension HostMemory {
       // `hugetlb_change_protection`: a private page is not writable before it is written.
       notifier.invalidateRangeStart(range)
       for block in process.blocks(in: range, granule: granule) {
-        modifyBlock(block, isWritable: false)
+        process[block: block]?.isWritable = false
       }
       notifier.invalidateRangeEnd(range)
       return
@@ -78,9 +78,9 @@ extension HostMemory {
     let isSharedWritable = !area.isPrivate && area.flags.contains(.write)
     for block in blocks {
       let part = part(of: range, in: block)
-      if case .block = process.directory[block] {
+      if process[block: block] != nil {
         if part.upperBound - part.lowerBound == hugePageSize {
-          modifyBlock(block, isWritable: isSharedWritable)
+          process[block: block]?.isWritable = isSharedWritable
           continue
         }
         splitHugePMD(at: part.lowerBound, in: area, notifier: &notifier)
@@ -92,12 +92,6 @@ extension HostMemory {
         process.entries[page] = entry
       }
     }
-  }
-
-  private mutating func modifyBlock(_ block: UInt64, isWritable: Bool) {
-    guard case .block(var entry) = process.directory[block] else { return }
-    entry.isWritable = isWritable
-    process.directory[block] = .block(entry)
   }
 
   /// `can_change_pte_writable`: whether a private page needs no write fault to be writable again.
@@ -149,7 +143,7 @@ extension HostMemory {
     let floor = next > 0 ? areas[next - 1].end : 0
     let ceiling = areas.indices.contains(next) ? areas[next].start : .max
     for block in process.blocks(in: range, granule: granule) {
-      let start = block << UInt64(granule.shift(level: 2))
+      let start = granule.address(ofBlock: block)
       guard case .table = process.directory[block], start >= floor,
         start + hugePageSize <= ceiling
       else { continue }
