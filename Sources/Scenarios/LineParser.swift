@@ -1,3 +1,5 @@
+import Stage2Sim
+
 /// Takes one line apart: words with one space between them.
 ///
 /// The words are compared as bytes of ASCII: Swift's strings are equal where Unicode calls them equivalent, and U+212A
@@ -76,8 +78,12 @@ struct LineParser {
   mutating func word<Value>(
     oneOf values: KeyValuePairs<String, Value>
   ) throws(ScenarioError) -> Value {
-    let word = try word(alternatives(values.map(\.key)))
-    return try choose(word, from: values)
+    let names = alternatives(values.map(\.key))
+    let word = try word(names)
+    guard let found = values.first(where: { $0.key == word.text }) else {
+      throw error(at: word, expected: names)
+    }
+    return found.value
   }
 
   /// The next word, which is one of the values of an enumeration.
@@ -88,16 +94,6 @@ struct LineParser {
     let word = try word(names)
     guard let value = Value(rawValue: word.text) else { throw error(at: word, expected: names) }
     return value
-  }
-
-  /// What `word` stands for in `values`.
-  func choose<Value>(
-    _ word: Word, from values: KeyValuePairs<String, Value>
-  ) throws(ScenarioError) -> Value {
-    guard let found = values.first(where: { $0.key == word.text }) else {
-      throw error(at: word, expected: alternatives(values.map(\.key)))
-    }
-    return found.value
   }
 
   /// The next word as a number.
@@ -168,8 +164,7 @@ func alternatives(_ names: [String]) -> String {
 
 /// `0x` and `value` in hex, with zeros in front to `digits`.
 func hex(_ value: UInt64, digits: Int = 1) -> String {
-  let text = String(value, radix: 16)
-  return "0x\(String(repeating: "0", count: max(0, digits - text.utf8.count)))\(text)"
+  "0x\(hexadecimal(value, digits: digits))"
 }
 
 /// A guest physical address as the recordings write it.

@@ -270,10 +270,7 @@ extension MachineDescription {
 }
 
 /// Two digits.
-private func hex(_ byte: UInt8) -> String {
-  let digits = String(byte, radix: 16)
-  return digits.count < 2 ? "0\(digits)" : digits
-}
+private func hex(_ byte: UInt8) -> String { hexadecimal(UInt64(byte), digits: 2) }
 
 /// Spaces behind `text` up to `width`, in front of it for a negative one.
 private func pad(_ text: String, _ width: Int) -> String {
