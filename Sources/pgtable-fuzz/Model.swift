@@ -23,7 +23,7 @@ struct Model {
       case .instructionCacheInvalidation(let physical, let size):
         note(PGTABLE_INSTRUCTION_CACHE, physical, size)
       case .abort, .log: break  // of a CPU, which is not here
-      case .warning: break  // of hooks, which the kernel does not know
+      case .tracepoint, .visit, .hide, .seek, .warning: break  // nor are KVM and a hook
       }
     }
 

@@ -27,8 +27,7 @@ extension VirtualMachine {
   @discardableResult
   public mutating func run(_ instruction: GuestInstruction, at address: UInt64? = nil) -> RunResult
   {
-    handleMMIOReturn()
-    if let address { vcpu.pc = address }
+    enterGuest(at: address)
     var watch = LivelockWatch()
     while true {
       if let result = step(instruction, watch: &watch) { return result }
@@ -43,8 +42,7 @@ extension VirtualMachine {
   ///   vectors if it has to.
   @discardableResult
   public mutating func run(at address: UInt64? = nil) -> RunResult {
-    handleMMIOReturn()
-    if let address { vcpu.pc = address }
+    enterGuest(at: address)
     var watch = LivelockWatch()
     while true {
       switch step(nil, watch: &watch) {
@@ -52,7 +50,10 @@ extension VirtualMachine {
       case .retired: watch.seesProgress()
       case .guestException(let exception):
         vcpu.take(exception)
-        if watch.seesException() { return .livelock(vcpu.fault) }
+        if watch.seesException() {
+          interrupt()
+          return .livelock(vcpu.fault)
+        }
       case let result?: return result
       }
     }
@@ -64,6 +65,7 @@ extension VirtualMachine {
   public mutating func completeMMIO(data: UInt64 = 0) {
     vcpu.pendingMMIO?.data = data
     handleMMIOReturn()
+    returnToVMM(.restart)
   }
 
   /// Sets a register of the guest, 0 to 30.
@@ -71,6 +73,34 @@ extension VirtualMachine {
 
   /// Sets VBAR_EL1 of the guest.
   public mutating func setVectorBase(_ address: UInt64) { vcpu.vectorBase = address }
+
+  /// The beginning of `kvm_arch_vcpu_ioctl_run`. A vCPU that is in the guest already stays there.
+  private mutating func enterGuest(at address: UInt64?) {
+    handleMMIOReturn()
+    if let address { vcpu.pc = address }
+    if !vcpu.isInGuest { enterGuest() }
+  }
+
+  private mutating func enterGuest() {
+    vcpu.isInGuest = true
+    observer?.observe(.tracepoint(.entry(pc: vcpu.pc)))
+  }
+
+  private mutating func leaveGuest(_ exit: Tracepoint.GuestExit) {
+    vcpu.isInGuest = false
+    observer?.observe(.tracepoint(.exit(exit, pc: vcpu.pc)))
+  }
+
+  /// A signal ends what would go on for ever.
+  private mutating func interrupt() {
+    leaveGuest(.interrupt)
+    returnToVMM(.restart)
+  }
+
+  /// KVM_RUN is over.
+  private func returnToVMM(_ exit: Tracepoint.UserspaceExit) {
+    observer?.observe(.tracepoint(.userspaceExit(exit)))
+  }
 
   /// One attempt at an instruction: it is done, or an abort is handled.
   ///
@@ -86,15 +116,19 @@ extension VirtualMachine {
       switch error {
       case .exception(let exception): return .guestException(exception)
       case .notModelled(let word): return .notModelled(word)
-      case .abort(let fault): vcpu.fault = fault
+      case .abort(let fault):
+        vcpu.fault = fault
+        leaveGuest(.trap(exceptionClass: fault.syndrome.exceptionClass))
       }
     }
     let outcome: AbortOutcome
     do throws(KernelError) {
       outcome = try handleGuestAbort()
     } catch {
+      returnToVMM(.error(error))
       return .failed(error)
     }
+    if outcome == .exit { returnToVMM(.mmio) } else { enterGuest() }
     switch outcome {
     case .exit:
       return vcpu.pendingMMIO.map(RunResult.mmio) ?? .failed(.badAddress)
@@ -106,6 +140,7 @@ extension VirtualMachine {
       let leaf = try? kvm.stage2.leaf(for: vcpu.fault.pageAddress)
       guard watch.sees(vcpu.fault, leaf) else { return nil }
       observer?.observe(.warning(.livelock(vcpu.fault)))
+      interrupt()
       return .livelock(vcpu.fault)
     }
   }

@@ -26,6 +26,7 @@ extension VirtualMachine {
         return .inject(.injectedAbort(at: fault.ipa, isInstruction: isInstruction))
       }
     }
+    observer?.observe(.tracepoint(.guestFault(fault, pc: vcpu.pc)))
     guard status != .addressSize else { throw .badAddress }
 
     guard let slot = kvm.slot(for: address), !(fault.syndrome.isWrite && slot.isReadOnly) else {
@@ -44,6 +45,7 @@ extension VirtualMachine {
 
   /// `handle_access_fault`
   private mutating func handleAccessFault(_ address: UInt64) {
+    observer?.observe(.tracepoint(.accessFault(ipa: address)))
     let old = kvm.stage2.makeYoung(address: address)
     if old.isValid { host.physical.markAccessed(old.outputAddress(kvm.stage2.granule)) }
   }

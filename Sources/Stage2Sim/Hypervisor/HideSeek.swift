@@ -14,6 +14,8 @@ public struct HideSeek: MMIODevice {
     MMIORegion(address: $0, length: 0)
   }
 
+  public static let isHook = true
+
   /// The hook has no state: the byte is in the entry.
   public init() {}
 
@@ -58,6 +60,7 @@ public struct HideSeek: MMIODevice {
 /// Hides a byte in the target's leaf, or seeks it there: whatever the leaf's level, and valid or not.
 private struct HideSeekVisitor: Stage2Visitor {
   static let flags = WalkFlags.leaf
+  static let isTraced = true
 
   /// Nil to seek.
   let hiding: UInt8?
@@ -72,8 +75,15 @@ private struct HideSeekVisitor: Stage2Visitor {
 
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
     guard visit.address == target else { return }
+    let old = table[visit.entry]
     if let hiding { table[visit.entry].hiddenByte = hiding }
-    byte = table[visit.entry].hiddenByte
+    let new = table[visit.entry]
+    byte = new.hiddenByte
+    if let hiding {
+      table.observer?.observe(.hide(hiding, old: old, new: new))
+    } else {
+      table.observer?.observe(.seek(new.hiddenByte, new))
+    }
   }
 }
 

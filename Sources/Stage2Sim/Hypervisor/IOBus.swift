@@ -25,6 +25,10 @@ public enum MMIOResponse: Hashable, Sendable {
 
 /// A device in the hypervisor: `struct kvm_io_device`.
 public protocol MMIODevice {
+  /// The device stands in front of the bus, where a hook in `io_mem_abort` is: nothing that the kernel does to reach its
+  /// bus is done for it, such as to pass the tracepoint `kvm_mmio`. No device is one unless it says so.
+  static var isHook: Bool { get }
+
   /// Answers an access that falls into one of the device's regions.
   ///
   /// - Parameters:
@@ -35,6 +39,10 @@ public protocol MMIODevice {
   mutating func access(
     _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse
+}
+
+extension MMIODevice {
+  public static var isHook: Bool { false }
 }
 
 /// A range of guest physical addresses that a device answers for: `struct kvm_io_range`.
@@ -69,6 +77,13 @@ struct IOBus {
     regions += new.map { ($0, devices.count) }
     regions.sort { $0.region.address < $1.region.address }
     devices.append(device)
+  }
+
+  /// Whether a hook takes the access, and not the bus.
+  func isHooked(_ access: MMIOAccess) -> Bool {
+    regions.contains {
+      $0.region.contains(access) && type(of: devices[$0.device]).isHook
+    }
   }
 
   /// `kvm_io_bus_read` and `kvm_io_bus_write`: the first device in whose region the access lies and that takes it.

@@ -12,9 +12,12 @@ extension VirtualMachine {
       isWrite: syndrome.isWrite, address: address, length: length,
       data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
 
+    if observer != nil, !bus.isHooked(access) {
+      trace(access.isWrite ? .write : .unsatisfiedRead, length, address, access.data)
+    }
     switch try bus.access(access, from: &vcpu, stage2: &kvm.stage2) {
     case .value(let value):
-      if !access.isWrite { setRegister(ofLoad: syndrome, to: value) }
+      if !access.isWrite { setRegister(ofLoad: syndrome, at: address, to: value) }
       vcpu.skipInstruction()
       return .resume
     case .done:
@@ -32,7 +35,9 @@ extension VirtualMachine {
   mutating func handleMMIOReturn() {
     guard let mmio = vcpu.pendingMMIO else { return }
     vcpu.pendingMMIO = nil
-    if !mmio.isWrite { setRegister(ofLoad: vcpu.fault.syndrome, to: mmio.data) }
+    if !mmio.isWrite {
+      setRegister(ofLoad: vcpu.fault.syndrome, at: mmio.address, to: mmio.data)
+    }
     vcpu.skipInstruction()
   }
 
@@ -40,7 +45,19 @@ extension VirtualMachine {
   ///
   /// A load that extends the sign gets zeros, too: the kernel extends it, and then cuts the result to the access's size
   /// (`vcpu_data_host_to_guest`).
-  private mutating func setRegister(ofLoad syndrome: ExceptionSyndrome, to value: UInt64) {
-    vcpu[syndrome.register] = value & .max >> UInt64(64 - 8 * syndrome.accessSize)
+  private mutating func setRegister(
+    ofLoad syndrome: ExceptionSyndrome, at address: UInt64, to value: UInt64
+  ) {
+    let length = syndrome.accessSize
+    let value = value & .max >> UInt64(64 - 8 * length)
+    if observer != nil { trace(.read, length, address, value) }
+    vcpu[syndrome.register] = value
+  }
+
+  private func trace(
+    _ stage: Tracepoint.MMIOStage, _ length: Int, _ address: UInt64, _ value: UInt64
+  ) {
+    observer?.observe(
+      .tracepoint(.mmio(stage, length: length, address: address, value: value)))
   }
 }

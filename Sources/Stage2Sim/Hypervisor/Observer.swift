@@ -10,6 +10,14 @@ public enum MachineEvent: Hashable, Sendable {
   case dataCacheClean(physical: UInt64, size: UInt64)
   /// KVM invalidates the instruction cache (`icache_inval_pou`).
   case instructionCacheInvalidation(physical: UInt64, size: UInt64)
+  /// A tracepoint of the kernel is passed.
+  case tracepoint(Tracepoint)
+  /// The hook's walk comes to an entry.
+  case visit(TableVisit)
+  /// The hook hides a byte: the entry before and after.
+  case hide(UInt8, old: Stage2Descriptor, new: Stage2Descriptor)
+  /// The hook has found a byte in an entry.
+  case seek(UInt8, Stage2Descriptor)
   /// Something was done that nothing in the kernel checks.
   case warning(Stage2Warning)
   /// The host's kernel logs a line.
@@ -20,6 +28,18 @@ public enum MachineEvent: Hashable, Sendable {
 public protocol MachineObserver: AnyObject {
   /// Hears of one event, in the middle of what the machine does.
   func observe(_ event: MachineEvent)
+}
+
+/// An entry that a walk comes to.
+public struct TableVisit: Hashable, Sendable {
+  /// Of the table, 0 to 3.
+  public let level: Int
+  /// The physical address of the table.
+  public let table: UInt64
+  /// Of the entry in the table.
+  public let index: Int
+  /// What stands there.
+  public let descriptor: Stage2Descriptor
 }
 
 /// A line that the host's kernel logs.

@@ -20,6 +20,8 @@ public struct VCPU: Sendable {
   /// The last stage-2 abort it took.
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
+  /// Between `kvm_entry` and `kvm_exit`.
+  var isInGuest = false
   /// An access that the VMM has to complete: `kvm_run.mmio` while `mmio_needed`.
   var pendingMMIO: MMIOExit?
 

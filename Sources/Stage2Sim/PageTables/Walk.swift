@@ -36,8 +36,16 @@ public protocol Stage2Visitor {
   /// Where the walk calls ``visit(_:in:)``.
   static var flags: WalkFlags { get }
 
+  /// Whether the observer hears of each entry that the walk comes to, also of those where the visitor is not called. It
+  /// does not, unless the visitor says so.
+  static var isTraced: Bool { get }
+
   /// Looks at, or changes, one entry (`kvm_pgtable_visitor_cb` calls it). An error ends the walk, which throws it.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
+}
+
+extension Stage2Visitor {
+  public static var isTraced: Bool { false }
 }
 
 extension Stage2PageTable {
@@ -108,6 +116,7 @@ extension Stage2PageTable {
     }
     // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
     var descriptor = self[entry]
+    if Visitor.isTraced { observer?.observe(.visit(tableVisit(of: entry, level: level))) }
     if descriptor.isTable(level: level) {
       if Visitor.flags.contains(.tablePre) { try visitor.visit(visit(.tablePre), in: &self) }
     } else if Visitor.flags.contains(.leaf) {
@@ -127,6 +136,22 @@ extension Stage2PageTable {
 }
 
 extension Stage2PageTable {
+  private func tableVisit(of entry: EntryReference, level: Int) -> TableVisit {
+    let address = memory.physicalAddress(of: entry)
+    let table = address & ~(granule.pageSize - 1)
+    return TableVisit(
+      level: level, table: table, index: Int((address - table) >> 3), descriptor: self[entry])
+  }
+
+  /// The entries on the way to the one that decides over `address`, from the start level down; empty for an address
+  /// beyond ``ipaBits``.
+  public func path(to address: UInt64) -> [TableVisit] {
+    let tables = tables(for: address)
+    return zip(tables, startLevel...).map { table, level in
+      tableVisit(of: entry(for: address, in: table, level: level), level: level)
+    }
+  }
+
   /// `kvm_pte_follow`: the table that an entry points to.
   ///
   /// - Throws: `EFAULT` where there is none (``TableMemory/table(at:)``).
