@@ -14,6 +14,7 @@ let package = Package(
     .library(name: "Scenarios", targets: ["Scenarios"]),
     .library(name: "CharacterDeviceServer", targets: ["CharacterDeviceServer"]),
     .library(name: "VirtWalkerDevice", targets: ["VirtWalkerDevice"]),
+    .library(name: "Inspection", targets: ["Inspection"]),
     .executable(name: "virt-walkerd", targets: ["virt-walkerd"]),
   ],
   dependencies: [
@@ -49,11 +50,23 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .target(
+      name: "Inspection",
+      dependencies: [
+        "CharacterDeviceServer",
+        "Scenarios",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
     .executableTarget(
       name: "virt-walkerd",
       dependencies: [
         "CLinux",
         "CharacterDeviceServer",
+        "Inspection",
         "Scenarios",
         "Stage2Sim",
         "VirtWalkerDevice",

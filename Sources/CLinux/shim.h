@@ -6,6 +6,7 @@
 #include <mntent.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 
 // These two need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
 static const int CLINUX_O_DIRECT = __O_DIRECT;

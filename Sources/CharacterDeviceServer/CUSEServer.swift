@@ -25,7 +25,7 @@ public final class CUSEServer: NodeServer {
     try LibFuse.checkVersion()
     try checkNodeIsFree(path)
     let control = try Self.openControl()
-    let context = FuseSession.Context(device: device)
+    let context = DeviceContext(device: device)
     var operations = Self.operations
     let created = "DEVNAME=\(name)".withCString { argument in
       var arguments: UnsafePointer<CChar>? = argument
@@ -98,16 +98,16 @@ public final class CUSEServer: NodeServer {
     var operations = cuse_lowlevel_ops()
     operations.init_done = { userData in
       guard let userData else { return }
-      FuseSession.Context.of(userData: userData).isInitialized = true
+      DeviceContext.of(userData: userData).isInitialized = true
     }
     operations.open = { request, info in
-      FuseSession.Context.of(request).answerOpen(request, info)
+      DeviceContext.of(request).answerOpen(request, info)
     }
     operations.read = { request, size, _, _ in
-      FuseSession.Context.of(request).answerRead(request, count: size)
+      DeviceContext.of(request).answerRead(request, count: size)
     }
     operations.write = { request, bytes, size, _, _ in
-      FuseSession.Context.of(request).answerWrite(request, bytes, count: size)
+      DeviceContext.of(request).answerWrite(request, bytes, count: size)
     }
     // A driver without fsync: the kernel answers the same for a device that has none.
     operations.fsync = { request, _, _ in fuse_reply_err(request, EINVAL) }

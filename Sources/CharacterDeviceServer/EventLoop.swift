@@ -29,6 +29,12 @@ public final class EventLoop {
     handlers[descriptor.rawValue] = handler
   }
 
+  /// Calls no handler for `descriptor` any more. Before it is closed.
+  public func remove(_ descriptor: FileDescriptor) {
+    epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
+    handlers[descriptor.rawValue] = nil
+  }
+
   /// Waits and calls handlers until one of them calls ``stop()`` or throws.
   public func run() throws {
     isStopped = false

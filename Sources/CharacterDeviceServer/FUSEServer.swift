@@ -9,10 +9,9 @@ import SystemPackage
 /// near to a character device's as FUSE lets a server come: docs/file-operations.md.
 public final class FUSEServer: NodeServer {
   public let path: FilePath
-  private let session: FuseSession
-  private let mountPoint: MountPoint
+  private let mount: FuseMount
 
-  public var descriptor: FileDescriptor { session.descriptor }
+  public var descriptor: FileDescriptor { mount.session.descriptor }
 
   /// Makes the node; when the call returns, it answers.
   ///
@@ -28,36 +27,10 @@ public final class FUSEServer: NodeServer {
     device: any CharacterDevice
   ) throws(NodeError) {
     self.path = path
-    try LibFuse.checkVersion()
-    try Self.checkAvailable()
-    try checkNodeIsFree(path)
-
-    let context = FuseSession.Context(device: device)
-    context.attributes = Self.attributes(access)
-    var options = ["default_permissions", "fsname=\(fileSystem),subtype=\(fileSystem)"]
-    if geteuid() == 0 { options.append("allow_other") }
-    var operations = Self.operations
-    let created = withFuseArguments(options: options) {
-      cfuse_session_new(
-        $0, &operations, MemoryLayout<fuse_lowlevel_ops>.size, context.userData)
-    }
-    guard let created else {
-      throw NodeError(
-        .system, "libfuse refused to make \(path)", advice: "see its messages above")
-    }
-    do throws(NodeError) {
-      mountPoint = try MountPoint(path, fileSystem: fileSystem)
-    } catch {
-      fuse_session_destroy(created)
-      throw error
-    }
-    do throws(NodeError) {
-      session = try FuseSession(
-        created, context: context, mountPoint: path.string, what: path.string)
-    } catch {
-      mountPoint.remove()
-      throw error
-    }
+    let context = DeviceContext(device: device)
+    context.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
+    mount = try FuseMount(
+      over: .file, path, fileSystem: fileSystem, operations: Self.operations, context: context)
   }
 
   /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
@@ -69,37 +42,9 @@ public final class FUSEServer: NodeServer {
     try MountPoint.removeStale(at: path, fileSystem: fileSystem)
   }
 
-  public func process() throws(Errno) -> Bool { try session.process() }
+  public func process() throws(Errno) -> Bool { try mount.session.process() }
 
-  public func close() {
-    session.close()
-    mountPoint.remove()
-  }
-
-  /// The kernel has FUSE.
-  private static func checkAvailable() throws(NodeError) {
-    guard access("/dev/fuse", F_OK) == 0 else {
-      throw NodeError(
-        .unsupported, "/dev/fuse is missing",
-        advice: "modprobe fuse; in a container, start it with --device /dev/fuse")
-    }
-  }
-
-  private static func attributes(_ access: NodeAccess) -> Glibc.stat {
-    var attributes = Glibc.stat()
-    attributes.st_ino = 1
-    attributes.st_nlink = 1
-    attributes.st_mode = S_IFREG | access.mode.rawValue
-    attributes.st_uid = access.owner ?? geteuid()
-    attributes.st_gid = access.group ?? getegid()
-    attributes.st_blksize = 4096
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    attributes.st_atim = now
-    attributes.st_mtim = now
-    attributes.st_ctim = now
-    return attributes
-  }
+  public func close() { mount.close() }
 
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()
@@ -108,32 +53,32 @@ public final class FUSEServer: NodeServer {
       // The `>` of a shell is an open with O_TRUNC, and has to work; as a request of its own it would be the truncation
       // that is refused below.
       connection.pointee.want |= UInt32(FUSE_CAP_ATOMIC_O_TRUNC)
-      FuseSession.Context.of(userData: userData).isInitialized = true
+      DeviceContext.of(userData: userData).isInitialized = true
     }
     operations.open = { request, _, info in
       // As the driver of a device without direct I/O answers; the kernel would let a file on FUSE have it.
       if let info, info.pointee.flags & CLINUX_O_DIRECT != 0 {
         fuse_reply_err(request, EINVAL)
       } else {
-        FuseSession.Context.of(request).answerOpen(request, info)
+        DeviceContext.of(request).answerOpen(request, info)
       }
     }
     operations.read = { request, _, size, _, _ in
-      FuseSession.Context.of(request).answerRead(request, count: size)
+      DeviceContext.of(request).answerRead(request, count: size)
     }
     operations.write = { request, _, bytes, size, _, _ in
-      FuseSession.Context.of(request).answerWrite(request, bytes, count: size)
+      DeviceContext.of(request).answerWrite(request, bytes, count: size)
     }
     operations.getattr = { request, _, info in
       // Only lseek(SEEK_END) asks for the attributes of an open file: the one seek that a server can refuse.
       if info == nil {
-        FuseSession.Context.of(request).answerAttributes(request)
+        DeviceContext.of(request).answerAttributes(request)
       } else {
         fuse_reply_err(request, ESPIPE)
       }
     }
     operations.setattr = { request, _, attributes, fields, _ in
-      FuseSession.Context.of(request).set(attributes, fields, request)
+      DeviceContext.of(request).set(attributes, fields, request)
     }
     operations.lseek = { request, _, _, _, _ in fuse_reply_err(request, ESPIPE) }
     operations.fsync = { request, _, _, _ in fuse_reply_err(request, EINVAL) }
@@ -143,7 +88,7 @@ public final class FUSEServer: NodeServer {
   }
 }
 
-extension FuseSession.Context {
+extension DeviceContext {
   fileprivate func answerAttributes(_ request: fuse_req_t?) {
     // Valid for no time: the kernel asks again rather than show the size that it computes from writes.
     fuse_reply_attr(request, &attributes, 0)

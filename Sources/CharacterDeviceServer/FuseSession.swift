@@ -7,21 +7,9 @@ import SystemPackage
 /// The one place that touches libfuse's session, buffer and requests.
 final class FuseSession {
   /// What the callbacks need, handed to them through libfuse's `userdata`.
-  final class Context {
-    let device: any CharacterDevice
-    let reply: UnsafeMutableBufferPointer<UInt8>
+  class Context {
     /// The kernel's INIT was answered.
     var isInitialized = false
-    /// What `stat(2)` of a FUSE node gives; a CUSE node's inode is the kernel's own.
-    var attributes = Glibc.stat()
-
-    init(device: any CharacterDevice) {
-      self.device = device
-      // As large as the largest request of the kernel. Pages that no read fills are never resident.
-      reply = .allocate(capacity: 1 << 20)
-    }
-
-    deinit { reply.deallocate() }
   }
 
   let context: Context
@@ -108,57 +96,16 @@ final class FuseSession {
   deinit { close() }
 }
 
-// MARK: - Answers
-
 extension FuseSession.Context {
-  /// The context of the session that `request` belongs to.
-  static func of(_ request: fuse_req_t?) -> FuseSession.Context {
-    of(userData: fuse_req_userdata(request))
-  }
+  /// The context of the session that `request` belongs to: of the class that the session was made with.
+  static func of(_ request: fuse_req_t?) -> Self { of(userData: fuse_req_userdata(request)) }
 
   /// The context that stands behind libfuse's `userdata`.
-  static func of(userData: UnsafeMutableRawPointer) -> FuseSession.Context {
-    Unmanaged<FuseSession.Context>.fromOpaque(userData).takeUnretainedValue()
+  static func of(userData: UnsafeMutableRawPointer) -> Self {
+    Unmanaged<Self>.fromOpaque(userData).takeUnretainedValue()
   }
 
   var userData: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
-
-  func answerRead(_ request: fuse_req_t?, count: Int) {
-    let target = UnsafeMutableBufferPointer(rebasing: reply.prefix(count))
-    var span = OutputSpan(buffer: target, initializedCount: 0)
-    do throws(Errno) {
-      try device.read(into: &span)
-    } catch {
-      fuse_reply_err(request, error.rawValue)
-      return
-    }
-    let length = span.finalize(for: target)
-    target.withMemoryRebound(to: CChar.self) {
-      _ = fuse_reply_buf(request, $0.baseAddress, length)
-    }
-  }
-
-  func answerWrite(_ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, count: Int) {
-    let buffer = UnsafeRawBufferPointer(start: bytes, count: count)
-    do throws(Errno) {
-      let taken = try buffer.withMemoryRebound(to: UInt8.self) { (bytes) throws(Errno) in
-        try device.write(bytes.span)
-      }
-      fuse_reply_write(request, taken)
-    } catch {
-      fuse_reply_err(request, error.rawValue)
-    }
-  }
-
-  func answerOpen(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
-    do throws(Errno) {
-      try device.open()
-      info?.pointee.direct_io = 1
-      fuse_reply_open(request, info)
-    } catch {
-      fuse_reply_err(request, error.rawValue)
-    }
-  }
 }
 
 extension Errno {

@@ -2,42 +2,90 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// The plain file that a FUSE server makes to mount over, and removes.
+/// The plain file or the directory that a FUSE server makes to mount over, and removes.
 struct MountPoint {
+  enum Kind { case file, directory }
+
   let path: FilePath
   let fileSystem: String
-  private let identity: FileIdentity
+  private let kind: Kind
+  /// Nil for a directory that was there before, and stays.
+  private let identity: FileIdentity?
 
   /// What the file says to whoever finds it: only then is it taken for ours.
   private static let text = "mount point of virt-walkerd, which removes it when it ends\n"
 
-  /// Makes the file.
-  init(_ path: FilePath, fileSystem: String) throws(NodeError) {
+  /// Makes the file or the directory; an empty directory may be there already.
+  init(_ kind: Kind, _ path: FilePath, fileSystem: String) throws(NodeError) {
+    self.kind = kind
     self.path = path
     self.fileSystem = fileSystem
     do {
-      let file = try FileDescriptor.open(
-        path, .writeOnly, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
-        permissions: [.ownerReadWrite])
-      identity = try file.closeAfter {
-        _ = try file.writeAll(Self.text.utf8)
-        return try FileIdentity(file)
+      switch kind {
+      case .file: identity = try Self.makeFile(path)
+      case .directory: identity = try Self.makeDirectory(path)
       }
     } catch {
       let errno = error as? Errno ?? .ioError
+      let place =
+        switch kind {
+        case .file: "a node that you may make: --path FILE"
+        case .directory: "a directory that you may make: --tree DIR"
+        }
       throw NodeError(
         errno, doing: "create", at: path,
         advice: errno == .permissionDenied
-          ? "run as root, or choose a node that you may make: --path FILE"
-          : "choose a node in a directory that exists and is writable: --path FILE")
+          ? "run as root, or choose \(place)" : "choose \(place)")
     }
+  }
+
+  private static func makeFile(_ path: FilePath) throws -> FileIdentity {
+    let file = try FileDescriptor.open(
+      path, .writeOnly, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
+      permissions: [.ownerReadWrite])
+    return try file.closeAfter {
+      _ = try file.writeAll(text.utf8)
+      return try FileIdentity(file)
+    }
+  }
+
+  private static func makeDirectory(_ path: FilePath) throws(Errno) -> FileIdentity? {
+    if mkdir(path.string, 0o700) != 0 {
+      guard errno == EEXIST else { throw .current }
+      return nil
+    }
+    return try FileIdentity(path)
+  }
+
+  /// - Throws: Where something is at `path` that cannot be mounted over.
+  static func checkIsFree(_ path: FilePath, for kind: Kind) throws(NodeError) {
+    guard kind == .directory else { return try checkNodeIsFree(path) }
+    guard let type = try? fileType(path) else { return }
+    guard type == S_IFDIR, isEmpty(path) else {
+      throw NodeError(
+        .exists, "\(path) exists and is no empty directory",
+        advice: "choose another directory: --tree DIR")
+    }
+  }
+
+  private static func isEmpty(_ directory: FilePath) -> Bool {
+    guard let stream = opendir(directory.string) else { return false }
+    defer { closedir(stream) }
+    var count = 0
+    while readdir(stream) != nil { count += 1 }
+    // "." and ".."
+    return count <= 2
   }
 
   /// Takes away what is left of the mount, and the file.
   func remove() {
     // The mount outlives its session where the kernel's end was cut first.
     if Self.isMounted(path, fileSystem: fileSystem) { Self.unmount(path) }
-    if (try? FileIdentity(path)) == identity { unlink(path.string) }
+    guard let identity, (try? FileIdentity(path)) == identity else { return }
+    switch kind {
+    case .file: unlink(path.string)
+    case .directory: rmdir(path.string)
+    }
   }
 
   /// See ``FUSEServer/removeStale(at:fileSystem:)``.
@@ -56,6 +104,8 @@ struct MountPoint {
           "\(path) is the mount of a virt-walkerd that was killed, and cannot be unmounted: \(Errno.current)",
           advice: "as root: umount -l \(path)")
       }
+      // One over which a tree was mounted; it goes only if it is empty.
+      rmdir(path.string)
     }
     if isOurs(path) { unlink(path.string) }
   }

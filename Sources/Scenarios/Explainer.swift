@@ -133,15 +133,15 @@ extension Player {
   }
 }
 
-/// What an entry maps, apart from how.
-private struct Mapping: Equatable {
+/// What an entry maps, apart from how: as long as it is the same, a byte that is hidden in it is not lost.
+package struct Mapping: Equatable {
   let isValid: Bool
   let level: Int
   let outputAddress: UInt64
 }
 
 extension Leaf {
-  fileprivate var mapping: Mapping {
+  package var mapping: Mapping {
     // No granule has address bits below those of 4 KiB.
     Mapping(
       isValid: descriptor.isValid, level: level,

@@ -4,8 +4,8 @@ import SystemPackage
 
 /// The guest's kernel module: the file operations of /dev/virt_walker, on the machine it is loaded in.
 public final class VirtWalkerDriver: CharacterDevice {
-  /// The machine, as the last operation left it.
-  public private(set) var machine: VirtualMachine
+  /// The machine, as the last operation left it. What is done to it between two operations happens to the guest.
+  public var machine: VirtualMachine
   /// What the guest's kernel logs: called for each line, in order, before what it reports is done.
   public var guestLog: ((GuestMessage) -> Void)?
   /// Where HIDE is mapped; SEEK follows it.

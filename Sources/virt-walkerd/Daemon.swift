@@ -2,9 +2,7 @@ import ArgumentParser
 import CharacterDeviceServer
 import Glibc
 import Logging
-import Stage2Sim
 import SystemPackage
-import VirtWalkerDevice
 
 /// The life of a serving process, from its options to its end. What it makes it takes away in reverse order, whether
 /// the next step fails or a signal comes.
@@ -25,115 +23,95 @@ struct Daemon {
 
   func run() throws {
     let signals = try TerminationSignals()
-    let node = try options.node.node
-    let lock = try NodeLock(node)
-    defer { lock.release() }
     let pidFile = try options.pidFile.map(PIDFile.init)
     defer { pidFile?.remove() }
 
-    let driver = try loadDriver()
-    let (server, backend) = try makeServer(node, driver)
-    defer { server.close() }
-    let configuration = options.machine.configuration
-    try lock.write(
-      RuntimeRecord(
-        node: node, backend: backend.rawValue,
-        machine:
-          "\(configuration.cpu.rawValue) \(configuration.backing.rawValue) \(configuration.memorySize >> 20)M \(configuration.granule) pages \(configuration.ipaBits)-bit IPA"
-      ))
+    var instances: [Instance] = []
+    defer { for instance in instances.reversed() { instance.close() } }
+    if let count = options.count {
+      for number in 0..<count {
+        instances.append(try Instance(options, number: number, log: log))
+      }
+    } else {
+      instances.append(try Instance(options, number: nil, log: log))
+    }
 
     let loop = try EventLoop()
     try loop.add(signals.descriptor) {
-      log.notice("\(signals.next()): \(node) goes away")
+      log.notice("\(signals.next()): \(describe(instances)) goes away")
       loop.stop()
     }
-    try loop.add(server.descriptor) {
-      guard try server.process() else {
-        throw Failure(
-          "\(node) was taken away from outside (umount, or an abort of the connection): start again",
-          status: .unavailable)
-      }
-    }
-    try announceReady(node, backend)
+    let followers = try Followers(instances, loop)
+    for instance in instances { try serve(instance, loop, followers) }
+    try announceReady(instances)
     try loop.run()
     Notification.send("STOPPING=1")
   }
 
-  /// Boots the machine and loads the driver there, each kernel with its log.
-  private func loadDriver() throws -> VirtWalkerDriver {
-    var machine = try VirtualMachine.booted(options.machine.configuration)
-    let host = Logger(label: "host")
-    let guest = Logger(label: "guest")
-    // Nobody reads them below this level: then a message is not even made.
-    let isWanted = options.logLevel <= .info
-    if isWanted { machine.observer = HostLog(log: host) }
-    do throws(Errno) {
-      let driver = try VirtWalkerDriver(loadedIn: machine)
-      driver.guestLog = { message in
-        if case .stopped = message {
-          guest.error("\(message)")
-        } else if isWanted {
-          guest.info("\(message)")
-        }
+  /// Answers the requests for node and tree.
+  private func serve(_ instance: Instance, _ loop: EventLoop, _ followers: Followers) throws {
+    try loop.add(instance.server.descriptor) {
+      guard try instance.server.process() else {
+        throw Failure(
+          "\(instance.node) was taken away from outside (umount, or an abort of the connection): start again",
+          status: .unavailable)
       }
-      return driver
-    } catch {
-      throw Failure(
-        "the driver cannot map its registers: \(error): this is a defect of virt-walkerd",
-        status: .systemError)
+      followers.noteNews(of: instance)
+    }
+    guard let tree = instance.tree else { return }
+    let log = log
+    try loop.add(tree.descriptor) {
+      // The device goes on without.
+      guard (try? tree.process()) == true else {
+        log.warning(
+          "\(tree.path) was taken away from outside (umount): the node is served without a tree")
+        loop.remove(tree.descriptor)
+        instance.closeTree()
+        return
+      }
+      followers.noteNews(of: instance)
     }
   }
 
-  /// The server that the options ask for; for `auto` CUSE if it can, else FUSE, and why.
-  private func makeServer(
-    _ node: FilePath, _ driver: VirtWalkerDriver
-  ) throws(NodeError) -> (any NodeServer, Backend) {
-    let access = NodeAccess(
-      mode: options.access.mode, owner: options.access.owner, group: options.access.group)
-    let fileSystem = "virt_walker"
-    // A daemon that was killed may have served the node by the other backend.
-    try FUSEServer.removeStale(at: node, fileSystem: fileSystem)
-    func cuse() throws(NodeError) -> (any NodeServer, Backend) {
-      let name = options.node.deviceName
-      return (try CUSEServer(name: name, access: access, device: driver), .cuse)
-    }
-    func fuse() throws(NodeError) -> (any NodeServer, Backend) {
-      let server = try FUSEServer(
-        path: node, access: access, fileSystem: fileSystem, device: driver)
-      return (server, .fuse)
-    }
-
-    switch options.backend {
-    case .cuse: return try cuse()
-    case .fuse: return try fuse()
-    case .auto where options.node.path != nil:
-      log.notice("backend fuse: --path asks for a file")
-      return try fuse()
-    case .auto:
-      do throws(NodeError) {
-        let server = try cuse()
-        log.notice("backend cuse: this machine has it")
-        return server
-      } catch {
-        // What is in the way at the node itself is in FUSE's way, too.
-        guard error.kind != .exists else { throw error }
-        log.notice("backend fuse: \(error.problem)")
-        return try fuse()
-      }
-    }
-  }
-
-  /// Tells whoever waits that the node answers.
-  private func announceReady(_ node: FilePath, _ backend: Backend) throws {
+  /// Tells whoever waits that each node answers.
+  private func announceReady(_ instances: [Instance]) throws {
+    let lines = instances.map { "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))\n" }
     // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
-    _ = try? FileDescriptor.standardOutput.writeAll(
-      "\(node) is ready (\(backend.rawValue), pid \(getpid()))\n".utf8)
-    Notification.send("READY=1\nSTATUS=serving \(node) by \(backend.rawValue)")
+    _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)
+    Notification.send(
+      "READY=1\nSTATUS=serving \(describe(instances)) by \(instances[0].backend.rawValue)")
     if let descriptor = options.readyDescriptor {
       try Detached.leaveTerminal(keepingStandardError: options.logFile != nil)
       let ready = FileDescriptor(rawValue: descriptor)
       _ = try ready.closeAfter { try ready.writeAll("\n".utf8) }
     }
+  }
+
+  /// The node, or the first and the last of many.
+  private func describe(_ instances: [Instance]) -> String {
+    let nodes = instances.map(\.node.string)
+    return nodes.count == 1 ? nodes[0] : "\(nodes[0]) to \(nodes[nodes.count - 1])"
+  }
+}
+
+/// Those who follow a pipe of a tree. They are told of news a little later and all at once, so that the device does not
+/// wait for them at each byte.
+private final class Followers {
+  private let timer: DelayTimer
+  /// As often as people can see.
+  private let delay = 10  // milliseconds
+
+  init(_ instances: [Instance], _ loop: EventLoop) throws {
+    timer = try DelayTimer()
+    try loop.add(timer.descriptor) { [timer] in
+      timer.finish()
+      for instance in instances { instance.tree?.answerWaiting() }
+    }
+  }
+
+  /// Something may have happened to a machine.
+  func noteNews(of instance: Instance) {
+    if instance.tree?.hasWaiting == true { timer.start(milliseconds: delay) }
   }
 }
 
@@ -159,15 +137,4 @@ private func redirectStandardError(to path: FilePath) throws {
   }
   dup2(file, STDERR_FILENO)
   close(file)
-}
-
-/// What the host's kernel logs, among the log lines of the daemon.
-private final class HostLog: MachineObserver {
-  private let log: Logger
-
-  init(log: Logger) { self.log = log }
-
-  func observe(_ event: MachineEvent) {
-    if case .log(let message) = event { log.info("\(message)") }
-  }
 }

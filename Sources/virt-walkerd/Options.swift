@@ -30,19 +30,11 @@ struct NodeOptions: ParsableArguments {
   /// The node, its directory without symbolic links, as the mount table and other daemons name it.
   var node: FilePath {
     get throws {
-      guard let path else { return FilePath("/dev").appending(deviceName) }
-      let parent = path.removingLastComponent()
-      guard let resolved = realpath(parent.isEmpty ? "." : parent.string, nil) else {
-        throw Failure(
-          .current, doing: "use the directory of", at: path,
-          advice: "choose a node in a directory that exists: --path FILE")
-      }
-      defer { free(resolved) }
-      return FilePath(platformString: resolved).appending(path.lastComponent!)
+      guard let path else { return FilePath("/dev").appending(name ?? "virt_walker") }
+      return try path.inResolvedDirectory(
+        advice: "choose a node in a directory that exists: --path FILE")
     }
   }
-
-  var deviceName: String { name ?? "virt_walker" }
 
   private static func parseName(_ text: String) throws -> String {
     let allowed = text.utf8.allSatisfy {
@@ -68,6 +60,37 @@ struct NodeOptions: ParsableArguments {
       !text.utf8.contains(where: { $0 < 0x20 })
     else { throw ValidationError("'\(text)' is not the path of a file") }
     return path
+  }
+}
+
+/// Where the machine can be looked into.
+struct TreeOptions: ParsableArguments {
+  /// What `--tree` says.
+  enum Place: Equatable {
+    case directory(FilePath)
+    case none
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      "Where the inspection tree is mounted: files that show the machine and steer it. none for no tree. If not said: /run/NAME, for other users than root in $XDG_RUNTIME_DIR, and no tree where that cannot be.",
+      valueName: "dir"),
+    transform: TreeOptions.parsePlace)
+  var tree: Place?
+
+  @Option(
+    help: ArgumentHelp(
+      "The mode of the tree's directories, octal. Files have of it what is good for them, owner and group are the node's.",
+      valueName: "mode"),
+    transform: AccessOptions.parseMode)
+  var treeMode = FilePermissions.ownerReadWriteExecute
+
+  private static func parsePlace(_ text: String) throws -> Place {
+    if text == "none" { return .none }
+    guard !text.isEmpty, !text.utf8.contains(where: { $0 < 0x20 }) else {
+      throw ValidationError("'\(text)' is no path of a directory")
+    }
+    return .directory(FilePath(text))
   }
 }
 
@@ -183,7 +206,7 @@ struct AccessOptions: ParsableArguments {
     }
   }
 
-  private static func parseMode(_ text: String) throws -> FilePermissions {
+  static func parseMode(_ text: String) throws -> FilePermissions {
     guard let mode = UInt32(text, radix: 8), mode <= 0o777, text.first != "+" else {
       throw ValidationError("'\(text)' is no mode: give 1 to 3 octal digits, such as 0660")
     }
@@ -204,5 +227,17 @@ struct AccessOptions: ParsableArguments {
       throw ValidationError("there is no group '\(text)': getent group lists them")
     }
     return entry.pointee.gr_gid
+  }
+}
+
+extension FilePath {
+  /// The same file, its directory without symbolic links.
+  func inResolvedDirectory(advice: String) throws -> FilePath {
+    let parent = removingLastComponent()
+    guard let last = lastComponent,
+      let resolved = realpath(parent.isEmpty ? "." : parent.string, nil)
+    else { throw Failure(.current, doing: "use the directory of", at: self, advice: advice) }
+    defer { free(resolved) }
+    return FilePath(platformString: resolved).appending(last)
   }
 }

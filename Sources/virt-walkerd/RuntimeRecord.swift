@@ -8,15 +8,21 @@ struct RuntimeRecord {
   var node: FilePath
   var backend: String
   var machine: String
+  /// Where the inspection tree is; nil where there is none.
+  var tree: FilePath?
   var pid: pid_t = getpid()
 
   /// `key=value` lines, for people and scripts.
-  var text: String { "node=\(node)\nbackend=\(backend)\nmachine=\(machine)\npid=\(pid)\n" }
+  var text: String {
+    "node=\(node)\nbackend=\(backend)\nmachine=\(machine)\n"
+      + (tree.map { "tree=\($0)\n" } ?? "") + "pid=\(pid)\n"
+  }
 
-  init(node: FilePath, backend: String, machine: String) {
+  init(node: FilePath, backend: String, machine: String, tree: FilePath?) {
     self.node = node
     self.backend = backend
     self.machine = machine
+    self.tree = tree
   }
 
   private init?(parsing text: String) {
@@ -30,7 +36,8 @@ struct RuntimeRecord {
     }
     self.init(
       node: FilePath(String(node)), backend: String(values["backend"] ?? "?"),
-      machine: String(values["machine"] ?? "?"))
+      machine: String(values["machine"] ?? "?"),
+      tree: values["tree"].map { FilePath(String($0)) })
     self.pid = pid
   }
 

@@ -28,6 +28,14 @@ struct Serve: ParsableCommand {
   var backend = Backend.auto
 
   @OptionGroup(title: "Node") var access: AccessOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "Serve as many nodes, each with a machine and a tree of its own, their names numbered from 0: virt_walker0, virt_walker1. With --tree DIR the trees are DIR/virt_walker0 and so on.",
+      valueName: "n"))
+  var count: Int?
+
+  @OptionGroup(title: "Inspection") var inspection: TreeOptions
   @OptionGroup(title: "Machine") var machine: MachineOptions
 
   @Option(
@@ -53,7 +61,13 @@ struct Serve: ParsableCommand {
   @Option(help: .hidden)
   var readyDescriptor: Int32?
 
+  /// More nodes than anybody has asked for, in one process.
+  private static let mostNodes = 1024
+
   func validate() throws {
+    if let count, !(1...Self.mostNodes).contains(count) {
+      throw ValidationError("--count \(count): one daemon serves 1 to \(Self.mostNodes) nodes")
+    }
     if node.path != nil && backend == .cuse {
       throw ValidationError(
         "CUSE makes nodes in /dev only: give --name, or --backend fuse with --path")

@@ -15,7 +15,8 @@ struct Status: ParsableCommand {
     for daemon in found {
       let record = daemon.record
       if daemon.isRunning {
-        print("\(record.node): \(record.backend), pid \(record.pid), \(record.machine)")
+        let tree = record.tree.map { ", tree \($0)" } ?? ""
+        print("\(record.node): \(record.backend), pid \(record.pid), \(record.machine)\(tree)")
       } else {
         print(
           "\(record.node): pid \(record.pid) was killed; the next start there clears what it left")

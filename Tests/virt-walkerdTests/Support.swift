@@ -40,6 +40,8 @@ struct RunningDaemon {
   let node: String
   /// What selects the node on the command line.
   let selector: String
+  /// The inspection tree, where the options do not say otherwise.
+  var tree: String { "/run/\(node.dropFirst("/dev/".count))" }
 
   /// A name that no other test uses.
   static func uniqueName() -> String { "virt_walker_\(UUID().uuidString.prefix(8))" }
@@ -68,11 +70,14 @@ struct RunningDaemon {
   }
 }
 
-/// No node, no mount and no record of `node`.
+/// No node, no mount, no tree in its usual place and no record of `node`.
 func expectNothingLeft(of node: String) async throws {
-  #expect(!FileManager.default.fileExists(atPath: node), "\(node) is left")
   let mounts = try String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)
-  #expect(!mounts.contains(" \(node) "), "\(node) is still mounted")
+  let tree = "/run/\(FilePath(node).lastComponent?.string ?? "")"
+  for path in [node, tree] {
+    #expect(!FileManager.default.fileExists(atPath: path), "\(path) is left")
+    #expect(!mounts.contains(" \(path) "), "\(path) is still mounted")
+  }
   let status = try await shell("$virt_walkerd status")
   #expect(!status.output.contains("\(node):"), "a record of \(node) is left")
 }

@@ -176,6 +176,11 @@ public struct Leaf: Hashable, Sendable {
   public let descriptor: Stage2Descriptor
   /// 1 to 3.
   public let level: Int
+
+  package init(descriptor: Stage2Descriptor, level: Int) {
+    self.descriptor = descriptor
+    self.level = level
+  }
 }
 
 extension Stage2PageTable {

@@ -1,0 +1,34 @@
+import CLinux
+import Glibc
+import SystemPackage
+
+/// A delay, over when ``descriptor`` is readable: timerfd_create(2).
+public final class DelayTimer {
+  public let descriptor: FileDescriptor
+  /// Between ``start(milliseconds:)`` and ``finish()``.
+  private var isRunning = false
+
+  public init() throws(Errno) {
+    let descriptor = timerfd_create(CLOCK_MONOTONIC, Int32(TFD_CLOEXEC) | Int32(TFD_NONBLOCK))
+    guard descriptor >= 0 else { throw .current }
+    self.descriptor = FileDescriptor(rawValue: descriptor)
+  }
+
+  deinit { try? descriptor.close() }
+
+  /// Starts the delay, unless it runs.
+  public func start(milliseconds: Int) {
+    guard !isRunning else { return }
+    isRunning = true
+    var time = itimerspec()
+    time.it_value.tv_nsec = milliseconds * 1_000_000
+    timerfd_settime(descriptor.rawValue, 0, &time, nil)
+  }
+
+  /// The delay is over: it can be started again.
+  public func finish() {
+    isRunning = false
+    var count: UInt64 = 0
+    _ = withUnsafeMutableBytes(of: &count) { try? descriptor.read(into: $0) }
+  }
+}

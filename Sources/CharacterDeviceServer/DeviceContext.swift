@@ -1,0 +1,64 @@
+import CFuse
+import Glibc
+import SystemPackage
+
+/// What the callbacks of a device's server need, and how they answer.
+final class DeviceContext: FuseSession.Context {
+  private let device: any CharacterDevice
+  private let reply: UnsafeMutableBufferPointer<UInt8>
+  /// What `stat(2)` of a FUSE node gives; a CUSE node's inode is the kernel's own.
+  var attributes = Glibc.stat()
+
+  init(device: any CharacterDevice) {
+    self.device = device
+    // As large as the largest request of the kernel. Pages that no read fills are never resident.
+    reply = .allocate(capacity: 1 << 20)
+  }
+
+  deinit { reply.deallocate() }
+
+  func answerRead(_ request: fuse_req_t?, count: Int) {
+    let target = UnsafeMutableBufferPointer(rebasing: reply.prefix(count))
+    var span = OutputSpan(buffer: target, initializedCount: 0)
+    do throws(Errno) {
+      try device.read(into: &span)
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+      return
+    }
+    let length = span.finalize(for: target)
+    target.withMemoryRebound(to: CChar.self) {
+      _ = fuse_reply_buf(request, $0.baseAddress, length)
+    }
+  }
+
+  func answerWrite(_ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, count: Int) {
+    answer(request, bytes, count: count) { (bytes) throws(Errno) in try device.write(bytes) }
+  }
+
+  func answerOpen(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+    do throws(Errno) {
+      try device.open()
+      info?.pointee.direct_io = 1
+      fuse_reply_open(request, info)
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+    }
+  }
+}
+
+/// Answers a write request by what `write` makes of its bytes.
+func answer(
+  _ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, count: Int,
+  by write: (Span<UInt8>) throws(Errno) -> Int
+) {
+  let buffer = UnsafeRawBufferPointer(start: bytes, count: count)
+  do throws(Errno) {
+    let taken = try buffer.withMemoryRebound(to: UInt8.self) { (bytes) throws(Errno) in
+      try write(bytes.span)
+    }
+    fuse_reply_write(request, taken)
+  } catch {
+    fuse_reply_err(request, error.rawValue)
+  }
+}

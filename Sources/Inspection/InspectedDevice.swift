@@ -1,0 +1,165 @@
+import CharacterDeviceServer
+import Scenarios
+import Stage2Sim
+import SystemPackage
+import VirtWalkerDevice
+
+/// /dev/virt_walker with its machine, which can be watched and steered by files.
+public final class InspectedDevice: CharacterDevice {
+  private let configuration: VirtualMachine.Configuration
+  private let node: String
+  private let inspector: Inspector
+  private var driver: VirtWalkerDriver
+  private var monitor: Monitor
+  /// What the control file says: the last steps with what was seen, or what was wrong.
+  private var lastResult = ""
+
+  /// Boots a machine, and loads the driver there.
+  ///
+  /// - Parameters:
+  ///   - configuration: What the machine is made of.
+  ///   - node: Names the device in `metrics`.
+  ///   - task: The name that the trace has for the process, at most 15 characters, and its number.
+  ///   - clock: Nanoseconds since the host was started.
+  /// - Throws: Where there is no such machine.
+  public init(
+    _ configuration: VirtualMachine.Configuration, node: String, task: (name: String, pid: Int32),
+    clock: @escaping () -> UInt64
+  ) throws {
+    self.configuration = configuration
+    self.node = node
+    inspector = Inspector(format: TraceFormat(task: task.name, pid: task.pid), clock: clock)
+    (driver, monitor) = try Self.boot(configuration, inspector)
+  }
+
+  private static func boot(
+    _ configuration: VirtualMachine.Configuration, _ inspector: Inspector
+  ) throws -> (VirtWalkerDriver, Monitor) {
+    var machine = try VirtualMachine.booted(configuration)
+    let monitor = try Monitor(of: &machine)
+    machine.observer = inspector
+    let driver = try VirtWalkerDriver(loadedIn: machine)
+    driver.guestLog = { inspector.log($0) }
+    return (driver, monitor)
+  }
+
+  /// Hears of each line that the guest's kernel logs.
+  public var onGuestMessage: ((GuestMessage) -> Void)? {
+    get { inspector.onGuestMessage }
+    set { inspector.onGuestMessage = newValue }
+  }
+
+  /// Hears of each line that the host's kernel logs.
+  public var onHostMessage: ((HostMessage) -> Void)? {
+    get { inspector.onHostMessage }
+    set { inspector.onHostMessage = newValue }
+  }
+
+  /// The machine as it is now.
+  public var machine: VirtualMachine { driver.machine }
+
+  public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
+    inspector.begin(\.reads)
+    defer { inspector.end(driver.machine) }
+    try driver.read(into: &buffer)
+  }
+
+  public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    inspector.begin(\.writes)
+    defer { inspector.end(driver.machine) }
+    return try driver.write(bytes)
+  }
+
+  // MARK: - The files
+
+  /// The files that show the machine, and those that steer it.
+  public var tree: FileTree {
+    let inspector = inspector
+    func text(_ make: @escaping (InspectedDevice) -> String) -> FileTree {
+      .text { [unowned self] in Array(make(self).utf8) }
+    }
+    func log<Message>(_ log: RecordText<KernelLogLine<Message>>) -> FileTree {
+      .directory(["dmesg": .text { Array(log.text.utf8) }, "dmesg_pipe": .pipe(log)])
+    }
+    return .directory([
+      "control": .commands(
+        read: { [unowned self] in Array(lastResult.utf8) },
+        write: { [unowned self] (bytes) throws(Errno) in try control(bytes) }),
+      "guest": log(inspector.guestLog),
+      "host": log(inspector.hostLog),
+      "ipa_range": text { padded("\($0.machine.stage2.ipaBits)", to: 2) + "\n" },
+      "metrics": text { $0.metrics },
+      "pte": text { "\(WalkReport(of: $0.machine, last: nil).entry)\n" },
+      "reset": .commands(
+        read: nil, write: { [unowned self] (bytes) throws(Errno) in try reset(bytes) }),
+      "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.machine.stage2.startLevel)\n" },
+      "stage2_page_tables": text { $0.machine.stage2.dump },
+      "stats": text { $0.inspector.counters.stats },
+      "trace": .commands(
+        read: { Array(inspector.traceText.utf8) },
+        write: { (bytes) throws(Errno) in
+          inspector.trace.clear()
+          return bytes.count
+        }),
+      "trace_pipe": .pipe(inspector.trace),
+      "walk": text { $0.walk.text },
+      "walk.svg": text { $0.walk.drawing },
+    ])
+  }
+
+  private var walk: WalkReport { WalkReport(of: machine, last: inspector.lastWalk) }
+
+  private var metrics: String {
+    let leaf = walk.leaf
+    return inspector.counters.metrics(
+      node: node,
+      gauges: [
+        (
+          "hidden_byte", "Bits [58:51] of the entry of 0x40000000.",
+          UInt64(leaf.descriptor.hiddenByte)
+        ),
+        ("entry_level", "The level of that entry.", UInt64(leaf.level)),
+        ("entry_valid", "Whether that entry is valid.", leaf.descriptor.isValid ? 1 : 0),
+        (
+          "table_pages", "Pages that hold stage-2 tables.",
+          UInt64(machine.stage2.memory.pagesInUse)
+        ),
+      ])
+  }
+
+  /// Does the steps that somebody wrote, all of them or, where one is not in the language, none.
+  private func control(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    let commands: Commands
+    do throws(ScenarioError) {
+      commands = try Commands(bytes)
+    } catch {
+      lastResult = "\(error)\n"
+      throw .invalidArgument
+    }
+    var result = ""
+    for (text, step) in commands.lines {
+      result += "\(text)\n"
+      guard let step else { continue }
+      inspector.begin(\.steps)
+      for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
+      inspector.end(driver.machine)
+    }
+    lastResult = result
+    return commands.length
+  }
+
+  /// A machine as at the start. Logs, trace and counters go on.
+  private func reset(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
+    guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }
+    inspector.begin(\.resets)
+    do {
+      (driver, monitor) = try Self.boot(configuration, inspector)
+    } catch {
+      // It was made before.
+      throw .ioError
+    }
+    inspector.forgetHiddenByte()
+    return bytes.count
+  }
+}

@@ -1,0 +1,73 @@
+import Stage2Sim
+
+extension Stage2PageTable {
+  /// The whole table as the debugfs file `stage2_page_tables` has it: ranges of entries with the same attributes
+  /// (arch/arm64/kvm/ptdump.c, `note_page` of arch/arm64/mm/ptdump.c).
+  ///
+  /// The kernel prints a range when it comes to the next, so that the last, which ends with the IPA range, is not
+  /// printed.
+  var dump: String {
+    var table = self
+    table.observer = nil
+    var visitor = DumpVisitor()
+    // The walk changes nothing; where an entry leads out of table memory it ends, and so does the text.
+    try? table.walk(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
+    return visitor.text
+  }
+}
+
+/// `kvm_ptdump_visitor`
+private struct DumpVisitor: Stage2Visitor {
+  static let flags = WalkFlags.leaf
+
+  var text = "---[ Guest IPA ]---\n"
+  /// The range that the walk is in.
+  private var range: (start: UInt64, level: Int, attributes: UInt64)?
+
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+    let attributes = table[visit.entry].rawValue & Self.mask
+    if let range, range.level != visit.level || range.attributes != attributes {
+      text +=
+        "\(hex(range.start, digits: 16))-\(hex(visit.address, digits: 16))   \(Self.size(visit.address - range.start)) \(range.level)\(Self.describe(range.attributes))\n"
+      self.range = nil
+    }
+    if range == nil { range = (visit.address, visit.level, attributes) }
+  }
+
+  /// In the largest unit that leaves no fraction, nine digits wide.
+  private static func size(_ bytes: UInt64) -> String {
+    var size = bytes >> 10
+    var units = "KMGTPE"
+    while size & 1023 == 0, units.count > 1 {
+      size >>= 10
+      units.removeFirst()
+    }
+    return padded("\(size)", to: 9) + String(units.prefix(1))
+  }
+
+  private static let executeNever =
+    Stage2Descriptor.executeNever | Stage2Descriptor.executeNever0
+  private static let type = Stage2Descriptor.valid | Stage2Descriptor.tableOrPage
+  private static let mask =
+    type | Stage2Descriptor.read | Stage2Descriptor.write | executeNever
+    | Stage2Descriptor.accessFlag
+
+  /// `dump_prot` with `stage2_pte_bits`
+  private static func describe(_ attributes: UInt64) -> String {
+    guard attributes != 0 else { return "" }
+    func has(_ bit: UInt64) -> Bool { attributes & bit != 0 }
+    let execution =
+      switch (has(Stage2Descriptor.executeNever), has(Stage2Descriptor.executeNever0)) {
+      case (false, false): "px ux "
+      case (false, true): "PXNux "
+      case (true, false): "PXNUXN"
+      case (true, true): "px UXN"
+      }
+    return [
+      "", has(Stage2Descriptor.valid) ? " " : "F", has(Stage2Descriptor.read) ? "R" : " ",
+      has(Stage2Descriptor.write) ? "W" : " ", execution,
+      has(Stage2Descriptor.accessFlag) ? "AF" : "  ",
+      attributes & type == Stage2Descriptor.valid ? "BLK" : "   ",
+    ].joined(separator: " ")
+  }
+}

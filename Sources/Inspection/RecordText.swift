@@ -1,0 +1,83 @@
+import CharacterDeviceServer
+
+/// Records, the last of them kept, as lines of text: at once, or to follow.
+final class RecordText<Record>: GrowingText {
+  private var ring: Ring<Record>
+  /// The number of the first that ``text`` shows.
+  private var cleared: UInt64 = 0
+  private let line: (Record) -> String
+  private let lostLine: (UInt64) -> String
+  /// No line is longer, in bytes: what ``size`` counts on.
+  private static var longestLine: UInt64 { 512 }
+
+  /// - Parameters:
+  ///   - capacity: How many are kept, a power of two.
+  ///   - line: A record's line, with its newline.
+  ///   - lostLine: What a reader sees in the place of as many records that were overwritten before it came to them.
+  init(
+    capacity: Int, line: @escaping (Record) -> String, lostLine: @escaping (UInt64) -> String
+  ) {
+    ring = Ring(capacity: capacity)
+    self.line = line
+    self.lostLine = lostLine
+  }
+
+  func append(_ record: Record) { ring.append(record) }
+
+  /// What is kept is shown no more, but to those who follow.
+  func clear() { cleared = ring.end }
+
+  /// How many there were since the last ``clear()``, and how many of them are kept.
+  var written: UInt64 { ring.end - cleared }
+  var kept: UInt64 { ring.end - start }
+
+  private var start: UInt64 { max(ring.start, cleared) }
+
+  /// The lines of all that are kept.
+  var text: String { (start..<ring.end).map { line(ring[$0]) }.joined() }
+
+  var size: UInt64 { ring.end * Self.longestLine }
+
+  func makeReader() -> any GrowingTextReader { Reader(self) }
+
+  private final class Reader: GrowingTextReader {
+    private let text: RecordText
+    /// The number of what comes next: at first the oldest that is kept.
+    private var number: UInt64
+
+    init(_ text: RecordText) {
+      self.text = text
+      number = text.ring.start
+    }
+
+    var hasMore: Bool { number < text.ring.end }
+
+    /// About a page, as one read(2) of the kernel's own trace_pipe gives.
+    func next() -> [UInt8] {
+      var bytes: [UInt8] = []
+      let start = text.ring.start
+      if number < start {
+        bytes += text.lostLine(start - number).utf8
+        number = start
+      }
+      while number < text.ring.end, bytes.count < 4096 {
+        bytes += text.line(text.ring[number]).utf8
+        number += 1
+      }
+      return bytes
+    }
+  }
+}
+
+/// `seconds.microseconds` as the kernel's logs have it: five digits wide, six behind the point.
+func timestamp(_ nanoseconds: UInt64) -> String {
+  let seconds = "\(nanoseconds / 1_000_000_000)"
+  let microseconds = "\(nanoseconds / 1000 % 1_000_000)"
+  return padded(seconds, to: 5) + "."
+    + String(repeating: "0", count: 6 - microseconds.utf8.count) + microseconds
+}
+
+/// `text` with spaces in front of it, at least `width` characters.
+func padded(_ text: String, to width: Int) -> String {
+  String(repeating: " ", count: max(0, width - text.utf8.count)) + text
+}

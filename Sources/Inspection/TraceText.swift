@@ -1,0 +1,86 @@
+import Stage2Sim
+
+/// An event with its time, a line of the trace.
+struct TracedEvent {
+  /// Since the host was started, in nanoseconds.
+  let time: UInt64
+  let event: MachineEvent
+}
+
+/// Text as ftrace has it (kernel/trace/trace.c and trace_output.c of Linux 6.1).
+struct TraceFormat {
+  /// What stands in front of each line, up to its time: task and pid, CPU, and flags of which none is set.
+  private let context: String
+
+  /// - Parameters:
+  ///   - task: At most 15 characters, as the kernel has it.
+  ///   - pid: The task's.
+  init(task: String, pid: Int32) {
+    let number = "\(pid)"
+    let rest = String(repeating: " ", count: max(0, 7 - number.utf8.count))
+    context = "\(padded(task, to: 16))-\(number)\(rest) [000] ..... "
+  }
+
+  /// The head of `trace`.
+  func header(kept: UInt64, written: UInt64) -> String {
+    """
+    # tracer: nop
+    #
+    # entries-in-buffer/entries-written: \(kept)/\(written)   #P:1
+    #
+    #                                _-----=> irqs-off/BH-disabled
+    #                               / _----=> need-resched
+    #                              | / _---=> hardirq/softirq
+    #                              || / _--=> preempt-depth
+    #                              ||| / _-=> migrate-disable
+    #                              |||| /     delay
+    #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
+    #              | |         |   |||||     |         |
+
+    """
+  }
+
+  func line(_ traced: TracedEvent) -> String {
+    "\(context)\(timestamp(traced.time)): \(traced.event.traceText)\n"
+  }
+
+  /// What stands for events that were overwritten before a reader came to them.
+  static func lostLine(_ count: UInt64) -> String { "CPU:0 [LOST \(count) EVENTS]\n" }
+}
+
+extension MachineEvent {
+  /// Whether it is in the trace. What the host's kernel logs is in its log; the abort is `kvm_guest_fault` there.
+  var isTraced: Bool {
+    switch self {
+    case .abort, .log: false
+    default: true
+    }
+  }
+
+  /// Name and fields: the kernel's own for its tracepoints; for what the kernel has none a name that begins with
+  /// `virt_walker_`.
+  var traceText: String {
+    switch self {
+    case .tracepoint(let tracepoint): "\(tracepoint.name): \(tracepoint)"
+    case .visit(let visit):
+      "virt_walker_visit: level \(visit.level) table \(hex(visit.table)) index \(visit.index) entry \(visit.descriptor)"
+    case .hide(let byte, let old, let new):
+      "virt_walker_hide: byte \(hex(UInt64(byte), digits: 2)) entry \(old) -> \(new)"
+    case .seek(let byte, let entry):
+      "virt_walker_seek: byte \(hex(UInt64(byte), digits: 2)) entry \(entry)"
+    case .invalidation(let ipa, let level):
+      "virt_walker_tlbi: ipa \(hex(ipa)) level \(level)"
+    case .invalidationOfAll: "virt_walker_tlbi: all"
+    case .dataCacheClean(let physical, let size):
+      "virt_walker_dcache: address \(hex(physical)) size \(hex(size))"
+    case .instructionCacheInvalidation(let physical, let size):
+      "virt_walker_icache: address \(hex(physical)) size \(hex(size))"
+    case .warning(let warning): "virt_walker_warning: \(warning)"
+    case .abort(let fault): "virt_walker_abort: \(fault.syndrome)"
+    case .log(let message): "virt_walker_log: \(message)"
+    }
+  }
+}
+
+/// `0x` and `value` in hex, with zeros in front up to `digits`.
+func hex(_ value: UInt64, digits: Int = 1) -> String { "0x\(hexadecimal(value, digits: digits))" }

@@ -1,0 +1,180 @@
+import Scenarios
+import Stage2Sim
+
+/// A walk of HIDE's and SEEK's target through the tables as they are, and the entry that it ends at.
+struct WalkReport {
+  let configuration: VirtualMachine.Configuration
+  let startLevel: Int
+  /// From the start level to the leaf.
+  let path: [TableVisit]
+  /// The last hide or seek, as the trace has it.
+  let last: TracedEvent?
+
+  init(of machine: VirtualMachine, last: TracedEvent?) {
+    configuration = machine.configuration
+    startLevel = machine.stage2.startLevel
+    path = machine.stage2.path(to: HideSeek.target)
+    self.last = last
+  }
+
+  /// Every IPA range has the target, so that there is one.
+  var leaf: TableVisit { path[path.count - 1] }
+
+  var entry: Stage2Descriptor { leaf.descriptor }
+
+  var text: String {
+    ([heading, ""] + table + [""] + picture + [""] + fields + lastLine).map { "\($0)\n" }.joined()
+  }
+
+  private var heading: String {
+    "walk of \(hex(HideSeek.target)): \(configuration.granule) granule, \(configuration.ipaBits)-bit IPA, start level \(startLevel)"
+  }
+
+  private var table: [String] {
+    ["level  table        index  entry             is"]
+      + path.map { visit in
+        "\(padded("\(visit.level)", to: 5))  \(hex(visit.table, digits: 10)) \(padded("\(visit.index)", to: 6))  \(visit.descriptor)  \(describe(visit))"
+      }
+  }
+
+  /// What an entry is.
+  func describe(_ visit: TableVisit) -> String {
+    let granule = configuration.granule
+    let address = hex(visit.descriptor.outputAddress(granule))
+    if visit.descriptor.isTable(level: visit.level) { return "table at \(address)" }
+    guard visit.descriptor.isValid else {
+      return visit.descriptor.rawValue == 0 ? "empty" : "invalid, but not empty"
+    }
+    let size = granule.size(level: visit.level)
+    return
+      "\(visit.level == Granule.lastLevel ? "page" : "block") of \(Self.size(size)) at \(address)"
+  }
+
+  static func size(_ bytes: UInt64) -> String {
+    let (unit, shift): (String, UInt64) =
+      bytes >= 1 << 30 ? ("GiB", 30) : bytes >= 1 << 20 ? ("MiB", 20) : ("KiB", 10)
+    return "\(bytes >> shift) \(unit)"
+  }
+
+  /// The entry's 64 bits, the byte's marked below.
+  private var picture: [String] {
+    let bits = Field.all.map { $0.digits(of: entry) }.joined(separator: " ")
+    let byte = entry.hiddenByte
+    return [
+      "63 59 58    51 50                                      12 11   9  7    5    1",
+      bits,
+      "      ======== hidden byte \(hex(UInt64(byte), digits: 2))\(Self.character(byte))",
+    ]
+  }
+
+  /// ` 'A'`, where the byte is printable ASCII.
+  static func character(_ byte: UInt8) -> String {
+    (0x20...0x7e).contains(byte) ? " '\(Character(UnicodeScalar(byte)))'" : ""
+  }
+
+  /// One line for each field that says something of this entry.
+  private var fields: [String] {
+    ["field        bits     value   is"]
+      + Field.described.map { field in
+        let value = field.digits(of: entry)
+        return
+          "\(left(field.name, 12)) \(left(field.place, 8)) \(left(value, 7)) \(field.meaning(entry, leaf.level, configuration))"
+      }
+  }
+
+  private func left(_ text: String, _ width: Int) -> String {
+    text + String(repeating: " ", count: max(0, width - text.utf8.count))
+  }
+
+  private var lastLine: [String] {
+    guard let last else { return [] }
+    return ["", "last: \(timestamp(last.time)) \(last.event.traceText)"]
+  }
+}
+
+/// Some bits of an entry that belong together (Arm ARM D8.3, stage-2 block and page descriptors).
+struct Field: Sendable {
+  let name: String
+  /// The highest and the lowest.
+  let high: Int
+  let low: Int
+  /// What its value says, standing at a level.
+  let meaning: @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
+
+  init(
+    _ name: String, _ high: Int, _ low: Int,
+    _ meaning: @escaping @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
+  ) {
+    self.name = name
+    self.high = high
+    self.low = low
+    self.meaning = meaning
+  }
+
+  var place: String { high == low ? "[\(high)]" : "[\(high):\(low)]" }
+
+  func value(of entry: Stage2Descriptor) -> UInt64 {
+    entry.rawValue >> UInt64(low) & (1 << UInt64(high - low + 1) - 1)
+  }
+
+  func digits(of entry: Stage2Descriptor) -> String {
+    let digits = String(value(of: entry), radix: 2)
+    return String(repeating: "0", count: high - low + 1 - digits.utf8.count) + digits
+  }
+
+  private static func bare(_ high: Int, _ low: Int) -> Field {
+    Field("", high, low) { _, _, _ in "" }
+  }
+
+  /// All 64 bits, as the picture has them side by side; the hidden byte is the second.
+  static let all = [
+    bare(63, 59), bare(58, 51), bare(50, 48), bare(47, 12), bare(11, 11), bare(10, 10),
+    bare(9, 8), bare(7, 6), bare(5, 2), bare(1, 1), bare(0, 0),
+  ]
+
+  /// Those that mean something here, from the highest bit down.
+  static let described: [Field] = [
+    Field("software", 58, 55) { entry, _, _ in "ignored by the CPU: bits 4 to 7 of the byte" },
+    Field("XN", 54, 53) { entry, _, configuration in execution(entry, configuration.cpu) },
+    Field("Contiguous", 52, 52) { entry, _, _ in
+      entry.rawValue & Stage2Descriptor.contiguous == 0
+        ? "stands alone" : "one of a run that may share a TLB entry"
+    },
+    Field("DBM", 51, 51) { _, _, _ in "no effect: KVM 6.1 leaves VTCR_EL2.HD clear" },
+    Field("AF", 10, 10) { entry, _, _ in
+      entry.rawValue & Stage2Descriptor.accessFlag == 0 ? "old: the next access faults" : "accessed"
+    },
+    Field("SH", 9, 8) { entry, _, _ in
+      entry.rawValue & Stage2Descriptor.shareability == Stage2Descriptor.innerShareable
+        ? "inner shareable" : "not inner shareable"
+    },
+    Field("S2AP", 7, 6) { entry, _, _ in
+      let read = entry.rawValue & Stage2Descriptor.read != 0
+      let write = entry.rawValue & Stage2Descriptor.write != 0
+      return ["no access", "write only", "read only", "read and write"][
+        (read ? 2 : 0) + (write ? 1 : 0)]
+    },
+    Field("MemAttr", 5, 2) { _, _, configuration in
+      configuration.cpu.hasFWB ? "with FEAT_S2FWB" : "without FEAT_S2FWB"
+    },
+    Field("type", 1, 1) { entry, level, _ in
+      entry.rawValue & Stage2Descriptor.tableOrPage == 0
+        ? "block" : level == Granule.lastLevel ? "page" : "table"
+    },
+    Field("valid", 0, 0) { entry, _, _ in
+      entry.isValid ? "the CPU uses the entry" : "the next access faults"
+    },
+  ]
+
+  private static func execution(_ entry: Stage2Descriptor, _ cpu: CPUModel) -> String {
+    let xn1 = entry.rawValue & Stage2Descriptor.executeNever != 0
+    guard cpu.hasXNX else { return xn1 ? "execute-never" : "executable" }
+    let xn0 = entry.rawValue & Stage2Descriptor.executeNever0 != 0
+    return switch (xn1, xn0) {
+    case (false, false): "EL1 and EL0 may execute"
+    case (false, true): "EL0 may execute, EL1 may not (FEAT_XNX)"
+    case (true, false): "execute-never"
+    case (true, true): "EL1 may execute, EL0 may not (FEAT_XNX)"
+    }
+  }
+}

@@ -1,0 +1,198 @@
+import CharacterDeviceServer
+import Glibc
+import Inspection
+import Logging
+import Stage2Sim
+import SystemPackage
+import VirtWalkerDevice
+
+/// One node with its machine and its tree.
+final class Instance {
+  let node: FilePath
+  let backend: Backend
+  /// What answers at the node.
+  let server: any NodeServer
+  /// What answers in the tree; nil where there is none.
+  private(set) var tree: FileTreeServer?
+
+  private let options: Serve
+  private let log: Logger
+  private let lock: NodeLock
+  private let device: InspectedDevice
+
+  /// The file systems' type is `fuse.` and this.
+  private static let fileSystem = "virt_walker"
+
+  /// Makes node and tree; when it returns, both are there.
+  ///
+  /// - Parameter number: Among several; nil for a node alone.
+  init(_ options: Serve, number: Int?, log: Logger) throws {
+    self.options = options
+    self.log = log
+    node = try options.node.node.numbered(number)
+    lock = try NodeLock(node)
+    do {
+      device = try Self.boot(options, node)
+      // All nodes have the same backend for the same reason.
+      (server, backend) = try Self.makeServer(
+        options, node, device, notice: { if number ?? 0 == 0 { log.notice("\($0)") } })
+    } catch {
+      lock.release()
+      throw error
+    }
+    do {
+      tree = try makeTree(number: number)
+      try lock.write(
+        RuntimeRecord(
+          node: node, backend: backend.rawValue, machine: options.machine.summary,
+          tree: tree?.path))
+    } catch {
+      close()
+      throw error
+    }
+  }
+
+  /// Takes all of it away. A second call does nothing.
+  func close() {
+    closeTree()
+    server.close()
+    lock.release()
+  }
+
+  func closeTree() {
+    tree?.close()
+    tree = nil
+  }
+
+  private static func boot(_ options: Serve, _ node: FilePath) throws -> InspectedDevice {
+    let device: InspectedDevice
+    do {
+      device = try InspectedDevice(
+        options.machine.configuration, node: node.string, task: ("virt-walkerd", getpid()),
+        clock: monotonicTime)
+    } catch {
+      throw Failure(
+        "the machine does not boot: \(error): this is a defect of virt-walkerd",
+        status: .systemError)
+    }
+    // Nobody reads them below this level: then a message is not even made.
+    let isWanted = options.logLevel <= .info
+    let guest = Logger(label: "guest")
+    device.onGuestMessage = { message in
+      if case .stopped = message {
+        guest.error("\(message)")
+      } else if isWanted {
+        guest.info("\(message)")
+      }
+    }
+    if isWanted {
+      let host = Logger(label: "host")
+      device.onHostMessage = { host.info("\($0)") }
+    }
+    return device
+  }
+
+  /// The server that the options ask for; for `auto` CUSE if it can, else FUSE, and why.
+  private static func makeServer(
+    _ options: Serve, _ node: FilePath, _ device: InspectedDevice,
+    notice: (String) -> Void
+  ) throws(NodeError) -> (any NodeServer, Backend) {
+    let access = NodeAccess(
+      mode: options.access.mode, owner: options.access.owner, group: options.access.group)
+    // A daemon that was killed may have served the node by the other backend.
+    try FUSEServer.removeStale(at: node, fileSystem: fileSystem)
+    func cuse() throws(NodeError) -> (any NodeServer, Backend) {
+      let name = node.lastComponent?.string ?? ""
+      return (try CUSEServer(name: name, access: access, device: device), .cuse)
+    }
+    func fuse() throws(NodeError) -> (any NodeServer, Backend) {
+      let server = try FUSEServer(
+        path: node, access: access, fileSystem: fileSystem, device: device)
+      return (server, .fuse)
+    }
+
+    switch options.backend {
+    case .cuse: return try cuse()
+    case .fuse: return try fuse()
+    case .auto where options.node.path != nil:
+      notice("backend fuse: --path asks for a file")
+      return try fuse()
+    case .auto:
+      do throws(NodeError) {
+        let server = try cuse()
+        notice("backend cuse: this machine has it")
+        return server
+      } catch {
+        // What is in the way at the node itself is in FUSE's way, too.
+        guard error.kind != .exists else { throw error }
+        notice("backend fuse: \(error.problem)")
+        return try fuse()
+      }
+    }
+  }
+
+  /// The tree where the options want it. Where they say nothing of it, it is no reason not to serve the node.
+  private func makeTree(number: Int?) throws -> FileTreeServer? {
+    switch options.inspection.tree {
+    case .some(.none): return nil
+    case .directory(let directory):
+      let path = number == nil ? directory : directory.appending(node.lastComponent!)
+      return try mountTree(
+        at: path.inResolvedDirectory(
+          advice: "choose a tree in a directory that exists: --tree DIR"))
+    case nil:
+      guard let path = usualTree else { return nil }
+      do {
+        try FileTreeServer.removeStale(at: path, fileSystem: Self.fileSystem)
+        // What is there belongs to somebody, also if it is empty.
+        guard access(path.string, F_OK) != 0 else {
+          throw NodeError(.exists, "\(path) exists", advice: "choose a place: --tree DIR")
+        }
+        return try mountTree(at: path)
+      } catch {
+        log.notice("no inspection tree: \(error)")
+        return nil
+      }
+    }
+  }
+
+  /// In the directory for what is there while the system runs; nil where the user has none.
+  private var usualTree: FilePath? {
+    let directory =
+      geteuid() == 0
+      ? FilePath("/run") : getenv("XDG_RUNTIME_DIR").map { FilePath(platformString: $0) }
+    return directory?.appending(node.lastComponent!)
+  }
+
+  private func mountTree(at path: FilePath) throws(NodeError) -> FileTreeServer {
+    try FileTreeServer.removeStale(at: path, fileSystem: Self.fileSystem)
+    return try FileTreeServer(
+      device.tree, at: path,
+      access: NodeAccess(
+        mode: options.inspection.treeMode, owner: options.access.owner,
+        group: options.access.group),
+      fileSystem: Self.fileSystem)
+  }
+}
+
+/// Nanoseconds since the host was started, without the time that it was suspended.
+private func monotonicTime() -> UInt64 {
+  var time = timespec()
+  clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
+
+extension FilePath {
+  /// The same path with a number behind its name.
+  fileprivate func numbered(_ number: Int?) -> FilePath {
+    guard let number, let last = lastComponent else { return self }
+    return removingLastComponent().appending("\(last.string)\(number)")
+  }
+}
+
+extension MachineOptions {
+  /// For people.
+  fileprivate var summary: String {
+    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(granule) pages \(ipa)-bit IPA"
+  }
+}
