@@ -29,6 +29,7 @@ struct Daemon {
     var instances: [Instance] = []
     defer { for instance in instances.reversed() { instance.close() } }
     if let count = options.count {
+      try allowOpenFiles(forNodes: count)
       for number in 0..<count {
         instances.append(try Instance(options, number: number, log: log))
       }
@@ -126,6 +127,21 @@ private func openStandardDescriptors() throws {
     }
   } while descriptor <= STDERR_FILENO
   close(descriptor)
+}
+
+/// Makes sure that so many nodes can be served: the limit that a shell sets is often 1024.
+private func allowOpenFiles(forNodes count: Int) throws {
+  // A node's connection, its tree's and its lock; standard streams, signals, timer and what a moment needs.
+  let needed = rlim_t(3 * count + 32)
+  var limit = rlimit()
+  getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  guard needed <= limit.rlim_max else {
+    throw Failure(
+      "\(count) nodes need \(needed) open files, and this process may have \(limit.rlim_max): ulimit -Hn \(needed) as root, LimitNOFILE= in a systemd unit, or a smaller --count",
+      status: .unavailable)
+  }
+  limit.rlim_cur = max(limit.rlim_cur, needed)
+  setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
 
 /// Opens `path` for appending in place of standard error.

@@ -61,8 +61,8 @@ struct Serve: ParsableCommand {
   @Option(help: .hidden)
   var readyDescriptor: Int32?
 
-  /// More nodes than anybody has asked for, in one process.
-  private static let mostNodes = 1024
+  /// A process has 1024 keys for data of its threads (PTHREAD_KEYS_MAX), and libfuse takes one for each node and tree.
+  private static let mostNodes = 500
 
   func validate() throws {
     if let count, !(1...Self.mostNodes).contains(count) {
