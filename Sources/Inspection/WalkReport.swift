@@ -122,14 +122,15 @@ struct Field: Sendable {
     return String(repeating: "0", count: high - low + 1 - digits.utf8.count) + digits
   }
 
-  private static func bare(_ high: Int, _ low: Int) -> Field {
-    Field("", high, low) { _, _, _ in "" }
+  private init(_ name: String, _ high: Int, _ low: Int) {
+    self.init(name, high, low) { _, _, _ in "" }
   }
 
-  /// All 64 bits, as the picture has them side by side; the hidden byte is the second.
+  /// All 64 bits side by side.
   static let all = [
-    bare(63, 59), bare(58, 51), bare(50, 48), bare(47, 12), bare(11, 11), bare(10, 10),
-    bare(9, 8), bare(7, 6), bare(5, 2), bare(1, 1), bare(0, 0),
+    Field("", 63, 59), Field("byte", 58, 51), Field("", 50, 48), Field("output address", 47, 12),
+    Field("", 11, 11), Field("AF", 10, 10), Field("SH", 9, 8), Field("S2AP", 7, 6),
+    Field("MemAttr", 5, 2), Field("type", 1, 1), Field("valid", 0, 0),
   ]
 
   /// Those that mean something here, from the highest bit down.
