@@ -76,13 +76,13 @@ extension WalkReport {
       drawing.text(
         "\(visit.descriptor)", x: x + width - 8, y: top + 72, size: 12, anchor: "end")
       drawing.text("…", x: x + 10, y: top + 104, color: Drawing.quiet)
-      let goesOn = column < path.count - 1 || visit.descriptor.isValid
+      let goesOn = column < path.count - 1 || isMapping
       if goesOn {
         drawing.arrow(x: x + width + 3, y: top + 60, to: x + width + gap - 4)
       }
     }
     let x = Drawing.margin + Double(path.count) * (width + gap)
-    if entry.isValid {
+    if isMapping {
       let size = configuration.granule.size(level: leaf.level)
       drawing.text(
         "\(leaf.level == Granule.lastLevel ? "page" : "block") of \(Self.size(size))", x: x,
@@ -98,6 +98,8 @@ extension WalkReport {
       drawing.text("the next access faults", x: x, y: top + 74, size: 12, color: Drawing.alarm)
     }
   }
+
+  private var isMapping: Bool { entry.isLeaf(level: leaf.level) }
 
   // MARK: - The entry
 

@@ -41,7 +41,10 @@ struct WalkReport {
   func describe(_ visit: TableVisit) -> String {
     let granule = configuration.granule
     let address = hex(visit.descriptor.outputAddress(granule))
-    if visit.descriptor.isTable(level: visit.level) { return "table at \(address)" }
+    if visit.descriptor.isTable(level: visit.level) {
+      // Only an entry of a table that was freed in use can be the last one, and a table.
+      return visit == leaf ? "a table at \(address), where none is" : "table at \(address)"
+    }
     guard visit.descriptor.isValid else {
       return visit.descriptor.rawValue == 0 ? "empty" : "invalid, but not empty"
     }
@@ -60,8 +63,17 @@ struct WalkReport {
   private var picture: [String] {
     let bits = Field.all.map { $0.digits(of: entry) }.joined(separator: " ")
     let byte = entry.hiddenByte
-    return [
-      "63 59 58    51 50                                      12 11   9  7    5    1",
+    // The number of the first and of the last bit of each field, from the top down.
+    let numbers = [10, 1].map { place in
+      Field.all.map { field in
+        String(
+          (field.low...field.high).reversed().map { bit in
+            let isNamed = [field.high, field.low].contains(bit) && (bit >= 10 || place == 1)
+            return isNamed ? Character("\(bit / place % 10)") : " "
+          })
+      }.joined(separator: " ")
+    }
+    return numbers + [
       bits,
       "      ======== hidden byte \(hex(UInt64(byte), digits: 2))\(Self.character(byte))",
     ]
@@ -74,8 +86,9 @@ struct WalkReport {
 
   /// One line for each field that says something of this entry.
   private var fields: [String] {
+    // Of an entry that is not valid the CPU looks at no other bit.
     ["field        bits     value   is"]
-      + Field.described.map { field in
+      + (entry.isValid ? Field.described : [Field.valid]).map { field in
         let value = field.digits(of: entry)
         return
           "\(left(field.name, 12)) \(left(field.place, 8)) \(left(value, 7)) \(field.meaning(entry, leaf.level, configuration))"
@@ -155,17 +168,25 @@ struct Field: Sendable {
       return ["no access", "write only", "read only", "read and write"][
         (read ? 2 : 0) + (write ? 1 : 0)]
     },
-    Field("MemAttr", 5, 2) { _, _, configuration in
-      configuration.cpu.hasFWB ? "with FEAT_S2FWB" : "without FEAT_S2FWB"
+    Field("MemAttr", 5, 2) { entry, _, configuration in
+      let hasFWB = configuration.cpu.hasFWB
+      let normal: UInt64 = (hasFWB ? 0b0110 : 0b1111) << 2
+      let what =
+        entry.rawValue & Stage2Descriptor.memoryAttributes == normal
+        ? "normal memory, write-back" : "not as KVM maps memory"
+      return hasFWB ? "\(what) (FEAT_S2FWB)" : what
     },
     Field("type", 1, 1) { entry, level, _ in
       entry.rawValue & Stage2Descriptor.tableOrPage == 0
         ? "block" : level == Granule.lastLevel ? "page" : "table"
     },
-    Field("valid", 0, 0) { entry, _, _ in
-      entry.isValid ? "the CPU uses the entry" : "the next access faults"
-    },
+    valid,
   ]
+
+  static let valid = Field("valid", 0, 0) { entry, _, _ in
+    entry.isValid
+      ? "the CPU uses the entry" : "the next access faults; the CPU ignores all other bits"
+  }
 
   private static func execution(_ entry: Stage2Descriptor, _ cpu: CPUModel) -> String {
     let xn1 = entry.rawValue & Stage2Descriptor.executeNever != 0
