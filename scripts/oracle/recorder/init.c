@@ -1,5 +1,5 @@
 // The first process of the oracle's host: sets the kernel up for repeatable recordings, runs the recorder on each
-// file in /scenarios, and switches off. The console carries the recordings, framed by lines that begin with "===".
+// file in /scenarios, and switches off. Its arguments, those of the kernel behind "--", are the recorder's. The console carries the recordings, framed by lines that begin with "===".
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -32,10 +32,14 @@ static void mount_all(void)
         {"sysfs", "/sys"},
         {"debugfs", "/sys/kernel/debug"},
         {"tmpfs", "/tmp"},
+        {"tracefs", "/sys/kernel/tracing"},
     };
 
     for (size_t i = 0; i < sizeof(mounts) / sizeof(*mounts); i++) {
         mkdir(mounts[i].path, 0755);
+        // Not every kernel has tracing.
+        if (access(mounts[i].path, F_OK))
+            continue;
         if (mount(mounts[i].type, mounts[i].path, mounts[i].type, 0, NULL))
             printf("=== cannot mount %s\n", mounts[i].path);
     }
@@ -43,7 +47,7 @@ static void mount_all(void)
 
 static int is_file(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
-static void record(const char *name)
+static void record(const char *name, char **arguments)
 {
     char path[512];
     int status = 0;
@@ -56,7 +60,8 @@ static void record(const char *name)
         snprintf(path, sizeof(path), "/scenarios/%s", name);
         if (!freopen(path, "r", stdin))
             _exit(1);
-        execl("/recorder", "recorder", NULL);
+        arguments[0] = "recorder";
+        execv("/recorder", arguments);
         _exit(1);
     }
     waitpid(child, &status, 0);
@@ -95,11 +100,12 @@ static void reserve_huge_pages(void)
     put("/proc/sys/vm/nr_hugepages", text);
 }
 
-int main(void)
+int main(int argument_count, char **arguments)
 {
     struct dirent **files;
     int count;
 
+    (void)argument_count; // there is a null pointer at their end
     mount_all();
     // Only the recorder writes to the console.
     put("/proc/sys/kernel/printk", "0 0 0 0");
@@ -116,7 +122,7 @@ int main(void)
 
     count = scandir("/scenarios", &files, is_file, alphasort);
     for (int i = 0; i < count; i++)
-        record(files[i]->d_name);
+        record(files[i]->d_name, arguments);
     puts("=== end");
     fflush(stdout);
     sync();

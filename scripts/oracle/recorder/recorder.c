@@ -1,6 +1,9 @@
 // Runs a scenario on the real KVM and prints the recording: each step, and below it what was seen.
 //
-// usage: recorder < SCENARIO > RECORDING
+// usage: recorder [--trace] < SCENARIO > RECORDING
+//
+// With --trace, on a kernel with CONFIG_EVENT_TRACING, it prints the scenario and then, instead of what was seen, the
+// kernel's trace of KVM's events, in which each step is marked.
 //
 // The language is docs/scenario.md's. This is a virtual machine monitor of one vCPU that runs one instruction a step:
 // it puts the instruction into guest memory with a store behind it that leaves the guest, and lets the vCPU run until
@@ -216,6 +219,10 @@ static void make_machine(void)
 
 // --- What the kernel shows
 
+// Lines of the scenario, and what is the kernel's own text. Observations go to stdout, which is the same stream unless
+// an option wants none of them.
+static FILE *output;
+
 static char trace[1 << 17];
 
 static void write_file(const char *path, const char *text)
@@ -291,6 +298,56 @@ static void print_trace(bool is_hung)
             seen[count++] = line;
         printf("  %s\n", line);
     }
+}
+
+// --- The kernel's trace of KVM's events
+
+#define TRACING "/sys/kernel/tracing/"
+
+static bool is_tracing;
+
+static void start_tracing(void)
+{
+    write_file(TRACING "tracing_on", "0");
+    // So much that no event of a scenario is lost.
+    write_file(TRACING "buffer_size_kb", "16384");
+    // To be opened with O_TRUNC is what empties it.
+    close(open(TRACING "trace", O_WRONLY | O_TRUNC | O_CLOEXEC));
+    write_file(TRACING "events/kvm/enable", "1");
+    write_file(TRACING "tracing_on", "1");
+}
+
+// A line of our own among the events.
+static void __attribute__((format(printf, 1, 2))) mark(const char *format, ...)
+{
+    char text[320];
+    va_list arguments;
+
+    if (!is_tracing)
+        return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    write_file(TRACING "trace_marker", text);
+}
+
+static void copy_file(const char *path)
+{
+    char line[512];
+    FILE *file = fopen(path, "re");
+
+    if (!file)
+        fail("%s: %s", path, strerror(errno));
+    while (fgets(line, sizeof(line), file))
+        fputs(line, output);
+    fclose(file);
+}
+
+static void finish_tracing(void)
+{
+    write_file(TRACING "tracing_on", "0");
+    write_file(TRACING "events/kvm/enable", "0");
+    copy_file(TRACING "trace");
 }
 
 #define ADDRESS_BITS UINT64_C(0x0000fffffffff000)
@@ -453,7 +510,9 @@ enum outcome { LEFT_GUEST, TOOK_EXCEPTION, MMIO, HUNG, ERROR };
 // Lets the vCPU run until it comes out. A guest that does not, and takes abort after abort, hangs.
 static enum outcome run_guest(void)
 {
-    const struct itimerval limit = {.it_value.tv_usec = 50000};
+    // What is traced is read by people: of a guest that hangs they need no more than to see it.
+    const struct itimerval limit = {.it_value.tv_usec = is_tracing ? 5000 : 50000};
+    const int hang = is_tracing ? 10 : 100; // aborts
     const struct itimerval off = {};
     int result, error;
 
@@ -464,7 +523,7 @@ static enum outcome run_guest(void)
         setitimer(ITIMER_REAL, &off, NULL);
         get_trace();
         // On a slow machine the time can be over with nothing wrong.
-    } while (result < 0 && error == EINTR && count_aborts() < 100);
+    } while (result < 0 && error == EINTR && count_aborts() < hang);
     errno = error;
     if (result < 0)
         return error == EINTR ? HUNG : ERROR;
@@ -861,19 +920,39 @@ static void machine_line(char *text)
         // cpu and granule are the kernel's that this runs on.
     }
     make_machine();
+    // Events of MMU notifiers have the monitor's own addresses.
+    mark("machine: RAM 0x%" PRIx64 " size 0x%" PRIx64 " is at %p, code 0x%lx size 0x%lx at %p", machine.base,
+         machine.memory, (void *)machine.ram, CODE, sysconf(_SC_PAGESIZE), (void *)machine.code_page);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
     char line[256];
+    int step = 0;
 
+    for (int i = 1; i < count; i++) {
+        if (!strcmp(arguments[i], "--trace"))
+            is_tracing = true;
+        else
+            fail("there is no option %s", arguments[i]);
+    }
+    output = stdout;
+    if (is_tracing) {
+        output = fdopen(dup(STDOUT_FILENO), "w");
+        if (!output || !freopen("/dev/null", "w", stdout))
+            fail("stdout: %s", strerror(errno));
+        start_tracing();
+    }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    setvbuf(output, NULL, _IOLBF, 0);
     while (fgets(line, sizeof(line), stdin)) {
         line_number++;
         line[strcspn(line, "\n")] = 0;
-        puts(line);
+        fprintf(output, "%s\n", line);
         if (!*line || *line == '#')
             continue;
+        if (!strncmp(line, "guest ", 6) || !strncmp(line, "host ", 5))
+            mark("step %d: %s", ++step, line);
         if (!strncmp(line, "machine ", 8) && !machine.vm)
             machine_line(line + 8);
         else if (!machine.vm)
@@ -887,7 +966,10 @@ int main(void)
         if (machine.vm)
             forget_freed_frames();
     }
+    mark("end");
     if (machine.child > 0)
         host_end_fork();
+    if (is_tracing)
+        finish_tracing();
     return 0;
 }
