@@ -1,9 +1,11 @@
 // Runs a scenario on the real KVM and prints the recording: each step, and below it what was seen.
 //
-// usage: recorder [--trace] < SCENARIO > RECORDING
+// usage: recorder [--trace | --page-tables] < SCENARIO > RECORDING
 //
 // With --trace, on a kernel with CONFIG_EVENT_TRACING, it prints the scenario and then, instead of what was seen, the
-// kernel's trace of KVM's events, in which each step is marked.
+// kernel's trace of KVM's events, in which each step is marked. With --page-tables, on a kernel with
+// CONFIG_PTDUMP_STAGE2_DEBUGFS, it prints below each step what the kernel's files show of the page tables; the hook is
+// not needed.
 //
 // The language is docs/scenario.md's. This is a virtual machine monitor of one vCPU that runs one instruction a step:
 // it puts the instruction into guest memory with a store behind it that leaves the guest, and lets the vCPU run until
@@ -251,11 +253,17 @@ static size_t read_file(const char *path, char *text, size_t size)
 
 #define OBSERVER "/sys/kernel/debug/virt_walker/"
 
-static void empty_trace(void) { write_file(OBSERVER "trace", "0"); }
+static bool has_observer = true;
+
+static void empty_trace(void)
+{
+    if (has_observer)
+        write_file(OBSERVER "trace", "0");
+}
 
 static void get_trace(void)
 {
-    size_t length = read_file(OBSERVER "trace", trace, sizeof(trace));
+    size_t length = has_observer ? read_file(OBSERVER "trace", trace, sizeof(trace)) : 0;
 
     // The kernel cuts what it has no room for: a guest that hangs writes much.
     while (length > 0 && trace[length - 1] != '\n')
@@ -331,7 +339,7 @@ static void __attribute__((format(printf, 1, 2))) mark(const char *format, ...)
     write_file(TRACING "trace_marker", text);
 }
 
-static void copy_file(const char *path)
+static void copy_file(const char *path, const char *indentation)
 {
     char line[512];
     FILE *file = fopen(path, "re");
@@ -339,7 +347,7 @@ static void copy_file(const char *path)
     if (!file)
         fail("%s: %s", path, strerror(errno));
     while (fgets(line, sizeof(line), file))
-        fputs(line, output);
+        fprintf(output, "%s%s", indentation, line);
     fclose(file);
 }
 
@@ -347,7 +355,26 @@ static void finish_tracing(void)
 {
     write_file(TRACING "tracing_on", "0");
     write_file(TRACING "events/kvm/enable", "0");
-    copy_file(TRACING "trace");
+    copy_file(TRACING "trace", "");
+}
+
+// --- The kernel's own files about stage 2
+
+static bool shows_page_tables;
+
+static void print_page_tables(bool is_first)
+{
+    static const char *const names[] = {"ipa_range", "stage2_levels", "stage2_page_tables"};
+    char path[128];
+
+    if (!shows_page_tables)
+        return;
+    // The first two stay the same.
+    for (int i = is_first ? 0 : 2; i < 3; i++) {
+        fprintf(output, "  %s:\n", names[i]);
+        snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/%s", getpid(), machine.vm, names[i]);
+        copy_file(path, "  ");
+    }
 }
 
 #define ADDRESS_BITS UINT64_C(0x0000fffffffff000)
@@ -422,8 +449,10 @@ static struct leaf get_leaf(uint64_t address)
     unsigned level;
     uint64_t entry;
     int counts;
-    struct leaf leaf;
+    struct leaf leaf = {""};
 
+    if (!has_observer)
+        return leaf;
     snprintf(text, sizeof(text), "%" PRIx64, address);
     write_file(OBSERVER "leaf", text);
     read_file(OBSERVER "leaf", text, sizeof(text));
@@ -512,9 +541,9 @@ static enum outcome run_guest(void)
 {
     // What is traced is read by people: of a guest that hangs they need no more than to see it.
     const struct itimerval limit = {.it_value.tv_usec = is_tracing ? 5000 : 50000};
-    const int hang = is_tracing ? 10 : 100; // aborts
+    const int hang = is_tracing ? 10 : 100; // aborts; interruptions, where nobody counts aborts
     const struct itimerval off = {};
-    int result, error;
+    int result, error, interruptions = 0;
 
     do {
         setitimer(ITIMER_REAL, &limit, NULL);
@@ -522,8 +551,9 @@ static enum outcome run_guest(void)
         error = errno;
         setitimer(ITIMER_REAL, &off, NULL);
         get_trace();
+        interruptions++;
         // On a slow machine the time can be over with nothing wrong.
-    } while (result < 0 && error == EINTR && count_aborts() < hang);
+    } while (result < 0 && error == EINTR && (has_observer ? count_aborts() : interruptions) < hang);
     errno = error;
     if (result < 0)
         return error == EINTR ? HUNG : ERROR;
@@ -933,16 +963,20 @@ int main(int count, char **arguments)
     for (int i = 1; i < count; i++) {
         if (!strcmp(arguments[i], "--trace"))
             is_tracing = true;
+        else if (!strcmp(arguments[i], "--page-tables"))
+            shows_page_tables = true;
         else
             fail("there is no option %s", arguments[i]);
     }
+    has_observer = !shows_page_tables;
     output = stdout;
-    if (is_tracing) {
+    if (is_tracing || shows_page_tables) {
         output = fdopen(dup(STDOUT_FILENO), "w");
         if (!output || !freopen("/dev/null", "w", stdout))
             fail("stdout: %s", strerror(errno));
-        start_tracing();
     }
+    if (is_tracing)
+        start_tracing();
     setvbuf(stdout, NULL, _IOLBF, 0);
     setvbuf(output, NULL, _IOLBF, 0);
     while (fgets(line, sizeof(line), stdin)) {
@@ -952,10 +986,12 @@ int main(int count, char **arguments)
         if (!*line || *line == '#')
             continue;
         if (!strncmp(line, "guest ", 6) || !strncmp(line, "host ", 5))
-            mark("step %d: %s", ++step, line);
-        if (!strncmp(line, "machine ", 8) && !machine.vm)
+            mark("step %d: %s", step + 1, line);
+        if (!strncmp(line, "machine ", 8) && !machine.vm) {
             machine_line(line + 8);
-        else if (!machine.vm)
+            continue;
+        }
+        if (!machine.vm)
             fail("the first line has to say what the machine is");
         else if (!strncmp(line, "guest ", 6))
             guest(line + 6);
@@ -963,8 +999,9 @@ int main(int count, char **arguments)
             host(line + 5);
         else
             fail("no such step: %s", line);
-        if (machine.vm)
-            forget_freed_frames();
+        forget_freed_frames();
+        print_page_tables(step == 0);
+        step++;
     }
     mark("end");
     if (machine.child > 0)
