@@ -138,6 +138,16 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(
+      name: "InspectionTests",
+      dependencies: [
+        "CharacterDeviceServer",
+        "Inspection",
+        "Stage2Sim",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+    .testTarget(
       name: "virt-walkerdTests",
       dependencies: [
         "virt-walkerd",

@@ -65,13 +65,14 @@ struct WalkReport {
     let byte = entry.hiddenByte
     // The number of the first and of the last bit of each field, from the top down.
     let numbers = [10, 1].map { place in
-      Field.all.map { field in
+      let line = Field.all.map { field in
         String(
           (field.low...field.high).reversed().map { bit in
             let isNamed = [field.high, field.low].contains(bit) && (bit >= 10 || place == 1)
             return isNamed ? Character("\(bit / place % 10)") : " "
           })
       }.joined(separator: " ")
+      return String(line.reversed().drop { $0 == " " }.reversed())
     }
     return numbers + [
       bits,

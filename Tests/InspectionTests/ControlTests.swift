@@ -1,0 +1,166 @@
+import Inspection
+import Stage2Sim
+import SystemPackage
+import Testing
+
+@Suite struct ControlTests {
+  @Test func theResultIsARecording() throws {
+    let device = try Device(.init(backing: .anonymous))
+    try device.hide(0x5a)
+    #expect(try device.read("control") == "")
+    #expect(try device.write("host madvise dontneed 0x40000000 0x1000", to: "control") == 39)
+    let lines = try device.lines("control")
+    #expect(lines.prefix(2) == ["host madvise dontneed 0x40000000 0x1000", "  result 0"])
+    let last = try #require(lines.last)
+    #expect(
+      last.wholeMatch(
+        of:
+          /[ ]{2}leaf 0x40000000 level 3 02d00000000007[0-9a-f]{2} @A counts [0-9 ]+ -> level [23] 0000000000000000 counts [0-9 ]+/
+      ) != nil, "\(last)")
+    #expect(try device.seek() == 0)
+  }
+
+  /// The guest's own access to HIDE is the device's.
+  @Test func theGuestCanHide() throws {
+    let device = try Device()
+    try device.write("guest strb w0,[0x0b000000] x0=0x77\n", to: "control")
+    #expect(try device.seek() == 0x77)
+    try device.hide(0x41)
+    try device.write("guest ldrb w0,[0x0b000001]\n", to: "control")
+    #expect(try device.lines("control")[1] == "  run retired pc +4 x0 0x41")
+  }
+
+  /// A guest that hangs is interrupted, as the recorder does, and the device goes on.
+  @Test func theGuestCanHang() throws {
+    let device = try Device(.init(cpu: .cortexA76, backing: .anonymous))
+    try device.hide(0x04)
+    try device.write("guest fetch 0x40000000\n", to: "control")
+    #expect(try device.lines("control")[1].hasPrefix("  run hung "))
+    #expect(try device.seek() == 0x04)
+    #expect(try device.read("trace").contains("virt_walker_warning: the guest hangs: "))
+  }
+
+  @Test func manyLines() throws {
+    let device = try Device()
+    let text = "# a comment\n\nhost fork\nhost end-fork\n"
+    #expect(try device.write(text, to: "control") == text.utf8.count)
+    #expect(
+      try device.lines("control").filter { !$0.hasPrefix("  ") } == [
+        "# a comment", "", "host fork", "host end-fork",
+      ])
+    #expect(try device.write("", to: "control") == 0)
+  }
+
+  @Test(arguments: [
+    ("host fork\nhost spoon\n", "2:6: expected "),
+    ("host madvise dontneed 0x40000000", "1:33: expected a size"),
+    ("guest strb w0, [0x0b000000]", "1:"), ("\nnothing", "2:1: expected guest or host"),
+    ("host fork \n", "1:10: expected"), ("host\tfork", "1:5: expected printable ASCII"),
+    ("machine cpu=max", "1:1: expected guest or host: the machine runs already"),
+    ("  result 0", "1:1: expected"), (String(repeating: "x", count: 300), "1:255: expected"),
+  ])
+  func aBadLineChangesNothing(text: String, message: String) throws {
+    let device = try Device(.init(backing: .anonymous))
+    try device.hide(0x41)
+    let state = device.state
+    let files = ["trace", "stats", "guest/dmesg", "host/dmesg", "metrics"]
+    let before = try files.map(device.read)
+    #expect(throws: Errno.invalidArgument) { try device.write(text, to: "control") }
+    #expect(device.state == state)
+    #expect(try files.map(device.read) == before)
+    let result = try device.read("control")
+    #expect(result.hasPrefix(message), "\(result)")
+    #expect(try device.lines("control").count == 1)
+  }
+
+  /// Somebody's buffer of whole pages ends anywhere; and no write keeps the device waiting for long.
+  @Test func longTexts() throws {
+    let device = try Device()
+    let line = "host read 0x40000000\n"
+    let text = String(repeating: line, count: 20_000)
+    var steps = 0
+    for size in [4096, 131_072, 1 << 20] {
+      var rest = text.utf8[...]
+      while !rest.isEmpty {
+        let written = try device.write(String(rest.prefix(size))!, to: "control")
+        #expect(written > 0 && written % line.utf8.count == 0 && written <= 1 << 16)
+        steps += try device.lines("control").count { $0.hasPrefix("  value ") }
+        rest = rest.dropFirst(written)
+      }
+    }
+    #expect(steps == 60_000)
+  }
+
+  /// Mutations of lines of the language, by the thousand: what is refused changes nothing, and says where.
+  @Test func malformedInput() throws {
+    let device = try Device(.init(backing: .anonymous))
+    try device.hide(0x41)
+    let lines = [
+      "guest strb w0,[0x0b000000] x0=0x5a", "guest ldr x0,[0x40001000]", "guest fetch 0x40000000",
+      "host write 0x40000000 0xf900013f", "host madvise dontneed 0x40000000 0x1000",
+      "host mprotect ro 0x40000000 0x1000", "host dirty-log clear 0x40000000 0x40000",
+      "host slot move 0x40400000", "host age 0x40000000", "host fork",
+    ]
+    var random = SplitMix64(state: 5)
+    var refused = 0
+    for _ in 0..<20_000 {
+      var text = Array(lines.randomElement(using: &random)!.utf8)
+      for _ in 0...Int.random(in: 0..<3, using: &random) {
+        let place = Int.random(in: 0...text.count, using: &random)
+        switch Int.random(in: 0..<5, using: &random) {
+        case 0: text.insert(UInt8.random(in: 0...255, using: &random), at: place)
+        case 1: text.insert(0x20, at: place)
+        case 2 where place < text.count: text.remove(at: place)
+        case 3 where place < text.count: text[place] = UInt8.random(in: 0...255, using: &random)
+        case 4:
+          text += Array("\n".utf8) + lines.randomElement(using: &random)!.utf8.dropLast(place % 5)
+        default: text.removeLast(text.count - place)
+        }
+      }
+      let state = device.state
+      let stats = try device.read("stats")
+      do {
+        try device.write(String(decoding: text, as: UTF8.self), to: "control")
+        try device.write("1", to: "reset")
+      } catch let error as Errno {
+        refused += 1
+        #expect(error == .invalidArgument)
+        #expect(device.state == state)
+        #expect(try device.read("stats") == stats)
+        let result = try device.read("control")
+        #expect(result.wholeMatch(of: /[0-9]+:[0-9]+: expected [^\n]*\n/) != nil, "\(result)")
+      }
+    }
+    #expect((5_000...19_900).contains(refused), "\(refused)")
+  }
+
+  @Test func reset() throws {
+    let device = try Device(.init(backing: .anonymous))
+    let start = device.state
+    try device.hide(0x41)
+    try device.write("host slot delete\nguest ldr w0,[0x40000000]\n", to: "control")
+    #expect(throws: Errno.ioError) { try device.seek() }
+    for text in ["", "0", "2\n", "11", "1 ", "yes"] {
+      let state = device.state
+      #expect(throws: Errno.invalidArgument) { try device.write(text, to: "reset") }
+      #expect(device.state == state)
+    }
+    #expect(try device.write("1\n", to: "reset") == 2)
+    #expect(device.state == start)
+    #expect(try device.seek() == 0)
+    #expect(try device.read("stats").contains("failures 1\n"))
+  }
+}
+
+/// Numbers that are the same in each run.
+private struct SplitMix64: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var value = state
+    value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
+    return value ^ (value >> 31)
+  }
+}

@@ -1,0 +1,94 @@
+import CharacterDeviceServer
+import Inspection
+import Stage2Sim
+import SystemPackage
+import Testing
+
+/// A device in this process, and its files.
+final class Device {
+  let device: InspectedDevice
+  private let files: [String: FileTree]
+  init(_ configuration: VirtualMachine.Configuration = .init()) throws {
+    let clock = Clock()
+    device = try InspectedDevice(
+      configuration, node: "/dev/test", task: ("virt-walkerd", 4711), clock: { clock.next() })
+    files = Self.flatten(device.tree, "")
+  }
+
+  /// A microsecond goes by from one operation to the next.
+  private final class Clock {
+    private var time: UInt64 = 12_345_678_000
+
+    func next() -> UInt64 {
+      time += 1000
+      return time
+    }
+  }
+
+  private static func flatten(_ tree: FileTree, _ name: String) -> [String: FileTree] {
+    guard case .directory(let entries) = tree else { return [name: tree] }
+    var files: [String: FileTree] = [:]
+    for (child, entry) in entries {
+      files.merge(flatten(entry, name.isEmpty ? child : "\(name)/\(child)")) { $1 }
+    }
+    return files
+  }
+
+  var names: [String] { files.keys.sorted() }
+
+  /// What a file says, all of it.
+  func read(_ name: String) throws -> String {
+    switch files[name] {
+    case .text(let make)?, .commands(let make?, _)?: return String(decoding: make(), as: UTF8.self)
+    default:
+      Issue.record("\(name) is no file to read")
+      return ""
+    }
+  }
+
+  /// The lines of a file.
+  func lines(_ name: String) throws -> [Substring] {
+    try read(name).split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+  }
+
+  /// One write(2).
+  @discardableResult
+  func write(_ text: String, to name: String) throws -> Int {
+    guard case .commands(_, let write)? = files[name] else {
+      Issue.record("\(name) is no file to write")
+      return 0
+    }
+    return try write(Array(text.utf8).span)
+  }
+
+  func pipe(_ name: String) throws -> any GrowingText {
+    guard case .pipe(let text)? = files[name] else { throw NoPipe() }
+    return text
+  }
+
+  struct NoPipe: Error {}
+
+  func hide(_ byte: UInt8) throws { _ = try device.write([byte].span) }
+
+  func seek() throws -> UInt8 {
+    let bytes = try [UInt8](capacity: 1) { (buffer) throws(Errno) in
+      try device.read(into: &buffer)
+    }
+    return try #require(bytes.first)
+  }
+
+  /// All that a step can change: each word of each table, their reference counts, and the registers.
+  var state: [UInt64] {
+    let memory = device.machine.stage2.memory
+    let vcpu = device.machine.vcpu
+    return memory.words + memory.counts.map(UInt64.init) + (0...30).map { vcpu[$0] }
+      + [vcpu.pc, vcpu.fault.syndrome.rawValue, vcpu.fault.far, vcpu.fault.hpfar]
+  }
+}
+
+/// All that there is to read now.
+func readAll(_ reader: any GrowingTextReader) -> String {
+  var bytes: [UInt8] = []
+  while reader.hasMore { bytes += reader.next() }
+  return String(decoding: bytes, as: UTF8.self)
+}
