@@ -23,7 +23,7 @@ import Testing
     #expect(tables.map(\.level) == [1, 2, 3])
     let fault = "kvm_guest_fault: ipa 0xb000000, hsr 0x930000"
     let exit = "kvm_exit: TRAP: HSR_EC: 0x0024 (DABT_LOW), PC: 0x0000000040200000"
-    let entry = "kvm_entry: PC: 0x0000000040200004"
+    let entry = "kvm_entry: PC: 0x0000000040200000"
     var expected = [
       exit, "\(fault)45, hxfar 0xffff800008000000, pc 0x00000040200000",
     ]

@@ -65,6 +65,7 @@ extension VirtualMachine {
   public mutating func completeMMIO(data: UInt64 = 0) {
     vcpu.pendingMMIO?.data = data
     handleMMIOReturn()
+    vcpu.adjustPC()
     returnToVMM(.restart)
   }
 
@@ -77,13 +78,17 @@ extension VirtualMachine {
   /// The beginning of `kvm_arch_vcpu_ioctl_run`. A vCPU that is in the guest already stays there.
   private mutating func enterGuest(at address: UInt64?) {
     handleMMIOReturn()
-    if let address { vcpu.pc = address }
+    if let address {
+      vcpu.adjustPC()
+      vcpu.pc = address
+    }
     if !vcpu.isInGuest { enterGuest() }
   }
 
   private mutating func enterGuest() {
     vcpu.isInGuest = true
     observer?.observe(.tracepoint(.entry(pc: vcpu.pc)))
+    vcpu.adjustPC()
   }
 
   private mutating func leaveGuest(_ exit: Tracepoint.GuestExit) {

@@ -18,10 +18,10 @@ extension VirtualMachine {
     switch try bus.access(access, from: &vcpu, stage2: &kvm.stage2) {
     case .value(let value):
       if !access.isWrite { setRegister(ofLoad: syndrome, at: address, to: value) }
-      vcpu.skipInstruction()
+      vcpu.incrementPC()
       return .resume
     case .done:
-      vcpu.skipInstruction()
+      vcpu.incrementPC()
       return .resume
     case .declined:
       vcpu.pendingMMIO = MMIOExit(
@@ -38,7 +38,7 @@ extension VirtualMachine {
     if !mmio.isWrite {
       setRegister(ofLoad: vcpu.fault.syndrome, at: mmio.address, to: mmio.data)
     }
-    vcpu.skipInstruction()
+    vcpu.incrementPC()
   }
 
   /// Puts what was read into the register of the load that `syndrome` describes, with zeros above.

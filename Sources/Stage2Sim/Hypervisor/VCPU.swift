@@ -20,6 +20,8 @@ public struct VCPU: Sendable {
   /// The last stage-2 abort it took.
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
+  /// `INCREMENT_PC`
+  private var incrementsPC = false
   /// Between `kvm_entry` and `kvm_exit`.
   var isInGuest = false
   /// An access that the VMM has to complete: `kvm_run.mmio` while `mmio_needed`.
@@ -31,8 +33,18 @@ public struct VCPU: Sendable {
     set { if register != 31 { x[register] = newValue } }
   }
 
-  /// `kvm_incr_pc`
+  /// The instruction is done.
   mutating func skipInstruction() { pc &+= 4 }
+
+  /// `kvm_incr_pc`: KVM has done the instruction. The PC moves when the vCPU goes on, so that `kvm_entry` still shows the
+  /// instruction.
+  mutating func incrementPC() { incrementsPC = true }
+
+  /// `__kvm_adjust_pc`
+  mutating func adjustPC() {
+    if incrementsPC { skipInstruction() }
+    incrementsPC = false
+  }
 
   /// An exception from EL1 to EL1, with its own stack pointer (Arm ARM D1.3, `AArch64.TakeException`).
   mutating func take(_ exception: GuestException) {
