@@ -8,11 +8,20 @@ public enum FileTree {
   case directory(KeyValuePairs<String, FileTree>)
   /// A text, made anew by `read` each time that somebody reads from the start: what one reader sees is of one moment.
   case text(read: () -> [UInt8])
-  /// A file that takes commands. `write` gets what one write(2) has, of which it takes some, at least one byte, or
-  /// throws what the call gives the client. `read` is as for a text; nil where there is nothing to read.
-  case commands(read: (() -> [UInt8])?, write: (Span<UInt8>) throws(Errno) -> Int)
+  /// A file that takes commands, by a writer of its own for each open(2). `read` is as for a text; nil where there is
+  /// nothing to read.
+  case commands(read: (() -> [UInt8])?, makeWriter: () -> any CommandWriter)
   /// A text that grows. Who reads waits at its end for more.
   case pipe(any GrowingText)
+}
+
+/// One client that writes to a file of commands.
+public protocol CommandWriter: AnyObject {
+  /// `write(2)`: takes some of `bytes`, at least one; how many it took. An error is what the call gives the client.
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
+
+  /// The client has closed the file: no more will come.
+  func finish()
 }
 
 /// A text that grows while it is read: what stands behind a ``FileTree/pipe(_:)``.

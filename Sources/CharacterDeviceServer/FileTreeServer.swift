@@ -56,6 +56,8 @@ public final class FileTreeServer: NodeServer {
       guard let userData, let connection else { return }
       // The `>` of a shell is an open with O_TRUNC.
       connection.pointee.want |= UInt32(FUSE_CAP_ATOMIC_O_TRUNC)
+      // Whoever has much to write has it done in parts, and the device is not kept waiting.
+      connection.pointee.max_write = min(connection.pointee.max_write, 1 << 16)
       TreeContext.of(userData: userData).isInitialized = true
     }
     operations.lookup = { request, parent, name in
@@ -76,8 +78,9 @@ public final class FileTreeServer: NodeServer {
       guard let info else { return }
       TreeContext.of(request).read(info.pointee, size, at: Int(offset), request)
     }
-    operations.write = { request, inode, bytes, size, _, _ in
-      TreeContext.of(request).write(inode, bytes, count: size, request)
+    operations.write = { request, _, bytes, size, _, info in
+      guard let info else { return }
+      TreeContext.of(request).write(info.pointee, bytes, count: size, request)
     }
     operations.poll = { request, inode, info, handle in
       guard let info else { return }
@@ -122,6 +125,8 @@ private final class TreeContext: FuseSession.Context {
     var snapshot: [UInt8]?
     /// Of a pipe.
     let reader: (any GrowingTextReader)?
+    /// Of a file of commands that was opened to write.
+    let writer: (any CommandWriter)?
     /// What the reader gave and the client had no room for.
     var rest: ArraySlice<UInt8> = []
     /// The client has asked where the end is, as tail(1) does before it reads up to there: it does not wait.
@@ -131,9 +136,14 @@ private final class TreeContext: FuseSession.Context {
     /// To tell a client that waits in poll(2).
     var pollHandle: OpaquePointer?
 
-    init(_ inode: fuse_ino_t, reader: (any GrowingTextReader)?) {
+    init(_ inode: fuse_ino_t, _ content: FileTree, isWritten: Bool) {
       self.inode = inode
-      self.reader = reader
+      if case .pipe(let text) = content { reader = text.makeReader() } else { reader = nil }
+      if isWritten, case .commands(_, let makeWriter) = content {
+        writer = makeWriter()
+      } else {
+        writer = nil
+      }
     }
 
     var hasMore: Bool { !rest.isEmpty || reader?.hasMore ?? true }
@@ -237,7 +247,6 @@ private final class TreeContext: FuseSession.Context {
     _ inode: fuse_ino_t, _ info: UnsafeMutablePointer<fuse_file_info>, _ request: fuse_req_t?
   ) {
     let mode = info.pointee.flags & O_ACCMODE
-    var reader: (any GrowingTextReader)?
     let (isReadable, isWritable): (Bool, Bool) =
       switch node(inode).content {
       case .directory: (false, false)
@@ -249,9 +258,9 @@ private final class TreeContext: FuseSession.Context {
       fuse_reply_err(request, EACCES)
       return
     }
-    if case .pipe(let text) = node(inode).content { reader = text.makeReader() }
     lastHandle += 1
-    openFiles[lastHandle] = OpenFile(inode, reader: reader)
+    openFiles[lastHandle] = OpenFile(
+      inode, node(inode).content, isWritten: mode != O_RDONLY)
     info.pointee.fh = lastHandle
     info.pointee.direct_io = 1
     // A client that was interrupted meanwhile never closes what it did not get.
@@ -262,6 +271,7 @@ private final class TreeContext: FuseSession.Context {
     let file = openFiles.removeValue(forKey: info.fh)
     waitingHandles.remove(info.fh)
     if let handle = file?.pollHandle { fuse_pollhandle_destroy(handle) }
+    file?.writer?.finish()
     fuse_reply_err(request, 0)
   }
 
@@ -349,13 +359,13 @@ private final class TreeContext: FuseSession.Context {
   }
 
   func write(
-    _ inode: fuse_ino_t, _ bytes: UnsafePointer<CChar>?, count: Int, _ request: fuse_req_t?
+    _ info: fuse_file_info, _ bytes: UnsafePointer<CChar>?, count: Int, _ request: fuse_req_t?
   ) {
-    guard case .commands(_, let write) = node(inode).content else {
-      fuse_reply_err(request, EACCES)
+    guard let writer = openFiles[info.fh]?.writer else {
+      fuse_reply_err(request, EBADF)
       return
     }
-    answer(request, bytes, count: count, by: write)
+    answer(request, bytes, count: count) { (bytes) throws(Errno) in try writer.write(bytes) }
   }
 
   func list(_ inode: fuse_ino_t, _ size: Int, from start: Int, _ request: fuse_req_t?) {

@@ -1,39 +1,66 @@
+import CharacterDeviceServer
 import Scenarios
 import Stage2Sim
+import SystemPackage
 
-/// What the control file is given, taken apart: lines of the language of scenarios (docs/scenario.md), without its first
-/// one, as the machine is there already.
-struct Commands {
-  /// Each line with its step; nil for an empty line and a comment.
-  let lines: [(text: Substring, step: Step?)]
-  /// How many bytes of what was written that is.
-  let length: Int
+/// Somebody who writes lines of the language of scenarios (docs/scenario.md) to the control file: steps without the first
+/// line of a scenario, as the machine is there already.
+final class ControlWriter: CommandWriter {
+  /// What is done with lines, each with its step, nil for an empty line and a comment, or with what is wrong.
+  typealias Receiver = (Result<[(text: Substring, step: Step?)], ScenarioError>) -> Void
 
-  /// No more is taken at once, so that the device is not kept waiting.
-  private static let limit = 1 << 16
+  private let receive: Receiver
+  /// The beginning of a line that the next write goes on with.
+  private var pending: [UInt8] = []
+
   /// Programs write through buffers of whole pages.
   private static let page = 4096
 
-  /// Takes whole lines. Where somebody's buffer of whole pages ends inside a line, or where it is too much at once, the
-  /// rest is left to the next write.
+  init(_ receive: @escaping Receiver) { self.receive = receive }
+
+  /// The lines of one write(2): all of them, or, where one is not in the language, none and `EINVAL`.
   ///
-  /// - Throws: For the first line that is not in the language.
-  init(_ bytes: Span<UInt8>) throws(ScenarioError) {
-    var text: [UInt8] = []
-    let count = min(bytes.count, Self.limit)
-    text.reserveCapacity(count)
-    for index in 0..<count { text.append(bytes[index]) }
-    if count < bytes.count || count % Self.page == 0,
-      let newline = text.lastIndex(of: UInt8(ascii: "\n"))
-    {
-      text.removeLast(text.count - newline - 1)
+  /// A line may end with the write. Only where whole pages were written, by a program that has filled a buffer, does it
+  /// go on in the next.
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    var text = pending
+    pending = []
+    for index in bytes.indices { text.append(bytes[index]) }
+    if bytes.count % Self.page == 0 {
+      let end = (text.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1
+      // One byte more than a line may have is enough to see that it is too long.
+      pending = Array(text[end...].prefix(Scenario.maximumLineLength + 1))
+      text.removeLast(text.count - end)
     }
-    length = text.count
+    try play(text)
+    return bytes.count
+  }
+
+  /// The rest has no newline.
+  func finish() {
+    // Nobody is left to tell that it was wrong, but who reads the control file.
+    try? play(pending)
+    pending = []
+  }
+
+  private func play(_ text: [UInt8]) throws(Errno) {
+    guard !text.isEmpty else { return }
+    do throws(ScenarioError) {
+      receive(.success(try Self.parse(text)))
+    } catch {
+      receive(.failure(error))
+      throw .invalidArgument
+    }
+  }
+
+  private static func parse(
+    _ text: [UInt8]
+  ) throws(ScenarioError) -> [(text: Substring, step: Step?)] {
     var lines: [(text: Substring, step: Step?)] = []
-    let split = text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+    var split = text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+    if split.last?.isEmpty == true { split.removeLast() }
     for (index, bytes) in split.enumerated() {
       let line = Substring(decoding: bytes, as: UTF8.self)
-      if index == split.count - 1, bytes.isEmpty { break }
       if bytes.isEmpty || bytes.first == UInt8(ascii: "#") {
         lines.append((line, nil))
         continue
@@ -47,6 +74,20 @@ struct Commands {
       }
       lines.append((line, try Step(parsing: line, line: index + 1)))
     }
-    self.lines = lines
+    return lines
   }
+}
+
+/// A file whose writes are each a command by itself.
+final class SingleCommandWriter: CommandWriter {
+  private let perform: (Span<UInt8>) throws(Errno) -> Void
+
+  init(_ perform: @escaping (Span<UInt8>) throws(Errno) -> Void) { self.perform = perform }
+
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    try perform(bytes)
+    return bytes.count
+  }
+
+  func finish() {}
 }

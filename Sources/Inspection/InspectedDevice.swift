@@ -84,23 +84,23 @@ public final class InspectedDevice: CharacterDevice {
     return .directory([
       "control": .commands(
         read: { [unowned self] in Array(lastResult.utf8) },
-        write: { [unowned self] (bytes) throws(Errno) in try control(bytes) }),
+        makeWriter: { [unowned self] in ControlWriter { [unowned self] in control($0) } }),
       "guest": log(inspector.guestLog),
       "host": log(inspector.hostLog),
       "ipa_range": text { padded("\($0.machine.stage2.ipaBits)", to: 2) + "\n" },
       "metrics": text { $0.metrics },
       "pte": text { "\(WalkReport(of: $0.machine, last: nil).entry)\n" },
       "reset": .commands(
-        read: nil, write: { [unowned self] (bytes) throws(Errno) in try reset(bytes) }),
+        read: nil,
+        makeWriter: { [unowned self] in
+          SingleCommandWriter { [unowned self] (bytes) throws(Errno) in try reset(bytes) }
+        }),
       "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.machine.stage2.startLevel)\n" },
       "stage2_page_tables": text { $0.machine.stage2.dump },
       "stats": text { $0.inspector.counters.stats },
       "trace": .commands(
         read: { Array(inspector.traceText.utf8) },
-        write: { (bytes) throws(Errno) in
-          inspector.trace.clear()
-          return bytes.count
-        }),
+        makeWriter: { SingleCommandWriter { _ in inspector.trace.clear() } }),
       "trace_pipe": .pipe(inspector.trace),
       "walk": text { $0.walk.text },
       "walk.svg": text { $0.walk.drawing },
@@ -127,29 +127,27 @@ public final class InspectedDevice: CharacterDevice {
       ])
   }
 
-  /// Does the steps that somebody wrote, all of them or, where one is not in the language, none.
-  private func control(_ bytes: Span<UInt8>) throws(Errno) -> Int {
-    let commands: Commands
-    do throws(ScenarioError) {
-      commands = try Commands(bytes)
-    } catch {
-      lastResult = "\(error)\n"
-      throw .invalidArgument
+  /// Does the steps that somebody wrote, or keeps what was wrong with them.
+  private func control(
+    _ lines: Result<[(text: Substring, step: Step?)], ScenarioError>
+  ) {
+    switch lines {
+    case .failure(let error): lastResult = "\(error)\n"
+    case .success(let lines):
+      var result = ""
+      for (text, step) in lines {
+        result += "\(text)\n"
+        guard let step else { continue }
+        inspector.begin(\.steps)
+        for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
+        inspector.end(driver.machine)
+      }
+      lastResult = result
     }
-    var result = ""
-    for (text, step) in commands.lines {
-      result += "\(text)\n"
-      guard let step else { continue }
-      inspector.begin(\.steps)
-      for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
-      inspector.end(driver.machine)
-    }
-    lastResult = result
-    return commands.length
   }
 
   /// A machine as at the start. Logs, trace and counters go on.
-  private func reset(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+  private func reset(_ bytes: Span<UInt8>) throws(Errno) {
     let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
     guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }
     inspector.begin(\.resets)
@@ -160,6 +158,5 @@ public final class InspectedDevice: CharacterDevice {
       throw .ioError
     }
     inspector.forgetHiddenByte()
-    return bytes.count
   }
 }

@@ -1,3 +1,4 @@
+import CharacterDeviceServer
 import Inspection
 import Stage2Sim
 import SystemPackage
@@ -73,22 +74,36 @@ import Testing
     #expect(try device.lines("control").count == 1)
   }
 
-  /// Somebody's buffer of whole pages ends anywhere; and no write keeps the device waiting for long.
-  @Test func longTexts() throws {
+  /// Somebody's buffer of whole pages ends anywhere.
+  @Test(arguments: [4096, 8192, 65_536])
+  func longTexts(buffer: Int) throws {
     let device = try Device()
-    let line = "host read 0x40000000\n"
-    let text = String(repeating: line, count: 20_000)
-    var steps = 0
-    for size in [4096, 131_072, 1 << 20] {
-      var rest = text.utf8[...]
-      while !rest.isEmpty {
-        let written = try device.write(String(rest.prefix(size))!, to: "control")
-        #expect(written > 0 && written % line.utf8.count == 0 && written <= 1 << 16)
-        steps += try device.lines("control").count { $0.hasPrefix("  value ") }
-        rest = rest.dropFirst(written)
-      }
+    let lines = (0..<20_000).map { "host read 0x\(String(0x4000_0000 + 4 * $0, radix: 16))\n" }
+    var rest = Array(lines.joined().utf8)[...]
+    let writer = try device.writer("control")
+    var addresses: [Substring] = []
+    while !rest.isEmpty {
+      let part = rest.prefix(buffer)
+      rest = rest.dropFirst(buffer)
+      #expect(try writer.write(Array(part).span) == part.count)
+      addresses += try device.lines("control").filter { !$0.hasPrefix("  ") }
     }
-    #expect(steps == 60_000)
+    writer.finish()
+    #expect(addresses.map { "\($0)\n" } == lines)
+  }
+
+  /// A last line without newline that fills the buffer.
+  @Test func theLastLineOfAFullBuffer() throws {
+    let device = try Device()
+    let line = "host fork"
+    let text = String(repeating: "#\n", count: (4096 - line.utf8.count - 1) / 2) + "\n" + line
+    #expect(text.utf8.count == 4096)
+    let writer = try device.writer("control")
+    #expect(try writer.write(Array(text.utf8).span) == 4096)
+    #expect(try !device.read("control").contains("fork"))
+    writer.finish()
+    let lines = try device.lines("control")
+    #expect(lines.prefix(2) == ["host fork", "  result 0"])
   }
 
   /// Mutations of lines of the language, by the thousand: what is refused changes nothing, and says where.

@@ -54,19 +54,23 @@ final class Device {
   /// One write(2).
   @discardableResult
   func write(_ text: String, to name: String) throws -> Int {
-    guard case .commands(_, let write)? = files[name] else {
-      Issue.record("\(name) is no file to write")
-      return 0
-    }
-    return try write(Array(text.utf8).span)
+    let writer = try writer(name)
+    defer { writer.finish() }
+    return try writer.write(Array(text.utf8).span)
+  }
+
+  /// One open(2) to write.
+  func writer(_ name: String) throws -> any CommandWriter {
+    guard case .commands(_, let makeWriter)? = files[name] else { throw WrongKind() }
+    return makeWriter()
   }
 
   func pipe(_ name: String) throws -> any GrowingText {
-    guard case .pipe(let text)? = files[name] else { throw NoPipe() }
+    guard case .pipe(let text)? = files[name] else { throw WrongKind() }
     return text
   }
 
-  struct NoPipe: Error {}
+  struct WrongKind: Error {}
 
   func hide(_ byte: UInt8) throws { _ = try device.write([byte].span) }
 
