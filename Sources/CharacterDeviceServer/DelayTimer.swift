@@ -21,7 +21,8 @@ public final class DelayTimer {
     guard !isRunning else { return }
     isRunning = true
     var time = itimerspec()
-    time.it_value.tv_nsec = milliseconds * 1_000_000
+    time.it_value.tv_sec = milliseconds / 1000
+    time.it_value.tv_nsec = milliseconds % 1000 * 1_000_000
     timerfd_settime(descriptor.rawValue, 0, &time, nil)
   }
 

@@ -11,9 +11,11 @@ public final class TerminationSignals {
   public let descriptor: FileDescriptor
 
   /// Blocks them for this thread and for threads that it starts later: call it first. A broken pipe kills nothing.
-  public init() throws(Errno) {
+  ///
+  /// - Parameter others: Those that come by the same descriptor, and do not ask for the end.
+  public init(and others: [Int32] = []) throws(Errno) {
     signal(SIGPIPE, SIG_IGN)
-    var wanted = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM]
+    var wanted = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM] + others
     if !Self.isIgnored(SIGHUP) { wanted.append(SIGHUP) }
     var set = sigset_t()
     sigemptyset(&set)
@@ -33,9 +35,20 @@ public final class TerminationSignals {
     guard count == MemoryLayout<signalfd_siginfo>.size else { return "a signal" }
     let names = [
       SIGTERM: "SIGTERM", SIGINT: "SIGINT", SIGQUIT: "SIGQUIT", SIGHUP: "SIGHUP",
-      SIGUSR1: "SIGUSR1", SIGUSR2: "SIGUSR2", SIGALRM: "SIGALRM",
+      SIGUSR1: "SIGUSR1", SIGUSR2: "SIGUSR2", SIGALRM: "SIGALRM", SIGWINCH: "SIGWINCH",
+      SIGTSTP: "SIGTSTP", SIGCONT: "SIGCONT",
     ]
     return names[Int32(info.ssi_signo)] ?? "signal \(info.ssi_signo)"
+  }
+
+  /// Lets `signal` do to this process what it does where nobody blocks it.
+  public func passOn(_ signal: Int32) {
+    var set = sigset_t()
+    sigemptyset(&set)
+    sigaddset(&set, signal)
+    raise(signal)
+    sigprocmask(SIG_UNBLOCK, &set, nil)
+    sigprocmask(SIG_BLOCK, &set, nil)
   }
 
   /// What nohup(1) has done to SIGHUP, and this process inherits.
