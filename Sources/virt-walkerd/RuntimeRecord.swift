@@ -68,6 +68,15 @@ struct RuntimeRecord {
   /// The record of the daemon that serves `node`, or that was killed there.
   static func find(_ node: FilePath) -> Found? { all().first { $0.record.node == node } }
 
+  /// The record of the daemon that serves `node` now.
+  static func running(at node: FilePath) throws -> RuntimeRecord {
+    guard let found = find(node), found.isRunning else {
+      throw Failure(
+        "nothing serves \(node): virt-walkerd status lists what runs", status: .unavailable)
+    }
+    return found.record
+  }
+
   private static func read(_ path: FilePath) -> Found? {
     guard
       let file = try? FileDescriptor.open(path, .readOnly, options: [.noFollow, .closeOnExec])

@@ -38,13 +38,10 @@ struct Stop: ParsableCommand {
   func run() throws {
     try reportingFailures {
       let node = try node.node
-      guard let found = RuntimeRecord.find(node), found.isRunning else {
+      let record = try RuntimeRecord.running(at: node)
+      guard kill(record.pid, SIGTERM) == 0 || errno == ESRCH else {
         throw Failure(
-          "nothing serves \(node): virt-walkerd status lists what runs", status: .unavailable)
-      }
-      guard kill(found.record.pid, SIGTERM) == 0 || errno == ESRCH else {
-        throw Failure(
-          "cannot end pid \(found.record.pid): \(Errno.current): run as its user or as root",
+          "cannot end pid \(record.pid): \(Errno.current): run as its user or as root",
           status: .noPermission)
       }
       let pause: UInt32 = 10_000  // microseconds
@@ -53,7 +50,7 @@ struct Stop: ParsableCommand {
         usleep(pause)
       }
       throw Failure(
-        "pid \(found.record.pid) still serves \(node) after 10 s: kill -9 \(found.record.pid) ends it",
+        "pid \(record.pid) still serves \(node) after 10 s: kill -9 \(record.pid) ends it",
         status: .systemError)
     }
   }
