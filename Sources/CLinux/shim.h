@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
+#include <sys/vfs.h>
 
 // These two need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
 static const int CLINUX_O_DIRECT = __O_DIRECT;

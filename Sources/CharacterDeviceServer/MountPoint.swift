@@ -1,3 +1,4 @@
+import CFuse
 import CLinux
 import Glibc
 import SystemPackage
@@ -92,12 +93,9 @@ struct MountPoint {
   static func removeStale(at path: FilePath, fileSystem: String) throws(NodeError) {
     if isMounted(path, fileSystem: fileSystem) {
       // A dead server's mount answers ENOTCONN; anything else is somebody's.
-      do throws(Errno) {
-        _ = try FileIdentity(path)
-        return
-      } catch {
-        guard error == .socketNotConnected else { return }
-      }
+      // Not stat(2), which the kernel may answer by what it remembers of the dead one.
+      var answer = statfs()
+      guard statfs(path.string, &answer) != 0, errno == ENOTCONN else { return }
       guard unmount(path) else {
         throw NodeError(
           .notPermitted,

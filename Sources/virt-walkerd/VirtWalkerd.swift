@@ -12,10 +12,12 @@ struct VirtWalkerd: ParsableCommand {
       0x40000000.
 
       Exit status: 0 when ended by SIGTERM, SIGINT or SIGHUP; 64 wrong usage, 69 not possible on this machine, \
-      71 a system error, 73 the node exists or is served already, 77 not permitted. Those of status, replay and \
+      71 a system error, 73 the node exists or is served already, 77 not permitted. Those of status, watch, replay and \
       explain: virt-walkerd help COMMAND.
       """,
     version: "0.1.0 (libfuse \(LibFuse.version))",
-    subcommands: [Serve.self, Status.self, Stop.self, Replay.self, Explain.self],
+    subcommands: [
+      Serve.self, Status.self, Stop.self, Watch.self, Replay.self, Explain.self,
+    ],
     defaultSubcommand: Serve.self)
 }

@@ -1,0 +1,223 @@
+import ArgumentParser
+import CharacterDeviceServer
+import Glibc
+import SystemPackage
+
+struct Watch: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Watch a machine live on the terminal: the walk, the entry, counters and events.",
+    discussion: """
+      All that is shown comes from files of the inspection tree: walk, stats and trace_pipe. The hidden byte's bits are \
+      marked, and for a second each counter that has changed. A large terminal shows more events, and what the fields of \
+      the entry mean.
+
+      q ends it; p or the space bar pauses and continues. There are no colours where NO_COLOR is set.
+
+      Exit status: 0 when ended by q or a signal; 64 wrong usage, or no terminal; 66 a tree that cannot be read; 69 \
+      nothing serves the node, or no tree, or the daemon has ended meanwhile; 77 not permitted.
+      """)
+
+  @OptionGroup var node: NodeOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "Where the inspection tree is, in place of the node that it belongs to.", valueName: "dir"))
+  var tree: String?
+
+  @Option(help: ArgumentHelp("The time between two looks, 0.1 to 60.", valueName: "seconds"))
+  var interval = 0.25
+
+  func validate() throws {
+    guard tree == nil || node.name == nil && node.path == nil else {
+      throw ValidationError("--tree names the tree, --name and --path its node: give one of them")
+    }
+    guard tree?.isEmpty != true else { throw ValidationError("an empty name is no directory") }
+    guard (0.1...60).contains(interval) else {
+      throw ValidationError("--interval \(interval): give 0.1 to 60 seconds")
+    }
+  }
+
+  func run() throws {
+    try reportingFailures {
+      let (tree, record) = try findTree()
+      let title = record.map { "\($0.node): \($0.machine)" } ?? tree.string
+      let files = try WatchedFiles(tree)
+      guard isatty(STDOUT_FILENO) == 1, let screen = try? Screen() else {
+        throw Failure(
+          "standard output is no terminal: watch on one, or print the walk once: cat \(tree)/walk",
+          status: .validationFailure)
+      }
+      let watcher = Watcher(
+        files, of: record?.node ?? tree, on: screen, WatchView(title: title),
+        milliseconds: Int(interval * 1000))
+      try watcher.run()
+    }
+  }
+
+  /// The tree, and the daemon that it belongs to, where that is known.
+  private func findTree() throws -> (FilePath, RuntimeRecord?) {
+    if let tree {
+      let path = realpath(tree, nil).map { resolved in
+        defer { free(resolved) }
+        return FilePath(platformString: resolved)
+      }
+      let found = RuntimeRecord.all().first { $0.isRunning && $0.record.tree == path }
+      return (path ?? FilePath(tree), found?.record)
+    }
+    let record = try RuntimeRecord.running(at: node.node)
+    guard let tree = record.tree else {
+      throw Failure(
+        "\(record.node) has no inspection tree: start its daemon anew with --tree DIR",
+        status: .unavailable)
+    }
+    return (tree, record)
+  }
+}
+
+/// The files of a tree that are shown, opened once: they stay those of one daemon.
+private struct WatchedFiles {
+  private let walk: FileDescriptor
+  private let stats: FileDescriptor
+  private let tracePipe: FileDescriptor
+
+  /// More than any of the texts, and than one read of the pipe gives.
+  private static let size = 1 << 14
+  /// How often the pipe is read at once, about a page each time: what is behind comes the next time, so that neither the
+  /// view nor the device waits for a long trace.
+  private static let mostReads = 64
+
+  init(_ tree: FilePath) throws {
+    func open(_ name: String) throws -> FileDescriptor {
+      let path = tree.appending(name)
+      do {
+        return try FileDescriptor.open(path, .readOnly, options: [.nonBlocking, .closeOnExec])
+      } catch {
+        let errno = error as? Errno ?? .ioError
+        throw errno == .permissionDenied
+          ? Failure(
+            "cannot open \(path): \(errno): run as the daemon's user, or serve with another --tree-mode",
+            status: .noPermission)
+          : Failure(
+            "cannot open \(path): \(errno): virt-walkerd status lists the trees", status: .noInput)
+      }
+    }
+    walk = try open("walk")
+    stats = try open("stats")
+    tracePipe = try open("trace_pipe")
+  }
+
+  /// What `walk` and `stats` say now, and what `trace_pipe` has said since the last time.
+  func read() throws -> WatchedTexts {
+    // Events first: the walk is then at least as new as they are.
+    let (trace, isBehind) = try readTrace()
+    return WatchedTexts(
+      walk: try Self.text { try walk.read(fromAbsoluteOffset: 0, into: $0) },
+      stats: try Self.text { try stats.read(fromAbsoluteOffset: 0, into: $0) },
+      trace: trace, isBehind: isBehind)
+  }
+
+  private func readTrace() throws -> (text: String, isBehind: Bool) {
+    var text = ""
+    for _ in 0..<Self.mostReads {
+      do {
+        text += try Self.text { try tracePipe.read(into: $0) }
+      } catch Errno.resourceTemporarilyUnavailable {
+        return (text, false)
+      }
+    }
+    return (text, true)
+  }
+
+  private static func text(
+    _ body: (UnsafeMutableRawBufferPointer) throws -> Int
+  ) throws -> String {
+    var bytes = [UInt8](repeating: 0, count: size)
+    let count = try bytes.withUnsafeMutableBytes(body)
+    return String(decoding: bytes.prefix(count), as: UTF8.self)
+  }
+}
+
+/// Brings the files to the screen, again and again, until it is told to end.
+private final class Watcher {
+  private let files: WatchedFiles
+  /// What they show.
+  private let subject: FilePath
+  private let screen: Screen
+  private var view: WatchView
+  private let interval: Int  // milliseconds
+  /// The interval while there is more in the trace than one look takes.
+  private static let catchingUp = 100
+  private let hasColours =
+    (getenv("NO_COLOR").map { String(cString: $0) } ?? "").isEmpty
+    && getenv("TERM").map { String(cString: $0) } != "dumb"
+
+  init(
+    _ files: WatchedFiles, of subject: FilePath, on screen: Screen, _ view: WatchView,
+    milliseconds: Int
+  ) {
+    self.files = files
+    self.subject = subject
+    self.screen = screen
+    self.view = view
+    interval = milliseconds
+  }
+
+  /// - Throws: ``Failure`` where the files answer no more.
+  func run() throws {
+    let signals = try TerminationSignals(and: [SIGWINCH, SIGTSTP, SIGCONT])
+    let timer = try DelayTimer()
+    let loop = try EventLoop()
+    try loop.add(signals.descriptor) { [self] in
+      switch signals.next() {
+      case "SIGWINCH", "SIGCONT": screen.enter()
+      case "SIGTSTP":
+        screen.leave()
+        signals.passOn(SIGTSTP)
+        screen.enter()
+      default: return loop.stop()
+      }
+      draw()
+    }
+    try loop.add(screen.descriptor) { [self] in
+      guard let keys = screen.keys(), !keys.contains(UInt8(ascii: "q")) else { return loop.stop() }
+      // An arrow or a function key is an escape and some letters.
+      guard keys.first != 0x1b else { return }
+      if keys.contains(where: { "p ".utf8.contains($0) }) { view.isPaused.toggle() }
+      draw()
+    }
+    try loop.add(timer.descriptor) { [self] in
+      timer.finish()
+      if !view.isPaused { try refresh() }
+      draw()
+      timer.start(milliseconds: pause)
+    }
+    try refresh()
+    screen.enter()
+    defer { screen.leave() }
+    draw()
+    timer.start(milliseconds: pause)
+    try loop.run()
+  }
+
+  /// Until the next look, in milliseconds.
+  private var pause: Int { view.isBehind ? min(interval, Self.catchingUp) : interval }
+
+  private func refresh() throws {
+    let texts: WatchedTexts
+    do {
+      texts = try files.read()
+    } catch {
+      throw Failure(
+        "\(subject) is gone: its daemon has ended, or the tree was unmounted: virt-walkerd status lists what runs",
+        status: .unavailable)
+    }
+    view.update(texts, lately: max(1, 1000 / interval))
+  }
+
+  private func draw() {
+    let size = screen.size
+    screen.draw(
+      view.lines(columns: size.columns, rows: size.rows)
+        .map { $0.rendered(columns: size.columns, colours: hasColours) })
+  }
+}
