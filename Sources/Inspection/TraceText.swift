@@ -76,8 +76,7 @@ extension MachineEvent {
     case .instructionCacheInvalidation(let physical, let size):
       "virt_walker_icache: address \(hex(physical)) size \(hex(size))"
     case .warning(let warning): "virt_walker_warning: \(warning)"
-    case .abort(let fault): "virt_walker_abort: \(fault.syndrome)"
-    case .log(let message): "virt_walker_log: \(message)"
+    case .abort, .log: ""
     }
   }
 }

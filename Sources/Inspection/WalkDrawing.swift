@@ -122,7 +122,7 @@ extension WalkReport {
           entry.rawValue >> UInt64(bit) & 1 == 0 ? "0" : "1", x: x(ofBit: bit) + cell / 2,
           y: top + 20, weight: isByte ? "bold" : "normal", anchor: "middle")
       }
-      for bit in Set([field.high, field.low]) {
+      for bit in field.high == field.low ? [field.high] : [field.high, field.low] {
         drawing.text(
           "\(bit)", x: x(ofBit: bit) + cell / 2, y: top - 5, size: 9, anchor: "middle",
           color: Drawing.quiet)

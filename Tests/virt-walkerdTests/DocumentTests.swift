@@ -83,3 +83,50 @@ import Testing
     #expect(steps >= 10_000)
   }
 }
+
+/// docs/inspection.md and docs/tour.md, against the program.
+@Suite(.timeLimit(.minutes(5))) struct InspectionDocumentTests {
+  private func page() throws -> String {
+    try String(contentsOfFile: "\(repository)/docs/inspection.md", encoding: .utf8)
+  }
+
+  /// The names in back quotes in the first cells of the rows of one table.
+  private func rows(ofTableHeaded head: String) throws -> [String] {
+    let lines = try page().split(separator: "\n", omittingEmptySubsequences: false)
+    let start = try #require(lines.firstIndex { $0.hasPrefix("| \(head) |") })
+    return lines[(start + 2)...].prefix { $0.hasPrefix("|") }.flatMap { line in
+      line.split(separator: "|")[0].matches(of: /`([^`]+)`/).map { String($0.output.1) }
+    }
+  }
+
+  @Test func everyFileAndCounterIsThere() async throws {
+    let daemon = try await RunningDaemon()
+    let files = try await shell("cd \(daemon.tree) && find . -type f | cut -c3- | sort")
+    #expect(
+      try files.output.split(separator: "\n").map(String.init)
+        == rows(ofTableHeaded: "file").sorted())
+    let counters = try await shell("cut -d' ' -f1 \(daemon.tree)/stats")
+    #expect(
+      try counters.output.split(separator: "\n").map(String.init)
+        == rows(ofTableHeaded: "counter"))
+    let gauges = try await shell("sed -n 's/^# TYPE \\(.*\\) gauge/\\1/p' \(daemon.tree)/metrics")
+    for gauge in gauges.output.split(separator: "\n") {
+      #expect(try page().contains("`\(gauge)`"))
+    }
+    try await daemon.stop()
+  }
+
+  /// The names of events stand in the sources as the trace has them.
+  @Test func everyEventIsThere() async throws {
+    let names = try await shell(
+      "cd \(repository)/Sources && grep -oh '\"kvm_[a-z_]*\"\\|\"virt_walker_[a-z]*: ' Stage2Sim/Hypervisor/Tracepoint.swift Inspection/TraceText.swift | tr -d '\": ' | sort -u"
+    )
+    let events = names.output.split(separator: "\n").map(String.init)
+    #expect(try events == rows(ofTableHeaded: "event").sorted())
+  }
+
+  @Test func tourIsWhatTheProgramPrints() async throws {
+    let check = try await shell("\(repository)/scripts/tour --check")
+    #expect(check.succeeded, "\(check.output)\(check.errors)")
+  }
+}
