@@ -60,14 +60,18 @@ public final class InspectedDevice: CharacterDevice {
 
   public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
     inspector.begin(\.reads)
-    defer { inspector.end(driver.machine) }
+    defer { lookAtTarget() }
     try driver.read(into: &buffer)
   }
 
   public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
     inspector.begin(\.writes)
-    defer { inspector.end(driver.machine) }
+    defer { lookAtTarget() }
     return try driver.write(bytes)
+  }
+
+  private func lookAtTarget() {
+    if let leaf = try? driver.machine.leaf(for: HideSeek.target) { inspector.look(at: leaf) }
   }
 
   // MARK: - The files
@@ -140,7 +144,7 @@ public final class InspectedDevice: CharacterDevice {
         guard let step else { continue }
         inspector.begin(\.steps)
         for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
-        inspector.end(driver.machine)
+        lookAtTarget()
       }
       lastResult = result
     }

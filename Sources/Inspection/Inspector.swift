@@ -42,13 +42,8 @@ final class Inspector: MachineObserver {
     counters[keyPath: operation] += 1
   }
 
-  /// What began is over: the hidden byte is still there, or not.
-  func end(_ machine: VirtualMachine) {
-    if let leaf = try? machine.leaf(for: HideSeek.target) { look(at: leaf) }
-  }
-
-  /// The target's entry is this by now.
-  private func look(at leaf: Leaf) {
+  /// What began is over, and the target's entry is this by now: the hidden byte is still there, or not.
+  func look(at leaf: Leaf) {
     guard let hidden, leaf != hidden else { return }
     if leaf.mapping != hidden.mapping {
       counters.bytesLost += 1

@@ -24,7 +24,9 @@ public struct Monitor {
 
   /// A monitor of `machine`, which gets a page of the monitor's own, with exception vectors.
   ///
-  /// - Parameter code: Where the instruction of a step stands, a guest physical address; nil for that page.
+  /// - Parameters:
+  ///   - machine: One that has no other monitor.
+  ///   - code: Where the instruction of a step stands, a guest physical address; nil for that page.
   /// - Throws: Where that page does not fit into the machine.
   public init(of machine: inout VirtualMachine, code: UInt64? = nil) throws(KernelError) {
     let configuration = machine.configuration
@@ -48,8 +50,11 @@ public struct Monitor {
   /// What happened in the hypervisor during the last step.
   var events: [MachineEvent] { trace.events }
 
-  /// Does the step on `machine`, whose monitor this is.
+  /// Does the step.
   ///
+  /// - Parameters:
+  ///   - step: What is done.
+  ///   - machine: The one that the monitor was made for.
   /// - Returns: The lines of a recording below it, without their two spaces.
   @discardableResult
   public mutating func play(_ step: Step, on machine: inout VirtualMachine) -> [String] {

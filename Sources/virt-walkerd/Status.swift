@@ -31,7 +31,8 @@ struct Status: ParsableCommand {
 
 struct Stop: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "End the daemon that serves a node, and wait until the node is gone.")
+    abstract: "End the daemon that serves a node, and wait until the node is gone.",
+    discussion: "With it go the other nodes of the same daemon (serve --count).")
 
   @OptionGroup var node: NodeOptions
 
