@@ -134,10 +134,12 @@ static int set_ram_slot(void)
 // An aligned area of the size, with what the backing says behind it.
 static void *map_ram(void)
 {
+    // Nothing of the recorder's own shares a page table with RAM: else there may be one before RAM is touched.
     const uint64_t alignment = 1 << 30;
+    const uint64_t size = ((machine.memory + alignment - 1) & ~(alignment - 1)) + alignment;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
     int file = -1;
-    uint8_t *area = mmap(NULL, machine.memory + alignment, PROT_NONE,
+    uint8_t *area = mmap(NULL, size, PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *start;
 
