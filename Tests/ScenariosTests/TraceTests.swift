@@ -14,7 +14,7 @@ import Testing
     return (files ?? []).sorted { $0.path < $1.path }
   }()
 
-  @Test func thereAreTraces() { #expect(Self.files.count >= 17) }
+  @Test func thereAreTraces() { #expect(Self.files.count >= 20) }
 
   @Test(arguments: files)
   func modelPassesTheSameTracepoints(file: URL) throws {

@@ -19,7 +19,14 @@ extension HostMemory {
       let start = granule.address(ofBlock: block)
       notifier.clearYoung(start..<start + hugePageSize)
     }
-    for page in process.entries.filter({ range.contains($0.value.frame) }).keys.sorted() {
+    // `rmap_walk_ksm` for a merged page: what was merged last comes first.
+    func number(_ page: UInt64) -> Int {
+      ksm.items[KSM.Place(process: 0, page: page)]?.number ?? 0
+    }
+    let isMerged = physical[folio: head].kind == .merged
+    let pages = process.entries.filter { range.contains($0.value.frame) }.keys
+      .sorted { isMerged && number($0) != number($1) ? number($0) > number($1) : $0 < $1 }
+    for page in pages {
       let start = granule.address(ofPage: page)
       notifier.clearYoung(start..<start + pageSize)
     }

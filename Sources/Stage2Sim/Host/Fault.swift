@@ -313,23 +313,22 @@ extension HostMemory {
     release(entry)
   }
 
-  /// `split_huge_page`: the folio becomes pages. Its mappings go for that moment, so the MMU notifiers hear of all.
+  /// `split_huge_page`: the folio becomes pages. Its mappings go for that moment, so the MMU notifiers hear of each area
+  /// that may map some of it.
   mutating func splitFolio(_ head: UInt64, notifier: inout some MMUNotifier) {
     let range = head..<head + hugePageSize
-    for block in process.directory.keys.sorted() {
-      if let entry = process[block: block], range.contains(entry.frame) {
-        let address = granule.address(ofBlock: block)
-        if let area = area(at: address) { splitHugePMD(at: address, in: area, notifier: &notifier) }
+    if let address = address(of: head), let family = area(at: address.mapped)?.anonymousFamily {
+      let place = address.first..<address.first + hugePageSize
+      // `try_to_migrate_one`
+      for area in areas where area.anonymousFamily == family {
+        let part = place.clamped(to: area.start..<area.end)
+        guard !part.isEmpty else { continue }
+        splitHugePMD(at: place.lowerBound, in: area, notifier: &notifier)
+        notifier.invalidateRangeStart(part)
+        notifier.invalidateRangeEnd(part)
       }
     }
     for child in children.indices { children[child].splitBlock(of: head, granule: granule) }
-    let pages = process.entries.filter { range.contains($0.value.frame) }.keys.sorted()
-    if let first = pages.first, let last = pages.last {
-      let address = granule.address(ofPage: first)
-      let end = granule.address(ofPage: last + 1)
-      notifier.invalidateRangeStart(address & ~(hugePageSize - 1)..<end)
-      notifier.invalidateRangeEnd(address & ~(hugePageSize - 1)..<end)
-    }
     var mappings: [UInt64: Int] = [:]
     for space in [process] + children {
       for entry in space.entries.values where range.contains(entry.frame) {
@@ -337,6 +336,22 @@ extension HostMemory {
       }
     }
     physical.split(head) { mappings[$0] ?? 0 }
+  }
+
+  /// Where the huge page `head` has its first byte in the VMM's memory, and an address where some of it is mapped; nil where
+  /// none is.
+  private func address(of head: UInt64) -> (first: UInt64, mapped: UInt64)? {
+    for (block, what) in process.directory {
+      if case .block(let entry) = what, entry.frame == head {
+        let address = granule.address(ofBlock: block)
+        return (address, address)
+      }
+    }
+    let range = head..<head + hugePageSize
+    guard let (page, entry) = process.entries.first(where: { range.contains($0.value.frame) })
+    else { return nil }
+    let address = granule.address(ofPage: page)
+    return (address - (entry.frame - head), address)
   }
 
   /// `hugetlb_fault`

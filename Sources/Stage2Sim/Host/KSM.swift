@@ -17,11 +17,21 @@ struct KSM: Sendable {
     var content: Content?
     /// Merged with this page, by now or as the first (`STABLE_FLAG`).
     var stable: UInt64?
+    /// When that was: what was merged later comes first in the page's list (`stable_tree_append`).
+    var number = 0
   }
 
   /// `MMF_VM_MERGEABLE`: the VMM has asked for it, and the scanner has not found it without such memory since.
   var isProcessMergeable = false
   var items: [Place: Item] = [:]
+  private var mergedPages = 0
+
+  /// `stable_tree_append`
+  mutating func append(_ place: Place, to stable: UInt64) {
+    mergedPages += 1
+    items[place, default: Item()].stable = stable
+    items[place, default: Item()].number = mergedPages
+  }
 
   /// What one scan finds.
   struct Scan {
@@ -105,7 +115,7 @@ extension HostMemory {
     let stable = isMerged ? frame : scan.stable[content]
     if let stable, physical.folios[stable]?.kind == .merged {
       if merge(place, with: stable, notifier: &notifier) {
-        ksm.items[place, default: KSM.Item()].stable = stable
+        ksm.append(place, to: stable)
       }
       return
     }
@@ -141,12 +151,12 @@ extension HostMemory {
       return false
     }
     guard merge(place, with: nil, notifier: &notifier) else { return false }
-    ksm.items[place, default: KSM.Item()].stable = frame
     guard merge(other, with: frame, notifier: &notifier) else {
       if place.process == 0 { unmergePage(place.page, notifier: &notifier) }
       return false
     }
-    ksm.items[other, default: KSM.Item()].stable = frame
+    ksm.append(other, to: frame)
+    ksm.append(place, to: frame)
     return true
   }
 
