@@ -42,7 +42,7 @@ struct Main {
     defer { server.close() }
     let loop = try EventLoop()
     try loop.add(server.descriptor) {
-      if try !server.process() { loop.stop() }
+      if try server.process() == .end { loop.stop() }
     }
     try loop.add(signals.descriptor) { loop.stop() }
     try FileDescriptor.standardOutput.writeAll("\(path) is ready\n".utf8)

@@ -54,7 +54,7 @@ public final class CUSEServer: NodeServer {
     }
   }
 
-  public func process() throws(Errno) -> Bool { try session.process() }
+  public func process() throws(Errno) -> Processed { try session.process() }
 
   public func close() { session.close() }
 

@@ -36,6 +36,16 @@ public struct NodeAccess: Hashable, Sendable {
   }
 }
 
+/// What a server has found to do.
+public enum Processed: Hashable, Sendable {
+  /// A request, and has answered it.
+  case request
+  /// Nothing: no request is there.
+  case nothing
+  /// The kernel has ended the connection: no request will come any more.
+  case end
+}
+
 /// A device at its node, served by this process.
 public protocol NodeServer: AnyObject {
   /// The node.
@@ -44,11 +54,10 @@ public protocol NodeServer: AnyObject {
   /// Becomes readable when the kernel has a request, or has ended the connection. Never blocks.
   var descriptor: FileDescriptor { get }
 
-  /// Answers one request.
+  /// Answers one request, where there is one.
   ///
-  /// - Returns: False when the kernel has ended the connection: no request will come any more.
   /// - Throws: What the kernel's end of the connection failed with.
-  func process() throws(Errno) -> Bool
+  func process() throws(Errno) -> Processed
 
   /// Takes the node away. Clients that still have it open get errors from now on. A second call does nothing.
   func close()

@@ -42,7 +42,7 @@ public final class FUSEServer: NodeServer {
     try MountPoint.removeStale(at: path, fileSystem: fileSystem)
   }
 
-  public func process() throws(Errno) -> Bool { try mount.session.process() }
+  public func process() throws(Errno) -> Processed { try mount.session.process() }
 
   public func close() { mount.close() }
 

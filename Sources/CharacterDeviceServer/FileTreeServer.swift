@@ -37,7 +37,7 @@ public final class FileTreeServer: NodeServer {
     try MountPoint.removeStale(at: path, fileSystem: fileSystem)
   }
 
-  public func process() throws(Errno) -> Bool { try mount.session.process() }
+  public func process() throws(Errno) -> Processed { try mount.session.process() }
 
   /// Gives those who wait at the end of a pipe what has come since.
   public func answerWaiting() { context.answerWaiting() }

@@ -56,7 +56,7 @@ final class FuseSession {
       let isAlive: Bool
       do throws(Errno) {
         guard Glibc.poll(&poll, 1, limit) > 0 else { throw .timedOut }
-        isAlive = try process()
+        isAlive = try process() != .end
       } catch {
         throw NodeError(
           .system, "no connection to the kernel for \(what): \(error)",
@@ -71,15 +71,15 @@ final class FuseSession {
   }
 
   /// See ``NodeServer/process()``.
-  func process() throws(Errno) -> Bool {
+  func process() throws(Errno) -> Processed {
     let result = fuse_session_receive_buf(session, &buffer)
     if result > 0 {
       fuse_session_process_buf(session, &buffer)
-      return fuse_session_exited(session) == 0
+      return fuse_session_exited(session) == 0 ? .request : .end
     }
     switch -result {
-    case 0: return false
-    case EINTR, EAGAIN: return true
+    case 0: return .end
+    case EINTR, EAGAIN: return .nothing
     default: throw Errno(rawValue: -result)
     }
   }

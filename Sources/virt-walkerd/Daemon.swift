@@ -37,7 +37,7 @@ struct Daemon {
       instances.append(try Instance(options, number: nil, log: log))
     }
 
-    let loop = try EventLoop()
+    let loop = try EventLoop(polling: options.poll)
     try loop.add(signals.descriptor) {
       log.notice("\(signals.next()): \(describe(instances)) goes away")
       loop.stop()
@@ -51,19 +51,23 @@ struct Daemon {
 
   /// Answers the requests for node and tree.
   private func serve(_ instance: Instance, _ loop: EventLoop, _ followers: Followers) throws {
-    try loop.add(instance.server.descriptor) {
-      guard try instance.server.process() else {
+    try loop.add(polled: instance.server.descriptor) {
+      switch try instance.server.process() {
+      case .request:
+        followers.noteNews(of: instance)
+        return true
+      case .nothing: return false
+      case .end:
         throw Failure(
           "\(instance.node) was taken away from outside (umount, or an abort of the connection): start again",
           status: .unavailable)
       }
-      followers.noteNews(of: instance)
     }
     guard let tree = instance.tree else { return }
     let log = log
     try loop.add(tree.descriptor) {
       // The device goes on without.
-      guard (try? tree.process()) == true else {
+      guard let processed = try? tree.process(), processed != .end else {
         log.warning(
           "\(tree.path) was taken away from outside (umount): the node is served without a tree")
         loop.remove(tree.descriptor)

@@ -1,3 +1,4 @@
+import CLinux
 import CharacterDeviceServer
 import Glibc
 import Inspection
@@ -69,7 +70,7 @@ final class Instance {
     do {
       device = try InspectedDevice(
         options.machine.configuration, node: node.string, task: ("virt-walkerd", getpid()),
-        clock: monotonicTime)
+        clock: clinux_monotonic_nanoseconds)
     } catch {
       throw Failure(
         "the machine does not boot: \(error): this is a defect of virt-walkerd",
@@ -173,13 +174,6 @@ final class Instance {
         group: options.access.group),
       fileSystem: Self.fileSystem)
   }
-}
-
-/// Nanoseconds since the host was started, without the time that it was suspended.
-private func monotonicTime() -> UInt64 {
-  var time = timespec()
-  clock_gettime(CLOCK_MONOTONIC, &time)
-  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
 extension FilePath {

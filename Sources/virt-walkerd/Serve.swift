@@ -36,6 +36,13 @@ struct Serve: ParsableCommand {
   var count: Int?
 
   @OptionGroup(title: "Inspection") var inspection: TreeOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "How long to look for the next request before sleeping, in microseconds, up to \(Serve.longestPoll): a client that goes on at once is answered several times faster. auto: up to \(PollPolicy.longest), as long as it is worth it; never: not at all.",
+      valueName: "time"),
+    transform: Serve.parsePolling)
+  var poll = PollPolicy.automatic
   @OptionGroup(title: "Machine") var machine: MachineOptions
 
   @Option(
@@ -81,6 +88,22 @@ struct Serve: ParsableCommand {
       } else {
         try Daemon(self).run()
       }
+    }
+  }
+
+  /// In microseconds: longer than any client needs that goes on.
+  private static let longestPoll = 10_000
+
+  private static func parsePolling(_ text: String) throws -> PollPolicy {
+    switch text {
+    case "auto": return .automatic
+    case "never": return .never
+    default:
+      guard let time = Int(text), (1...longestPoll).contains(time), text.first != "+" else {
+        throw ValidationError(
+          "'\(text)' is no time to poll: give auto, never or 1 to \(longestPoll)")
+      }
+      return .always(microseconds: time)
     }
   }
 

@@ -23,6 +23,21 @@ import Testing
     try await daemon.stop()
   }
 
+  /// However it waits for requests; and where none comes it sleeps.
+  @Test(arguments: ["auto", "never", "200"])
+  func polling(policy: String) async throws {
+    let daemon = try await RunningDaemon("--poll \(policy)")
+    let pid = try await daemon.pid
+    let result = try await shell(
+      """
+      for i in $(seq 200); do printf A >\(daemon.node); head -c1 \(daemon.node); done | tr -d A | wc -c
+      sleep 0.2; ticks() { cut -d' ' -f14,15 /proc/\(pid)/stat; }; before=$(ticks); sleep 0.5
+      [ "$before" = "$(ticks)" ] && echo idle
+      """)
+    #expect(result.output == "0\nidle\n")
+    try await daemon.stop()
+  }
+
   @Test func systemCallsAnswerAsTheTableSays() async throws {
     let daemon = try await RunningDaemon()
     let probe = try await Probe.shared.path()

@@ -375,7 +375,10 @@ import Testing
       run.output == "20\nABCDEFGHIJKLMNOPQRST\n 00\nE20\n20\n40\n", "\(run.output)\(run.errors)")
   }
 
-  @Test(arguments: ["--count 0", "--count 501", "--count x", "--tree ''", "--tree-mode 888"])
+  @Test(arguments: [
+    "--poll 0", "--poll 10001", "--poll soon", "--count 0", "--count 501", "--count x", "--tree ''",
+    "--tree-mode 888",
+  ])
   func wrongUsage(options: String) async throws {
     let run = try await shell(
       "$virt_walkerd serve --detach --name \(RunningDaemon.uniqueName()) \(options)")
