@@ -71,7 +71,11 @@ public final class InspectedDevice: CharacterDevice {
   }
 
   private func lookAtTarget() {
-    if let leaf = try? driver.machine.leaf(for: HideSeek.target) { inspector.look(at: leaf) }
+    // By reference: a property of an object is copied to be looked at, and a machine is large.
+    func look(_ machine: inout VirtualMachine) {
+      if let leaf = try? machine.leaf(for: HideSeek.target) { inspector.look(at: leaf) }
+    }
+    look(&driver.machine)
   }
 
   // MARK: - The files

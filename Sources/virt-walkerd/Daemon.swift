@@ -23,11 +23,14 @@ struct Daemon {
 
   func run() throws {
     let signals = try TerminationSignals()
-    let pidFile = try options.pidFile.map(PIDFile.init)
-    defer { pidFile?.remove() }
-
     var instances: [Instance] = []
-    defer { for instance in instances.reversed() { instance.close() } }
+    var pidFile: PIDFile?
+    defer {
+      for instance in instances.reversed() { instance.close() }
+      pidFile?.remove()
+      // Last: virt-walkerd stop waits for the lock of one node, and all is gone then.
+      for instance in instances { instance.unlock() }
+    }
     if let count = options.count {
       try allowOpenFiles(forNodes: count)
       for number in 0..<count {
@@ -36,6 +39,9 @@ struct Daemon {
     } else {
       instances.append(try Instance(options, number: nil, log: log))
     }
+
+    // After the locks: another daemon's file is not to be replaced.
+    pidFile = try options.pidFile.map(PIDFile.init)
 
     let loop = try EventLoop(polling: options.poll)
     try loop.add(signals.descriptor) {

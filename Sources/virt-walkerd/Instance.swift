@@ -49,16 +49,19 @@ final class Instance {
           tree: tree?.path))
     } catch {
       close()
+      unlock()
       throw error
     }
   }
 
-  /// Takes all of it away. A second call does nothing.
+  /// Takes node and tree away.
   func close() {
     closeTree()
     server.close()
-    lock.release()
   }
+
+  /// Gives the node free for another daemon.
+  func unlock() { lock.release() }
 
   func closeTree() {
     tree?.close()

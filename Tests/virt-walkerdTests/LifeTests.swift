@@ -160,6 +160,19 @@ import Testing
     #expect(run.succeeded, "\(run.errors)")
   }
 
+  /// A second daemon that is refused leaves the first one's file alone; and when stop returns it is gone.
+  @Test func pidFileIsTheFirstDaemons() async throws {
+    let daemon = try await RunningDaemon("--pid-file /tmp/\(name)")
+    let pid = try await daemon.pid
+    let run = try await shell(
+      """
+      $virt_walkerd serve \(daemon.selector) --pid-file /tmp/\(name) 2>/dev/null; echo $?; cat /tmp/\(name)
+      $virt_walkerd stop \(daemon.selector); ls /tmp/\(name)
+      """)
+    #expect(run.output == "73\n\(pid)\n")
+    try await expectNothingLeft(of: daemon.node)
+  }
+
   @Test func pidFileOfAKilledDaemonIsReplaced() async throws {
     let file = "/tmp/\(name).pid"
     let first = try await RunningDaemon("--pid-file \(file)", name: name)
