@@ -23,6 +23,8 @@ struct PollWindow {
   /// Waits that are not learned from, since others need the CPU.
   private var penalty = 0
   private var nextPenalty = Self.firstPenalty
+  /// Requests that were there in time since the last penalty was made smaller.
+  private var hits = 0
 
   private static let start: UInt64 = 10_000
   private static let longest = UInt64(PollPolicy.longest) * 1000
@@ -30,6 +32,7 @@ struct PollWindow {
   private static let lostCPU: UInt64 = 200_000
   private static let firstPenalty = 64
   private static let lastPenalty = 1 << 16
+  private static let hitsToForgive = 1024
 
   init(_ policy: PollPolicy) {
     self.policy = policy
@@ -44,7 +47,12 @@ struct PollWindow {
       return
     }
     if waited <= current {
-      // It was there in time.
+      // It was there in time: nobody else needed the CPU.
+      hits += 1
+      if hits == Self.hitsToForgive {
+        hits = 0
+        nextPenalty = max(nextPenalty / 2, Self.firstPenalty)
+      }
     } else if waited > Self.longest {
       current = 0
     } else if current < Self.longest {
@@ -56,6 +64,7 @@ struct PollWindow {
   mutating func learn(yielded: UInt64) {
     guard case .automatic = policy, yielded > Self.lostCPU else { return }
     current = 0
+    hits = 0
     penalty = nextPenalty
     nextPenalty = min(2 * nextPenalty, Self.lastPenalty)
   }

@@ -43,6 +43,11 @@ import Testing
     window.learn(yielded: 3_000_000)
     #expect(grow(128) == 0)
     #expect(grow(10) == 80_000)
+    // Who has been left alone for long forgives: 256 would be next.
+    #expect(grow(1024) == 80_000)
+    window.learn(yielded: 3_000_000)
+    #expect(grow(128) == 0)
+    #expect(grow(1) == 10_000)
   }
 
   /// Whoever polls one descriptor still hears of the others, and sleeps when nothing comes.
