@@ -146,13 +146,9 @@ final class Instance {
           advice: "choose a tree in a directory that exists: --tree DIR"))
     case nil:
       guard let path = usualTree else { return nil }
-      do {
-        try FileTreeServer.removeStale(at: path, fileSystem: Self.fileSystem)
+      do throws(NodeError) {
         // What is there belongs to somebody, also if it is empty.
-        guard access(path.string, F_OK) != 0 else {
-          throw NodeError(.exists, "\(path) exists", advice: "choose a place: --tree DIR")
-        }
-        return try mountTree(at: path)
+        return try mountTree(at: path, mayExist: false)
       } catch {
         log.notice("no inspection tree: \(error)")
         return nil
@@ -168,8 +164,13 @@ final class Instance {
     return directory?.appending(node.lastComponent!)
   }
 
-  private func mountTree(at path: FilePath) throws(NodeError) -> FileTreeServer {
+  private func mountTree(
+    at path: FilePath, mayExist: Bool = true
+  ) throws(NodeError) -> FileTreeServer {
     try FileTreeServer.removeStale(at: path, fileSystem: Self.fileSystem)
+    guard mayExist || access(path.string, F_OK) != 0 else {
+      throw NodeError(.exists, "\(path) exists", advice: "choose a place: --tree DIR")
+    }
     return try FileTreeServer(
       device.tree, at: path,
       access: NodeAccess(
