@@ -6,8 +6,8 @@ import SystemPackage
 /// Somebody who writes lines of the language of scenarios (docs/scenario.md) to the control file: steps without the first
 /// line of a scenario, as the machine is there already.
 final class ControlWriter: CommandWriter {
-  /// What is done with lines, each with its step, nil for an empty line and a comment, or with what is wrong.
-  typealias Receiver = (Result<[(text: Substring, step: Step?)], ScenarioError>) -> Void
+  /// What is done with lines, or with what is wrong.
+  typealias Receiver = (Result<[Scenario.Line], ScenarioError>) -> Void
 
   private let receive: Receiver
   /// The beginning of a line that the next write goes on with.
@@ -53,16 +53,14 @@ final class ControlWriter: CommandWriter {
     }
   }
 
-  private static func parse(
-    _ text: [UInt8]
-  ) throws(ScenarioError) -> [(text: Substring, step: Step?)] {
-    var lines: [(text: Substring, step: Step?)] = []
+  private static func parse(_ text: [UInt8]) throws(ScenarioError) -> [Scenario.Line] {
+    var lines: [Scenario.Line] = []
     var split = text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
     if split.last?.isEmpty == true { split.removeLast() }
     for (index, bytes) in split.enumerated() {
-      let line = Substring(decoding: bytes, as: UTF8.self)
-      if bytes.isEmpty || bytes.first == UInt8(ascii: "#") {
-        lines.append((line, nil))
+      let line = String(decoding: bytes, as: UTF8.self)
+      guard !Scenario.Line.isComment(bytes) else {
+        lines.append(Scenario.Line(text: line, content: .comment))
         continue
       }
       if bytes.starts(with: "machine ".utf8) {
@@ -72,7 +70,8 @@ final class ControlWriter: CommandWriter {
             "expected guest or host: the machine runs already; virt-walkerd replay plays a scenario on one of its own"
         )
       }
-      lines.append((line, try Step(parsing: line, line: index + 1)))
+      let step = try Step(parsing: line, line: index + 1)
+      lines.append(Scenario.Line(text: line, content: .step(step)))
     }
     return lines
   }

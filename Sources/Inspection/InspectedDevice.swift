@@ -136,16 +136,14 @@ public final class InspectedDevice: CharacterDevice {
   }
 
   /// Does the steps that somebody wrote, or keeps what was wrong with them.
-  private func control(
-    _ lines: Result<[(text: Substring, step: Step?)], ScenarioError>
-  ) {
+  private func control(_ lines: Result<[Scenario.Line], ScenarioError>) {
     switch lines {
     case .failure(let error): lastResult = "\(error)\n"
     case .success(let lines):
       var result = ""
-      for (text, step) in lines {
-        result += "\(text)\n"
-        guard let step else { continue }
+      for line in lines {
+        result += "\(line.text)\n"
+        guard case .step(let step) = line.content else { continue }
         inspector.begin(\.steps)
         for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
         lookAtTarget()

@@ -1,3 +1,4 @@
+import Scenarios
 import Stage2Sim
 
 extension Stage2PageTable {

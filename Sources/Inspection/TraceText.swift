@@ -1,3 +1,4 @@
+import Scenarios
 import Stage2Sim
 
 /// An event with its time, a line of the trace.
@@ -80,6 +81,3 @@ extension MachineEvent {
     }
   }
 }
-
-/// `0x` and `value` in hex, with zeros in front up to `digits`.
-func hex(_ value: UInt64, digits: Int = 1) -> String { "0x\(hexadecimal(value, digits: digits))" }

@@ -163,7 +163,7 @@ func alternatives(_ names: [String]) -> String {
 }
 
 /// `0x` and `value` in hex, with zeros in front to `digits`.
-func hex(_ value: UInt64, digits: Int = 1) -> String {
+package func hex(_ value: UInt64, digits: Int = 1) -> String {
   "0x\(hexadecimal(value, digits: digits))"
 }
 

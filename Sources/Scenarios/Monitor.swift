@@ -58,7 +58,7 @@ public struct Monitor {
   /// - Returns: The lines of a recording below it, without their two spaces.
   @discardableResult
   public mutating func play(_ step: Step, on machine: inout VirtualMachine) -> [String] {
-    defer { letters.forget { [machine] in !machine.isInUse(frame: $0) } }
+    defer { letters.forget { !machine.isInUse(frame: $0) } }
     switch step {
     case .guest(let step): return play(step, on: &machine)
     case .host(let step): return play(step, on: &machine)

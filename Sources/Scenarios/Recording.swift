@@ -40,7 +40,7 @@ public struct Recording: Hashable, Sendable {
       func error(_ message: String) -> ScenarioError {
         ScenarioError(line: number, column: 1, message: message)
       }
-      if bytes.isEmpty || bytes.first == UInt8(ascii: "#") {
+      if Scenario.Line.isComment(bytes) {
         append(.comment)
       } else if bytes.starts(with: "  ".utf8) {
         guard case .step? = lines.last?.line.content else {

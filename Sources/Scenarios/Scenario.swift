@@ -16,6 +16,16 @@ public struct Scenario: Hashable, Sendable {
     public let text: String
     /// What it says.
     public let content: Content
+
+    package init(text: String, content: Content) {
+      self.text = text
+      self.content = content
+    }
+
+    /// An empty line, or one that begins with `#`: it says nothing to the machine.
+    package static func isComment(_ line: some Collection<UInt8>) -> Bool {
+      line.first ?? UInt8(ascii: "#") == UInt8(ascii: "#")
+    }
   }
 
   /// The bytes of a line without its newline: what the recorder has room for.
