@@ -1,3 +1,5 @@
+import Stage2Sim
+
 /// What has happened to a machine since its daemon started. They only grow.
 struct Counters {
   /// Reads and writes of the node.
@@ -8,27 +10,11 @@ struct Counters {
   /// Steps that the control file asked for, and resets.
   var steps: UInt64 = 0
   var resets: UInt64 = 0
-  /// `kvm_entry`
-  var entries: UInt64 = 0
-  /// Stage-2 aborts, and those of each kind.
-  var aborts: UInt64 = 0
-  var translationFaults: UInt64 = 0
-  var accessFlagFaults: UInt64 = 0
-  var permissionFaults: UInt64 = 0
-  var addressSizeFaults: UInt64 = 0
-  /// Accesses that went to the VMM.
-  var mmioExits: UInt64 = 0
-  /// The hook's walks, and the entries that they came to.
-  var walks: UInt64 = 0
-  var visits: UInt64 = 0
-  /// TLB invalidations of an IPA, and of all of the VM's.
-  var invalidations: UInt64 = 0
-  var invalidationsOfAll: UInt64 = 0
   /// Hidden bytes whose entry was made anew or emptied, and those of which only bits were changed.
   var bytesLost: UInt64 = 0
   var bytesChanged: UInt64 = 0
-  /// What nothing in the kernel checks (`Stage2Warning`).
-  var warnings: UInt64 = 0
+  /// What happened in the hypervisor.
+  var events = EventCounts()
 }
 
 /// A counter's place in the two texts.
@@ -60,22 +46,22 @@ private struct Metric: Sendable {
     },
     Metric("steps", "Steps of the control file.") { $0.steps },
     Metric("resets", "Resets of the machine.") { $0.resets },
-    Metric("guest_entries", "Entries into the guest.") { $0.entries },
-    Metric("aborts", "Stage-2 aborts taken to EL2.") { $0.aborts },
-    fault("translation") { $0.translationFaults },
-    fault("access_flag") { $0.accessFlagFaults },
-    fault("permission") { $0.permissionFaults },
-    fault("address_size") { $0.addressSizeFaults },
-    Metric("mmio_exits", "Accesses that KVM left to the VMM.") { $0.mmioExits },
-    Metric("walks", "Walks of the hook, for HIDE and SEEK.") { $0.walks },
-    Metric("visits", "Entries that the walks of the hook came to.") { $0.visits },
-    tlb("ipa") { $0.invalidations },
-    tlb("all") { $0.invalidationsOfAll },
+    Metric("guest_entries", "Entries into the guest.") { $0.events.entries },
+    Metric("aborts", "Stage-2 aborts taken to EL2.") { $0.events.aborts },
+    fault("translation") { $0.events.translationFaults },
+    fault("access_flag") { $0.events.accessFlagFaults },
+    fault("permission") { $0.events.permissionFaults },
+    fault("address_size") { $0.events.addressSizeFaults },
+    Metric("mmio_exits", "Accesses that KVM left to the VMM.") { $0.events.mmioExits },
+    Metric("walks", "Walks of the hook, for HIDE and SEEK.") { $0.events.walks },
+    Metric("visits", "Entries that the walks of the hook came to.") { $0.events.visits },
+    tlb("ipa") { $0.events.invalidations },
+    tlb("all") { $0.events.invalidationsOfAll },
     Metric("bytes_lost", "Hidden bytes whose entry was made anew or emptied.") { $0.bytesLost },
     Metric("bytes_changed", "Hidden bytes of which bits were changed in an entry that stayed.") {
       $0.bytesChanged
     },
-    Metric("warnings", "Writes to entries that the kernel does not check.") { $0.warnings },
+    Metric("warnings", "Writes to entries that the kernel does not check.") { $0.events.warnings },
   ]
 
   private static func fault(_ kind: String, _ value: @escaping @Sendable (Counters) -> UInt64)

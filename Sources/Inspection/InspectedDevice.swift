@@ -37,9 +37,8 @@ public final class InspectedDevice: CharacterDevice {
   ) throws -> (VirtWalkerDriver, Monitor) {
     var machine = try VirtualMachine.booted(configuration)
     let monitor = try Monitor(of: &machine)
-    machine.observer = inspector
-    let driver = try VirtWalkerDriver(loadedIn: machine)
-    driver.guestLog = { inspector.log($0) }
+    inspector.connect(&machine)
+    let driver = try VirtWalkerDriver(loadedIn: machine, guestLog: { inspector.log($0) })
     return (driver, monitor)
   }
 
@@ -59,23 +58,22 @@ public final class InspectedDevice: CharacterDevice {
   public var machine: VirtualMachine { driver.machine }
 
   public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
-    inspector.begin(\.reads)
-    defer { lookAtTarget() }
+    inspector.begin(.read)
+    defer { end() }
     try driver.read(into: &buffer)
   }
 
   public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
-    inspector.begin(\.writes)
-    defer { lookAtTarget() }
+    inspector.begin(.write)
+    defer { end() }
     return try driver.write(bytes)
   }
 
-  private func lookAtTarget() {
+  /// An operation is over.
+  private func end() {
     // By reference: a property of an object is copied to be looked at, and a machine is large.
-    func look(_ machine: inout VirtualMachine) {
-      if let leaf = try? machine.leaf(for: HideSeek.target) { inspector.look(at: leaf) }
-    }
-    look(&driver.machine)
+    func leaf(_ machine: inout VirtualMachine) -> Leaf? { try? machine.leaf(for: HideSeek.target) }
+    inspector.end(leaf(&driver.machine))
   }
 
   // MARK: - The files
@@ -144,9 +142,9 @@ public final class InspectedDevice: CharacterDevice {
       for line in lines {
         result += "\(line.text)\n"
         guard case .step(let step) = line.content else { continue }
-        inspector.begin(\.steps)
+        inspector.begin(.step)
         for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
-        lookAtTarget()
+        end()
       }
       lastResult = result
     }
@@ -156,7 +154,7 @@ public final class InspectedDevice: CharacterDevice {
   private func reset(_ bytes: Span<UInt8>) throws(Errno) {
     let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
     guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }
-    inspector.begin(\.resets)
+    inspector.begin(.reset)
     do {
       (driver, monitor) = try Self.boot(configuration, inspector)
     } catch {

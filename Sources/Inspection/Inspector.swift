@@ -5,24 +5,26 @@ import VirtWalkerDevice
 /// Watches a machine: keeps its trace, its two logs and its counters.
 ///
 /// The machine has no clock: what happens in one operation has the time at which the operation began.
-final class Inspector: MachineObserver {
-  let trace: RecordText<TracedEvent>
+final class Inspector {
+  let trace: RecordText<TraceRing.Entry>
   let guestLog: RecordText<KernelLogLine<GuestMessage>>
   let hostLog: RecordText<KernelLogLine<HostMessage>>
-  let format: TraceFormat
-  private(set) var counters = Counters()
-  /// The last hide or seek, as the trace has it.
-  private(set) var lastWalk: TracedEvent?
+  /// The last hide or seek.
+  private(set) var lastWalk: TraceRing.Entry?
   /// What a line of a log is also given to.
   var onGuestMessage: ((GuestMessage) -> Void)?
   var onHostMessage: ((HostMessage) -> Void)?
 
+  private let format: TraceFormat
+  private let ring: TraceRing
   private let clock: () -> UInt64
-  private var now: UInt64 = 0
+  private var operations = Counters()
+  /// The number of the first event that was not looked at yet.
+  private var firstUnseen: UInt64 = 0
   /// The entry with a byte that was hidden in it and not lost or changed since.
   private var hidden: Leaf?
-  /// The entry that the hook's walk came to last.
-  private var visited: TableVisit?
+  /// The level of the entry that the hook's walk came to last.
+  private var visitedLevel = 0
 
   /// - Parameters:
   ///   - format: How the trace is printed.
@@ -30,26 +32,51 @@ final class Inspector: MachineObserver {
   init(format: TraceFormat, clock: @escaping () -> UInt64) {
     self.format = format
     self.clock = clock
-    trace = RecordText(
-      capacity: 1 << 14, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
+    ring = TraceRing(capacity: 1 << 14)
+    trace = RecordText(ring.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
     guestLog = .kernelLog()
     hostLog = .kernelLog()
+    ring.firstUnseen = 0
+    // One operation can have more events than the ring has places.
+    ring.onOverrun = { [unowned self] in lookAtEvents() }
   }
 
-  /// Something begins that happens to the machine.
-  func begin(_ operation: WritableKeyPath<Counters, UInt64>) {
-    now = clock()
-    counters[keyPath: operation] += 1
+  /// Where the machine's events go.
+  func connect(_ machine: inout VirtualMachine) { machine.trace = ring }
+
+  /// What happens to the machine from outside.
+  enum Operation { case read, write, step, reset }
+
+  /// It begins.
+  func begin(_ operation: Operation) {
+    ring.time = clock()
+    switch operation {
+    case .read: operations.reads += 1
+    case .write: operations.writes += 1
+    case .step: operations.steps += 1
+    case .reset: operations.resets += 1
+    }
   }
 
-  /// What began is over, and the target's entry is this by now: the hidden byte is still there, or not.
-  func look(at leaf: Leaf) {
+  /// It is over, and the target's entry is this by now: the hidden byte is still there, or not.
+  func end(_ target: Leaf?) {
+    lookAtEvents()
+    if let target { look(at: target) }
+  }
+
+  var counters: Counters {
+    var counters = operations
+    counters.events = ring.counts
+    return counters
+  }
+
+  private func look(at leaf: Leaf) {
     guard let hidden, leaf != hidden else { return }
     if leaf.mapping != hidden.mapping {
-      counters.bytesLost += 1
+      operations.bytesLost += 1
       self.hidden = nil
     } else if leaf.descriptor.hiddenByte != hidden.descriptor.hiddenByte {
-      counters.bytesChanged += 1
+      operations.bytesChanged += 1
       self.hidden = nil
     }
   }
@@ -62,51 +89,37 @@ final class Inspector: MachineObserver {
     format.header(kept: trace.kept, written: trace.written) + trace.text
   }
 
+  /// The guest's kernel logs a line.
   func log(_ message: GuestMessage) {
-    guestLog.append(KernelLogLine(time: now, message: message))
-    if case .stopped = message { counters.failures += 1 }
+    if case .stopped = message {
+      operations.failures += 1
+      // The host's lines on what stopped it come first.
+      lookAtEvents()
+    }
+    guestLog.ring.append(KernelLogLine(time: ring.time, message: message))
     onGuestMessage?(message)
   }
 
-  func observe(_ event: MachineEvent) {
-    count(event)
-    if case .log(let message) = event {
-      hostLog.append(KernelLogLine(time: now, message: message))
-      onHostMessage?(message)
-    }
-    if event.isTraced { trace.append(TracedEvent(time: now, event: event)) }
-  }
-
-  private func countWalk(_ event: MachineEvent) {
-    counters.walks += 1
-    lastWalk = TracedEvent(time: now, event: event)
-  }
-
-  private func count(_ event: MachineEvent) {
-    switch event {
-    case .abort(let fault):
-      counters.aborts += 1
-      switch fault.syndrome.faultStatus {
-      case .translation: counters.translationFaults += 1
-      case .accessFlag: counters.accessFlagFaults += 1
-      case .permission: counters.permissionFaults += 1
-      case .addressSize, nil: counters.addressSizeFaults += 1
+  /// What has happened since the last look.
+  private func lookAtEvents() {
+    let end = ring.end
+    for number in firstUnseen..<end {
+      let entry = ring.ring[number]
+      switch entry.event {
+      case .log(let message):
+        hostLog.ring.append(KernelLogLine(time: entry.time, message: message))
+        onHostMessage?(message)
+      case .visit(let visit): visitedLevel = visit.level
+      case .hide(_, let old, let new):
+        lastWalk = entry
+        look(at: Leaf(descriptor: old, level: visitedLevel))
+        hidden = Leaf(descriptor: new, level: visitedLevel)
+      case .seek: lastWalk = entry
+      default: break
       }
-    case .invalidation: counters.invalidations += 1
-    case .invalidationOfAll: counters.invalidationsOfAll += 1
-    case .visit(let visit):
-      counters.visits += 1
-      visited = visit
-    case .hide(_, let old, let new):
-      countWalk(event)
-      look(at: Leaf(descriptor: old, level: visited?.level ?? 0))
-      hidden = Leaf(descriptor: new, level: visited?.level ?? 0)
-    case .seek: countWalk(event)
-    case .tracepoint(.entry): counters.entries += 1
-    case .tracepoint(.userspaceExit(.mmio)): counters.mmioExits += 1
-    case .warning: counters.warnings += 1
-    case .tracepoint, .log, .dataCacheClean, .instructionCacheInvalidation: break
     }
+    firstUnseen = end
+    ring.firstUnseen = end
   }
 }
 
@@ -121,7 +134,7 @@ extension RecordText {
   /// Lines as dmesg(1) prints them.
   static func kernelLog<Message>() -> RecordText where Record == KernelLogLine<Message> {
     RecordText(
-      capacity: 1 << 12, line: { "[\(timestamp($0.time))] \($0.message)\n" },
+      Ring(capacity: 1 << 12), line: { "[\(timestamp($0.time))] \($0.message)\n" },
       lostLine: { "virt-walkerd: \($0) lines lost\n" })
   }
 }

@@ -1,8 +1,9 @@
 import CharacterDeviceServer
+import Stage2Sim
 
-/// Records, the last of them kept, as lines of text: at once, or to follow.
+/// A ring's records as lines of text: at once, or to follow.
 final class RecordText<Record>: GrowingText {
-  private var ring: Ring<Record>
+  let ring: Ring<Record>
   /// The number of the first that ``text`` shows.
   private var cleared: UInt64 = 0
   private let line: (Record) -> String
@@ -11,18 +12,17 @@ final class RecordText<Record>: GrowingText {
   private static var longestLine: UInt64 { 512 }
 
   /// - Parameters:
-  ///   - capacity: How many are kept, a power of two.
+  ///   - ring: Where the records are.
   ///   - line: A record's line, with its newline.
   ///   - lostLine: What a reader sees in the place of as many records that were overwritten before it came to them.
   init(
-    capacity: Int, line: @escaping (Record) -> String, lostLine: @escaping (UInt64) -> String
+    _ ring: Ring<Record>, line: @escaping (Record) -> String,
+    lostLine: @escaping (UInt64) -> String
   ) {
-    ring = Ring(capacity: capacity)
+    self.ring = ring
     self.line = line
     self.lostLine = lostLine
   }
-
-  func append(_ record: Record) { ring.append(record) }
 
   /// What is kept is shown no more, but to those who follow.
   func clear() { cleared = ring.end }

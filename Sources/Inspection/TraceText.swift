@@ -1,13 +1,6 @@
 import Scenarios
 import Stage2Sim
 
-/// An event with its time, a line of the trace.
-struct TracedEvent {
-  /// Since the host was started, in nanoseconds.
-  let time: UInt64
-  let event: MachineEvent
-}
-
 /// Text as ftrace has it (kernel/trace/trace.c and trace_output.c of Linux 6.1).
 struct TraceFormat {
   /// What stands in front of each line, up to its time: task and pid, CPU, and flags of which none is set.
@@ -41,8 +34,8 @@ struct TraceFormat {
     """
   }
 
-  func line(_ traced: TracedEvent) -> String {
-    "\(context)\(timestamp(traced.time)): \(traced.event.traceText)\n"
+  func line(_ entry: TraceRing.Entry) -> String {
+    "\(context)\(timestamp(entry.time)): \(entry.event.traceText)\n"
   }
 
   /// What stands for events that were overwritten before a reader came to them.
@@ -50,14 +43,6 @@ struct TraceFormat {
 }
 
 extension MachineEvent {
-  /// Whether it is in the trace. What the host's kernel logs is in its log; the abort is `kvm_guest_fault` there.
-  var isTraced: Bool {
-    switch self {
-    case .abort, .log: false
-    default: true
-    }
-  }
-
   /// Name and fields: the kernel's own for its tracepoints; for what the kernel has none a name that begins with
   /// `virt_walker_`.
   var traceText: String {
@@ -77,7 +62,10 @@ extension MachineEvent {
     case .instructionCacheInvalidation(let physical, let size):
       "virt_walker_icache: address \(hex(physical)) size \(hex(size))"
     case .warning(let warning): "virt_walker_warning: \(warning)"
-    case .abort, .log: ""
+    // The tracepoint of printk().
+    case .log(let message): "console: \(message)"
+    // It is not in the trace (``TraceRing``).
+    case .abort: ""
     }
   }
 }

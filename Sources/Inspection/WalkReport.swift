@@ -8,9 +8,9 @@ struct WalkReport {
   /// From the start level to the leaf.
   let path: [TableVisit]
   /// The last hide or seek, as the trace has it.
-  let last: TracedEvent?
+  let last: TraceRing.Entry?
 
-  init(of machine: VirtualMachine, last: TracedEvent?) {
+  init(of machine: VirtualMachine, last: TraceRing.Entry?) {
     configuration = machine.configuration
     startLevel = machine.stage2.startLevel
     path = machine.stage2.path(to: HideSeek.target)

@@ -6,16 +6,21 @@ import SystemPackage
 public final class VirtWalkerDriver: CharacterDevice {
   /// The machine, as the last operation left it. What is done to it between two operations happens to the guest.
   public var machine: VirtualMachine
-  /// What the guest's kernel logs: called for each line, in order, before what it reports is done.
-  public var guestLog: ((GuestMessage) -> Void)?
+  private let guestLog: ((GuestMessage) -> Void)?
   /// Where HIDE is mapped; SEEK follows it.
   private let registers: UInt64
 
   /// Loads the module: maps the two registers.
   ///
+  /// - Parameters:
+  ///   - machine: The guest's.
+  ///   - guestLog: What the guest's kernel logs: called for each line, in order, before what it reports is done.
   /// - Throws: `ENOMEM` where they cannot be mapped.
-  public init(loadedIn machine: VirtualMachine) throws(Errno) {
+  public init(
+    loadedIn machine: VirtualMachine, guestLog: ((GuestMessage) -> Void)? = nil
+  ) throws(Errno) {
     self.machine = machine
+    self.guestLog = guestLog
     guard let registers = self.machine.ioremap(HideSeek.hideAddress, size: 2) else {
       throw .noMemory
     }

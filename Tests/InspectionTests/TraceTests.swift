@@ -27,10 +27,11 @@ import Testing
     var expected = [
       exit, "\(fault)45, hxfar 0xffff800008000000, pc 0x00000040200000",
     ]
-    expected += visits(before)
+    let log = "console: MMIO to HIDE and SEEK register detected, len: 1"
+    expected += [log] + visits(before)
     expected += ["virt_walker_hide: byte 0x41 entry \(before) -> \(target)", entry, exit]
     expected += ["\(fault)05, hxfar 0xffff800008000001, pc 0x00000040200000"]
-    expected += visits(target)
+    expected += [log] + visits(target)
     expected += ["virt_walker_seek: byte 0x41 entry \(target)", entry]
     #expect(events.map(String.init) == expected)
     // All of an operation has the time at which it began.
@@ -93,6 +94,10 @@ import Testing
             of:
               /mmio (unsatisfied-read|read|write) len [1248] gpa 0x[0-9a-f]+ val 0x[0-9a-f]+/)
             != nil
+        case "console":
+          fields == "MMIO to HIDE and SEEK register detected, len: 1"
+            || fields == "more than one byte being read/write, ERROR"
+            || fields == "Data abort outside memslots with no valid syndrome info"
         case "kvm_access_fault": fields.wholeMatch(of: /IPA: [0-9a-f]+/) != nil
         case "kvm_userspace_exit":
           fields.wholeMatch(
@@ -113,7 +118,7 @@ import Testing
       names.isSuperset(of: [
         "kvm_entry", "kvm_exit", "kvm_guest_fault", "kvm_mmio", "kvm_access_fault",
         "kvm_userspace_exit", "kvm_unmap_hva_range", "kvm_age_hva", "virt_walker_visit",
-        "virt_walker_hide", "virt_walker_tlbi", "virt_walker_warning",
+        "virt_walker_hide", "virt_walker_tlbi", "virt_walker_warning", "console",
       ]), "\(names.sorted())")
   }
 

@@ -91,6 +91,17 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     #expect(writable.size == 6 << 20)
   }
 
+  @Test func traceRing() throws {
+    var traced = try VirtualMachine.booted()
+    let ring = TraceRing(capacity: 1024)
+    traced.trace = ring
+    let registers = traced.ioremap(HideSeek.hideAddress, size: 2) ?? 0
+    try traced.writeb(0x41, to: registers)
+    let hide = ring[ring.end - 2].event
+    guard case .hide(0x41, old: _, new: let entry) = hide else { throw KernelError.noEntry }
+    #expect(entry.hiddenByte == 0x41 && ring.counts.aborts == 1)
+  }
+
   @Test func abortsAndWarnings() throws {
     var machine = try VirtualMachine.booted(.init(backing: .anonymous))
     let events = Events()

@@ -26,8 +26,7 @@ import VirtWalkerDevice
     let lines = Lines()
     var machine = try VirtualMachine.booted()
     machine.observer = lines
-    let driver = try VirtWalkerDriver(loadedIn: machine)
-    driver.guestLog = { lines.text.append("guest: \($0)") }
+    let driver = try VirtWalkerDriver(loadedIn: machine) { lines.text.append("guest: \($0)") }
     _ = try driver.write([1, 2].span)
     _ = try read(driver, count: 100)
     #expect(
@@ -48,8 +47,7 @@ import VirtWalkerDevice
   /// A host without the hook: nobody answers the access, and the guest cannot go on.
   @Test func stoppedGuestIsAnIOError() throws {
     let lines = Lines()
-    let driver = try VirtWalkerDriver(loadedIn: VirtualMachine())
-    driver.guestLog = { lines.text.append("\($0)") }
+    let driver = try VirtWalkerDriver(loadedIn: VirtualMachine()) { lines.text.append("\($0)") }
     #expect(throws: Errno.ioError) { try read(driver, count: 1) }
     #expect(throws: Errno.ioError) { try driver.write([1].span) }
     #expect(lines.text.count == 4)

@@ -119,7 +119,7 @@ import Testing
   /// The names of events stand in the sources as the trace has them.
   @Test func everyEventIsThere() async throws {
     let names = try await shell(
-      "cd \(repository)/Sources && grep -oh '\"kvm_[a-z_]*\"\\|\"virt_walker_[a-z]*: ' Stage2Sim/Hypervisor/Tracepoint.swift Inspection/TraceText.swift | tr -d '\": ' | sort -u"
+      "cd \(repository)/Sources && grep -oh '\"kvm_[a-z_]*\"\\|\"\\(virt_walker_[a-z]*\\|console\\): ' Stage2Sim/Hypervisor/Tracepoint.swift Inspection/TraceText.swift | tr -d '\": ' | sort -u"
     )
     let events = names.output.split(separator: "\n").map(String.init)
     #expect(try events == rows(ofTableHeaded: "event").sorted())

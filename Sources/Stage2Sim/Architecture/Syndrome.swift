@@ -32,6 +32,7 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   ///
   /// ISV is set, and with it SAS, SSE, SRT, SF and AR have a meaning, only where one general-purpose register is
   /// moved without write-back and without an exclusive monitor.
+  @inline(__always)
   public init(dataAbort status: FaultStatus, level: Int, access: LoadStore) {
     var iss = status.rawValue | UInt64(level)
     if access.isStore { iss |= 1 << 6 }
@@ -53,6 +54,7 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   /// ISV, bit 24: `kvm_vcpu_dabt_isvalid`
   public var isValid: Bool { rawValue >> 24 & 1 != 0 }
   /// SAS, bits [23:22], as a number of bytes: `kvm_vcpu_dabt_get_as`
+  @inline(__always)
   public var accessSize: Int { 1 << Int(rawValue >> 22 & 3) }
   /// SSE, bit 21: `kvm_vcpu_dabt_issext`
   public var isSignExtending: Bool { rawValue >> 21 & 1 != 0 }
@@ -63,6 +65,7 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   /// WnR, bit 6 (an instruction abort has it clear): `kvm_is_write_fault`
   public var isWrite: Bool { !isInstructionAbort && rawValue >> 6 & 1 != 0 }
   /// DFSC or IFSC without the level: `kvm_vcpu_trap_get_fault_type`. Nil for what stage 2 does not raise here.
+  @inline(__always)
   public var faultStatus: FaultStatus? { FaultStatus(rawValue: rawValue & 0x3c) }
   /// The level of the entry that refused: `kvm_vcpu_trap_get_fault_level`
   public var faultLevel: Int { Int(rawValue & 3) }

@@ -37,8 +37,9 @@ extension VirtualMachine {
     try runDriver(.store(.byte, from: 0), at: address)
   }
 
+  @inline(__always)
   private mutating func runDriver(_ access: LoadStore, at address: UInt64) throws(GuestStopped) {
     let result = run(.access(access, address: address), at: Self.kernelAddress)
-    guard result == .retired else { throw GuestStopped(result: result) }
+    guard case .retired = result else { throw GuestStopped(result: result) }
   }
 }

@@ -56,6 +56,7 @@ public struct LoadStore: Hashable, Sendable {
   ///   - is64Bit: Nil for what a load or store of `size` without a sign has: an X register for doublewords alone.
   ///   - isAcquireRelease: It orders other accesses, which ESR_EL2.AR says.
   ///   - form: What else it moves.
+  @inline(__always)
   public init(
     isStore: Bool, size: Size, register: Int, isSignExtending: Bool = false,
     is64Bit: Bool? = nil, isAcquireRelease: Bool = false, form: Form = .register
@@ -71,17 +72,19 @@ public struct LoadStore: Hashable, Sendable {
   }
 
   /// A load of `size` into a register, with zeros above: LDRB, LDRH, LDR.
+  @inline(__always)
   public static func load(_ size: Size, to register: Int) -> LoadStore {
     LoadStore(isStore: false, size: size, register: register)
   }
 
   /// A store of a register's low bytes: STRB, STRH, STR.
+  @inline(__always)
   public static func store(_ size: Size, from register: Int) -> LoadStore {
     LoadStore(isStore: true, size: size, register: register)
   }
 
   /// ESR_EL2.ISV: one general-purpose register, no write-back (Arm ARM, ISS encoding for a Data Abort).
-  public var hasValidSyndrome: Bool { form == .register }
+  public var hasValidSyndrome: Bool { if case .register = form { true } else { false } }
 }
 
 /// What a load of the low `bytes` bytes of `value` puts into its register.

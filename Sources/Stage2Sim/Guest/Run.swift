@@ -76,6 +76,7 @@ extension VirtualMachine {
   public mutating func setVectorBase(_ address: UInt64) { vcpu.vectorBase = address }
 
   /// The beginning of `kvm_arch_vcpu_ioctl_run`. A vCPU that is in the guest already stays there.
+  @inline(__always)
   private mutating func enterGuest(at address: UInt64?) {
     handleMMIOReturn()
     if let address {
@@ -85,15 +86,17 @@ extension VirtualMachine {
     if !vcpu.isInGuest { enterGuest() }
   }
 
+  @inline(__always)
   private mutating func enterGuest() {
     vcpu.isInGuest = true
-    observer?.observe(.tracepoint(.entry(pc: vcpu.pc)))
+    kvm.stage2.events.emit(.tracepoint(.entry(pc: vcpu.pc)))
     vcpu.adjustPC()
   }
 
+  @inline(__always)
   private mutating func leaveGuest(_ exit: Tracepoint.GuestExit) {
     vcpu.isInGuest = false
-    observer?.observe(.tracepoint(.exit(exit, pc: vcpu.pc)))
+    kvm.stage2.events.emit(.tracepoint(.exit(exit, pc: vcpu.pc)))
   }
 
   /// A signal ends what would go on for ever.
@@ -104,12 +107,13 @@ extension VirtualMachine {
 
   /// KVM_RUN is over.
   private func returnToVMM(_ exit: Tracepoint.UserspaceExit) {
-    observer?.observe(.tracepoint(.userspaceExit(exit)))
+    kvm.stage2.events.emit(.tracepoint(.userspaceExit(exit)))
   }
 
   /// One attempt at an instruction: it is done, or an abort is handled.
   ///
   /// - Returns: Nil where the guest tries again.
+  @inline(__always)
   private mutating func step(
     _ instruction: GuestInstruction?, watch: inout LivelockWatch
   ) -> RunResult? {
@@ -121,9 +125,7 @@ extension VirtualMachine {
       switch error {
       case .exception(let exception): return .guestException(exception)
       case .notModelled(let word): return .notModelled(word)
-      case .abort(let fault):
-        vcpu.fault = fault
-        leaveGuest(.trap(exceptionClass: fault.syndrome.exceptionClass))
+      case .abort: leaveGuest(.trap(exceptionClass: vcpu.fault.syndrome.exceptionClass))
       }
     }
     let outcome: AbortOutcome
@@ -133,18 +135,19 @@ extension VirtualMachine {
       returnToVMM(.error(error))
       return .failed(error)
     }
-    if outcome == .exit { returnToVMM(.mmio) } else { enterGuest() }
     switch outcome {
     case .exit:
+      returnToVMM(.mmio)
       return vcpu.pendingMMIO.map(RunResult.mmio) ?? .failed(.badAddress)
     case .inject(let exception):
+      enterGuest()
       return .guestException(exception)
-    case .resume where vcpu.pc != start:
-      return .retired
     case .resume:
+      enterGuest()
+      guard vcpu.pc == start else { return .retired }
       let leaf = try? kvm.stage2.leaf(for: vcpu.fault.pageAddress)
       guard watch.sees(vcpu.fault, leaf) else { return nil }
-      observer?.observe(.warning(.livelock(vcpu.fault)))
+      kvm.stage2.events.emit(.warning(.livelock(vcpu.fault)))
       interrupt()
       return .livelock(vcpu.fault)
     }
@@ -152,12 +155,14 @@ extension VirtualMachine {
 
   /// What keeps the CPU from finishing an instruction.
   private enum Interruption: Error {
-    case abort(FaultInfo)
+    /// What it is stands in ``VCPU/fault``.
+    case abort
     case exception(GuestException)
     case notModelled(UInt32)
   }
 
   /// The CPU's part: fetch, translate, move the data, go on. A fault leaves the guest as it was.
+  @inline(__always)
   private mutating func execute(_ instruction: GuestInstruction?) throws(Interruption) {
     let place = try fetch()
     switch instruction {
@@ -176,25 +181,26 @@ extension VirtualMachine {
   }
 
   /// The physical address of the instruction.
-  private func fetch() throws(Interruption) -> UInt64 {
+  @inline(__always)
+  private mutating func fetch() throws(Interruption) -> UInt64 {
     let ipa = stage1.translate(vcpu.pc)
     guard ipa >> UInt64(configuration.cpu.physicalAddressBits) == 0 else {
       throw .exception(.addressSize(at: vcpu.pc, isInstruction: true, isWrite: false))
     }
-    let place: UInt64
-    do throws(Stage2Fault) {
-      place = try kvm.stage2.translate(ipa, for: .execute, cpu: configuration.cpu)
-    } catch {
-      throw .abort(
-        FaultInfo(
-          syndrome: ExceptionSyndrome(instructionAbort: error.status, level: error.level),
-          far: vcpu.pc, ipa: ipa))
+    switch kvm.stage2.translate(ipa, for: .execute, cpu: configuration.cpu) {
+    case .physical(let place):
+      // The Arm ARM has this before the fault. The recorded CPUs, QEMU's, look at the page first.
+      guard vcpu.pc & 3 == 0 else { throw .exception(.unalignedPC(vcpu.pc)) }
+      return place
+    case .fault(let status, let level):
+      vcpu.fault = FaultInfo(
+        syndrome: ExceptionSyndrome(instructionAbort: status, level: level), far: vcpu.pc,
+        ipa: ipa)
+      throw .abort
     }
-    // The Arm ARM has this before the fault. The recorded CPUs, QEMU's, look at the page first.
-    guard vcpu.pc & 3 == 0 else { throw .exception(.unalignedPC(vcpu.pc)) }
-    return place
   }
 
+  @inline(__always)
   private mutating func execute(
     _ access: LoadStore, at address: UInt64
   ) throws(Interruption) {
@@ -220,7 +226,10 @@ extension VirtualMachine {
   }
 
   /// The physical address behind a guest virtual one, or what the CPU takes instead.
-  private func translate(_ access: LoadStore, at address: UInt64) throws(Interruption) -> UInt64 {
+  @inline(__always)
+  private mutating func translate(
+    _ access: LoadStore, at address: UInt64
+  ) throws(Interruption) -> UInt64 {
     let ipa = stage1.translate(address)
     guard ipa >> UInt64(configuration.cpu.physicalAddressBits) == 0 else {
       throw .exception(
@@ -229,15 +238,15 @@ extension VirtualMachine {
     guard address & UInt64(access.size.bytes - 1) == 0 else {
       throw .exception(.alignment(at: address, isWrite: access.isStore))
     }
-    do throws(Stage2Fault) {
-      return try kvm.stage2.translate(
-        ipa, for: access.isStore ? .write : .read, cpu: configuration.cpu)
-    } catch {
-      throw .abort(
-        FaultInfo(
-          syndrome: ExceptionSyndrome(
-            dataAbort: error.status, level: error.level, access: access),
-          far: address, ipa: ipa))
+    switch kvm.stage2.translate(
+      ipa, for: access.isStore ? .write : .read, cpu: configuration.cpu)
+    {
+    case .physical(let place): return place
+    case .fault(let status, let level):
+      vcpu.fault = FaultInfo(
+        syndrome: ExceptionSyndrome(dataAbort: status, level: level, access: access),
+        far: address, ipa: ipa)
+      throw .abort
     }
   }
 

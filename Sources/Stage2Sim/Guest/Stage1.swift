@@ -24,9 +24,11 @@ struct Stage1: Sendable {
     return window.virtual + offset
   }
 
+  @inline(__always)
   func translate(_ virtual: UInt64) -> UInt64 {
-    for window in windows where virtual &- window.virtual < window.size {
-      return window.ipa + (virtual - window.virtual)
+    for index in windows.indices {
+      let offset = virtual &- windows[index].virtual
+      if offset < windows[index].size { return windows[index].ipa + offset }
     }
     return virtual
   }

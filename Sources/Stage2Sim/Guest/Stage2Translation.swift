@@ -3,42 +3,44 @@ enum AccessKind: Sendable {
   case read, write, execute
 }
 
-/// A stage-2 fault, as the CPU's walker finds it.
-struct Stage2Fault: Error, Hashable, Sendable {
-  let status: FaultStatus
-  /// The level of the entry that refused.
-  let level: Int
+/// What the CPU's walk ends with.
+enum Stage2Translation {
+  /// The physical address.
+  case physical(UInt64)
+  /// A stage-2 fault, and the level of the entry that refused.
+  case fault(FaultStatus, level: Int)
 }
 
 extension Stage2PageTable {
-  /// The CPU's own walk at EL1: the physical address, or the fault (Arm ARM, `AArch64.S2Translate`).
+  /// The CPU's own walk at EL1 (Arm ARM, `AArch64.S2Translate`).
   ///
   /// There is no TLB in the model: each access sees the tables as they are. On the recorded machines that is also
   /// what the guest sees after each exit to the hypervisor.
+  @inline(__always)
   func translate(
     _ ipa: UInt64, for access: AccessKind, cpu: CPUModel
-  ) throws(Stage2Fault) -> UInt64 {
-    guard let leaf = try? leaf(for: ipa) else {
-      throw Stage2Fault(status: .translation, level: 0)
-    }
+  ) -> Stage2Translation {
+    guard let leaf = try? leaf(for: ipa) else { return .fault(.translation, level: 0) }
     let descriptor = leaf.descriptor
     let level = leaf.level
     guard descriptor.isLeaf(level: level), granule.allowsLeaf(level: level) else {
-      throw Stage2Fault(status: .translation, level: level)
+      return .fault(.translation, level: level)
     }
     guard descriptor.rawValue & Stage2Descriptor.accessFlag != 0 else {
-      throw Stage2Fault(status: .accessFlag, level: level)
+      return .fault(.accessFlag, level: level)
     }
     guard descriptor.permits(access, cpu: cpu) else {
-      throw Stage2Fault(status: .permission, level: level)
+      return .fault(.permission, level: level)
     }
     let offset = ipa & (granule.size(level: level) - 1)
-    return descriptor.outputAddress(granule) & ~(granule.size(level: level) - 1) | offset
+    return .physical(
+      descriptor.outputAddress(granule) & ~(granule.size(level: level) - 1) | offset)
   }
 }
 
 extension Stage2Descriptor {
   /// S2AP, and XN for an instruction fetch, at EL1 (Arm ARM D8.4, "Stage 2 permissions").
+  @inline(__always)
   func permits(_ access: AccessKind, cpu: CPUModel) -> Bool {
     switch access {
     case .read: return rawValue & Self.read != 0

@@ -1,5 +1,5 @@
 /// Where a vCPU goes after an abort was handled: what KVM's handlers return as 1 and 0.
-enum AbortOutcome: Hashable {
+enum AbortOutcome {
   /// Back into the guest.
   case resume
   /// To the VMM.
@@ -11,9 +11,10 @@ enum AbortOutcome: Hashable {
 extension VirtualMachine {
   /// `kvm_handle_guest_abort` (arch/arm64/kvm/mmu.c): everything it knows, it knows from ESR_EL2, FAR_EL2 and
   /// HPFAR_EL2.
+  @inline(__always)
   mutating func handleGuestAbort() throws(KernelError) -> AbortOutcome {
     let fault = vcpu.fault
-    observer?.observe(.abort(fault))
+    kvm.stage2.events.emit(.abort(fault))
     let address = fault.pageAddress
     let isInstruction = fault.syndrome.isInstructionAbort
     guard let status = fault.syndrome.faultStatus else { throw .badAddress }
@@ -26,10 +27,12 @@ extension VirtualMachine {
         return .inject(.injectedAbort(at: fault.ipa, isInstruction: isInstruction))
       }
     }
-    observer?.observe(.tracepoint(.guestFault(fault, pc: vcpu.pc)))
+    kvm.stage2.events.emit(.tracepoint(.guestFault(fault, pc: vcpu.pc)))
     guard status != .addressSize else { throw .badAddress }
 
-    guard let slot = kvm.slot(for: address), !(fault.syndrome.isWrite && slot.isReadOnly) else {
+    guard let slot = kvm.slots.index(for: address),
+      !(fault.syndrome.isWrite && kvm.slots[slot].isReadOnly)
+    else {
       if isInstruction {
         return .inject(.injectedAbort(at: fault.far, isInstruction: true))
       }
@@ -38,14 +41,14 @@ extension VirtualMachine {
     if status == .accessFlag {
       handleAccessFault(address)
     } else {
-      try userMemAbort(fault, slot: slot, status: status)
+      try userMemAbort(fault, slot: kvm.slots[slot], status: status)
     }
     return .resume
   }
 
   /// `handle_access_fault`
   private mutating func handleAccessFault(_ address: UInt64) {
-    observer?.observe(.tracepoint(.accessFault(ipa: address)))
+    kvm.stage2.events.emit(.tracepoint(.accessFault(ipa: address)))
     let old = kvm.stage2.makeYoung(address: address)
     if old.isValid { host.physical.markAccessed(old.outputAddress(kvm.stage2.granule)) }
   }

@@ -22,9 +22,9 @@ public struct HideSeek: MMIODevice {
   public mutating func access(
     _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse {
-    stage2.observer?.observe(.log(.hideSeekDetected(length: access.length)))
+    stage2.events.emit(.log(.hideSeekDetected(length: access.length)))
     guard access.length == 1 else {
-      stage2.observer?.observe(.log(.hideSeekTooLong))
+      stage2.events.emit(.log(.hideSeekTooLong))
       throw .invalidArgument
     }
     switch (access.address, access.isWrite) {
@@ -80,9 +80,9 @@ private struct HideSeekVisitor: Stage2Visitor {
     let new = table[visit.entry]
     byte = new.hiddenByte
     if let hiding {
-      table.observer?.observe(.hide(hiding, old: old, new: new))
+      table.events.emit(.hide(hiding, old: old, new: new))
     } else {
-      table.observer?.observe(.seek(new.hiddenByte, new))
+      table.events.emit(.seek(new.hiddenByte, new))
     }
   }
 }

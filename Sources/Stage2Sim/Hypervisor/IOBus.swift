@@ -60,6 +60,7 @@ public struct MMIORegion: Hashable, Sendable {
   }
 
   /// `kvm_io_bus_cmp`, where it finds no difference.
+  @inline(__always)
   func contains(_ access: MMIOAccess) -> Bool {
     guard length > 0 else { return access.address == address }
     return access.address >= address
@@ -69,31 +70,39 @@ public struct MMIORegion: Hashable, Sendable {
 
 /// The MMIO bus of a VM: `struct kvm_io_bus`. It knows regions, and nothing of the devices behind them.
 struct IOBus {
-  private var regions: [(region: MMIORegion, device: Int)] = []
+  private var regions: [(region: MMIORegion, device: Int, isHook: Bool)] = []
   private var devices: [any MMIODevice] = []
 
   /// `kvm_io_bus_register_dev`: regions are kept by address, as the kernel keeps them.
   mutating func register(_ device: any MMIODevice, at new: [MMIORegion]) {
-    regions += new.map { ($0, devices.count) }
+    regions += new.map { ($0, devices.count, type(of: device).isHook) }
     regions.sort { $0.region.address < $1.region.address }
     devices.append(device)
   }
 
-  /// Whether a hook takes the access, and not the bus.
-  func isHooked(_ access: MMIOAccess) -> Bool {
-    regions.contains {
-      $0.region.contains(access) && type(of: devices[$0.device]).isHook
-    }
+  /// The first region, from the place `first` on, that the access lies in (`kvm_io_bus_get_first_dev`).
+  @inline(__always)
+  func region(for access: MMIOAccess, from first: Int = 0) -> Int? {
+    for index in first..<regions.count where regions[index].region.contains(access) { return index }
+    return nil
   }
 
-  /// `kvm_io_bus_read` and `kvm_io_bus_write`: the first device in whose region the access lies and that takes it.
+  /// Whether a hook takes what lies in a region, and not the bus.
+  func isHook(region: Int) -> Bool { regions[region].isHook }
+
+  /// `kvm_io_bus_read` and `kvm_io_bus_write`: the first device that takes the access.
+  ///
+  /// - Parameter region: The first that the access lies in.
+  @inline(__always)
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    _ access: MMIOAccess, in region: Int, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse {
-    for index in regions.indices where regions[index].region.contains(access) {
+    var next: Int? = region
+    while let index = next {
       let response = try devices[regions[index].device].access(
         access, from: &vcpu, stage2: &stage2)
-      if response != .declined { return response }
+      guard case .declined = response else { return response }
+      next = self.region(for: access, from: index + 1)
     }
     return .declined
   }

@@ -1,9 +1,10 @@
 extension VirtualMachine {
   /// `io_mem_abort` (arch/arm64/kvm/mmio.c): an abort outside every memory slot, or a store to a read-only one.
+  @inline(__always)
   mutating func ioMemAbort(address: UInt64) throws(KernelError) -> AbortOutcome {
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else {
-      observer?.observe(.log(.dataAbortWithoutSyndrome))
+      kvm.stage2.events.emit(.log(.dataAbortWithoutSyndrome))
       throw .notImplemented
     }
     let length = syndrome.accessSize
@@ -12,10 +13,17 @@ extension VirtualMachine {
       isWrite: syndrome.isWrite, address: address, length: length,
       data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
 
-    if observer != nil, !bus.isHooked(access) {
+    let region = bus.region(for: access)
+    if kvm.stage2.events.isConnected, region.map({ !bus.isHook(region: $0) }) ?? true {
       trace(access.isWrite ? .write : .unsatisfiedRead, length, address, access.data)
     }
-    switch try bus.access(access, from: &vcpu, stage2: &kvm.stage2) {
+    let response =
+      if let region {
+        try bus.access(access, in: region, from: &vcpu, stage2: &kvm.stage2)
+      } else {
+        MMIOResponse.declined
+      }
+    switch response {
     case .value(let value):
       if !access.isWrite { setRegister(ofLoad: syndrome, at: address, to: value) }
       vcpu.incrementPC()
@@ -32,6 +40,7 @@ extension VirtualMachine {
 
   /// `kvm_handle_mmio_return`, which reads by `kvm_mmio_read_buf`: an access that went to the VMM is over, and the guest
   /// goes on after it.
+  @inline(__always)
   mutating func handleMMIOReturn() {
     guard let mmio = vcpu.pendingMMIO else { return }
     vcpu.pendingMMIO = nil
@@ -50,14 +59,14 @@ extension VirtualMachine {
   ) {
     let length = syndrome.accessSize
     let value = value & .max >> UInt64(64 - 8 * length)
-    if observer != nil { trace(.read, length, address, value) }
+    if kvm.stage2.events.isConnected { trace(.read, length, address, value) }
     vcpu[syndrome.register] = value
   }
 
   private func trace(
     _ stage: Tracepoint.MMIOStage, _ length: Int, _ address: UInt64, _ value: UInt64
   ) {
-    observer?.observe(
+    kvm.stage2.events.emit(
       .tracepoint(.mmio(stage, length: length, address: address, value: value)))
   }
 }

@@ -94,7 +94,16 @@ struct KVM {
   var invalidationsInProgress = 0
 
   /// `gfn_to_memslot`
-  func slot(for address: UInt64) -> MemorySlot? { slots.first { $0.contains(address) } }
+  func slot(for address: UInt64) -> MemorySlot? { slots.index(for: address).map { slots[$0] } }
+}
+
+extension [MemorySlot] {
+  /// The index of the slot that an address is in.
+  @inline(__always)
+  func index(for address: UInt64) -> Int? {
+    for index in indices where self[index].contains(address) { return index }
+    return nil
+  }
 }
 
 /// KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG (virt/kvm/kvm_main.c).

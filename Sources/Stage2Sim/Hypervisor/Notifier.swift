@@ -2,7 +2,7 @@
 extension KVM: MMUNotifier {
   /// `kvm_mmu_notifier_invalidate_range_start`, `kvm_unmap_gfn_range`; `__kvm_handle_hva_range` finds the slots.
   mutating func invalidateRangeStart(_ range: Range<UInt64>) {
-    stage2.observer?.observe(.tracepoint(.unmapRange(range)))
+    stage2.events.emit(.tracepoint(.unmapRange(range)))
     for slot in slots {
       guard let part = slot.guestRange(of: range) else { continue }
       invalidationsInProgress += 1
@@ -20,7 +20,7 @@ extension KVM: MMUNotifier {
 
   /// `kvm_mmu_notifier_change_pte`, `kvm_set_spte_gfn`: maps the new page for reading, where there is a table for it.
   mutating func changePTE(_ address: UInt64, frame: UInt64) {
-    stage2.observer?.observe(.tracepoint(.setPTE(address: address)))
+    stage2.events.emit(.tracepoint(.setPTE(address: address)))
     guard invalidationsInProgress > 0 else { return }
     let size = stage2.granule.pageSize
     for slot in slots {
@@ -34,7 +34,7 @@ extension KVM: MMUNotifier {
 
   /// `kvm_mmu_notifier_clear_young`, `kvm_age_gfn`. No TLB is invalidated.
   mutating func clearYoung(_ range: Range<UInt64>) {
-    stage2.observer?.observe(.tracepoint(.age(range)))
+    stage2.events.emit(.tracepoint(.age(range)))
     for slot in slots {
       guard let part = slot.guestRange(of: range) else { continue }
       stage2.makeOld(address: part.lowerBound)
@@ -58,7 +58,7 @@ extension KVM {
   }
 
   /// `kvm_flush_remote_tlbs`
-  func flushTLBs() { stage2.observer?.observe(.invalidationOfAll) }
+  func flushTLBs() { stage2.events.emit(.invalidationOfAll) }
 
   /// `stage2_apply_range`: one walk for each of the largest blocks (`stage2_range_addr_end`), so that the kernel can take
   /// a breath between them.

@@ -30,6 +30,37 @@ public protocol MachineObserver: AnyObject {
   func observe(_ event: MachineEvent)
 }
 
+/// Where a machine's events go.
+struct EventSink {
+  var observer: (any MachineObserver)?
+  var trace: TraceRing? { didSet { state = trace?.state } }
+  /// That of ``trace``, which owns it.
+  private var state: UnsafeMutablePointer<TraceRing.State>?
+
+  /// Somebody hears of events.
+  var isConnected: Bool { state != nil || observer != nil }
+
+  /// Something happens.
+  ///
+  /// In each place that calls it the event is known by its kind, so that little of this is left there.
+  @inline(__always)
+  func emit(_ event: MachineEvent) {
+    if let state {
+      state.pointee.counts.count(event)
+      if event.isTraced {
+        if state.pointee.ring.pointee.end == state.pointee.overrun { trace?.overrun() }
+        state.pointee.append(event)
+      }
+    }
+    if let observer { Self.tell(observer, event) }
+  }
+
+  @inline(never)
+  private static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
+    observer.observe(event)
+  }
+}
+
 /// An entry that a walk comes to.
 public struct TableVisit: Hashable, Sendable {
   /// Of the table, 0 to 3.

@@ -1,8 +1,9 @@
 /// A virtual CPU: `struct kvm_vcpu`.
 public struct VCPU: Sendable {
-  private var x = InlineArray<31, UInt64>(repeating: 0)
+  // Arrays: the compiler copies a whole `InlineArray` to read one element of it, if it is in a structure.
+  private var x = [UInt64](repeating: 0, count: 31)
   /// V0 to V31, 64 bits an element.
-  var vectors = InlineArray<64, UInt64>(repeating: 0)
+  var vectors = [UInt64](repeating: 0, count: 64)
   /// SP_EL1
   public internal(set) var stackPointer: UInt64 = 0
   /// The address of the instruction that runs next.

@@ -20,6 +20,12 @@ public struct VirtualMachine {
     set { kvm.stage2.observer = newValue }
   }
 
+  /// Keeps the last of what the hypervisor does. A copy of the machine has the same ring.
+  public var trace: TraceRing? {
+    get { kvm.stage2.trace }
+    set { kvm.stage2.trace = newValue }
+  }
+
   /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could. A
   /// table of another shape in its place is nothing that KVM could have.
   public var stage2: Stage2PageTable {

@@ -41,15 +41,14 @@ extension Stage2Warning: CustomStringConvertible {
   }
 }
 
-extension Stage2PageTable {
-  /// Tells the observer what is wrong with a write to an entry that no function of KVM made.
-  func warn(of change: EntryChange) {
-    guard let observer else { return }
+extension EventSink {
+  /// Tells what is wrong with a write to an entry that no function of KVM made.
+  func warn(of change: EntryChange, granule: Granule, hasXNX: Bool) {
     let old = change.old
     let new = change.new
     let changed = old.rawValue ^ new.rawValue
     if old.isCounted != new.isCounted {
-      observer.observe(
+      emit(
         .warning(new.isCounted ? .missingReference(change) : .leakedReference(change)))
     }
     guard old.isValid, changed != 0 else { return }
@@ -57,12 +56,12 @@ extension Stage2PageTable {
       Stage2Descriptor.tableOrPage | Stage2Descriptor.memoryAttributes
       | Stage2Descriptor.shareability | Stage2Descriptor.contiguous | granule.addressMask
     if new.isValid, changed & replacing != 0 {
-      observer.observe(.warning(.breakBeforeMake(change)))
+      emit(.warning(.breakBeforeMake(change)))
     }
     let permissions =
       Stage2Descriptor.permissions | (hasXNX ? Stage2Descriptor.executeNever0 : 0)
     if !new.isValid || changed & permissions != 0 {
-      observer.observe(.warning(.staleTLB(change)))
+      emit(.warning(.staleTLB(change)))
     }
   }
 }

@@ -47,7 +47,7 @@ extension Stage2PageTable {
     if protection.contains(.write) { set |= Stage2Descriptor.write }
     if protection.contains(.execute) { clear |= Stage2Descriptor.executeNever }
     let old = try updateLeafAttributes(address: address, size: 1, set: set, clear: clear)
-    observer?.observe(.invalidation(ipa: address, level: old?.level ?? 0))
+    events.emit(.invalidation(ipa: address, level: old?.level ?? 0))
   }
 
   /// One page's leaf. The kernel's callers look at no error, and where there is one take the entry for 0.

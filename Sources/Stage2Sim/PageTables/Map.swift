@@ -97,21 +97,21 @@ extension Stage2PageTable {
     if old.isValid {
       memory[visit.entry] = Stage2Descriptor(rawValue: 0)
       let level = old.isTable(level: visit.level) ? 0 : visit.level
-      observer?.observe(.invalidation(ipa: visit.address, level: level))
+      events.emit(.invalidation(ipa: visit.address, level: level))
     }
     memory.put(visit.entry)
   }
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
   func cleanDataCache(_ descriptor: Stage2Descriptor, level: Int) {
-    observer?.observe(
+    events.emit(
       .dataCacheClean(
         physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
   }
 
   /// `icache_inval_pou` for what `descriptor` maps.
   func invalidateInstructionCache(_ descriptor: Stage2Descriptor, level: Int) {
-    observer?.observe(
+    events.emit(
       .instructionCacheInvalidation(
         physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
   }
@@ -159,7 +159,7 @@ private struct MapVisitor: Stage2Visitor {
     guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
     detached = try table.table(below: visit)
     table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
-    table.observer?.observe(.invalidationOfAll)
+    table.events.emit(.invalidationOfAll)
     anchor = visit.entry
   }
 
@@ -214,7 +214,7 @@ private struct MapVisitor: Stage2Visitor {
       table.putEntry(visit)
     }
     // The kernel looks at the attributes of the new entry even where it is an owner's.
-    if table.observer != nil {
+    if table.events.isConnected {
       if table.isCacheable(new) { table.cleanDataCache(new, level: visit.level) }
       if new.isExecutable { table.invalidateInstructionCache(new, level: visit.level) }
     }

@@ -16,8 +16,19 @@ public struct Stage2PageTable {
   public internal(set) var memory: TableMemory
   /// The first of the concatenated start tables (`pgd`).
   let root: EntryReference
-  /// Hears of each TLB invalidation that the table's owner issues. A copy of the table has the same observer.
-  public var observer: (any MachineObserver)?
+  /// Hears of each event, such as a TLB invalidation that the table's owner issues. A copy of the table has the same
+  /// observer.
+  public var observer: (any MachineObserver)? {
+    get { events.observer }
+    set { events.observer = newValue }
+  }
+  /// Keeps the last events. A copy of the table has the same ring.
+  public var trace: TraceRing? {
+    get { events.trace }
+    set { events.trace = newValue }
+  }
+  /// Where events go.
+  var events = EventSink()
 
   /// An empty table (`__kvm_pgtable_stage2_init`).
   ///

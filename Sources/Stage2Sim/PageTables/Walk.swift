@@ -56,8 +56,10 @@ extension Stage2PageTable {
   public subscript(reference: EntryReference) -> Stage2Descriptor {
     get { memory[reference] }
     set {
-      if observer != nil {
-        warn(of: EntryChange(entry: reference, old: memory[reference], new: newValue))
+      if events.isConnected {
+        events.warn(
+          of: EntryChange(entry: reference, old: memory[reference], new: newValue),
+          granule: granule, hasXNX: hasXNX)
       }
       memory[reference] = newValue
     }
@@ -116,7 +118,7 @@ extension Stage2PageTable {
     }
     // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
     var descriptor = self[entry]
-    if Visitor.isTraced { observer?.observe(.visit(tableVisit(of: entry, level: level))) }
+    if Visitor.isTraced { events.emit(.visit(tableVisit(of: entry, level: level))) }
     if descriptor.isTable(level: level) {
       if Visitor.flags.contains(.tablePre) { try visitor.visit(visit(.tablePre), in: &self) }
     } else if Visitor.flags.contains(.leaf) {

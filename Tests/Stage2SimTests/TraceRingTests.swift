@@ -1,0 +1,90 @@
+import Stage2Sim
+import Testing
+
+struct TraceRingTests {
+  private final class Everything: MachineObserver {
+    var events: [MachineEvent] = []
+    func observe(_ event: MachineEvent) { events.append(event) }
+  }
+
+  /// The ring and an observer see the same, but for aborts, which the ring only counts.
+  @Test func keepsWhatAnObserverHears() throws {
+    var machine = try VirtualMachine.booted(.init(backing: .anonymous))
+    let heard = Everything()
+    let ring = TraceRing(capacity: 1 << 16)
+    machine.observer = heard
+    machine.trace = ring
+    ring.time = 7
+    let memory = VirtualMachine.Configuration.memoryBase
+    let mapped = machine.ioremap(HideSeek.hideAddress, size: 2)
+    let registers = try #require(mapped)
+    for byte: UInt8 in [0x41, 0x08, 0xff] {
+      try machine.writeb(byte, to: registers)
+      #expect(try machine.readb(registers + 1) == byte)
+      machine.run(.access(.store(.word, from: 0), address: memory))
+      try machine.advise(.dontNeed, 0..<0x2000)
+    }
+    let kept = (ring.start..<ring.end).map { ring[$0] }
+    let aborts = heard.events.count { if case .abort = $0 { true } else { false } }
+    #expect(
+      kept.map(\.event) == heard.events.filter { if case .abort = $0 { false } else { true } })
+    #expect(kept.allSatisfy { $0.time == 7 } && kept.count > 60)
+    #expect(ring.counts.aborts == UInt64(aborts) && aborts > 6)
+    #expect(ring.counts.walks == 6)
+  }
+
+  @Test func keepsTheLastEvents() throws {
+    var table = Stage2PageTable()
+    let ring = TraceRing(capacity: 8)
+    table.trace = ring
+    for page: UInt64 in 0..<20 {
+      try table.map(address: page << 12, size: 1 << 12, physical: page << 12, protection: [.read])
+      ring.time = page
+      try table.relaxPermissions(address: page << 12, protection: [.write])
+    }
+    let invalidations = (ring.start..<ring.end).map { ring[$0] }.filter {
+      if case .invalidation = $0.event { true } else { false }
+    }
+    #expect(ring.end - ring.start == 8)
+    #expect(ring.counts.invalidations == 20)
+    #expect(invalidations.last?.time == 19)
+    #expect(invalidations.last?.event == .invalidation(ipa: 19 << 12, level: 3))
+  }
+
+  /// Who looks at each event is called in time, also in the middle of one operation.
+  @Test func callsBeforeAnUnseenEventIsOverwritten() throws {
+    var table = Stage2PageTable()
+    let ring = TraceRing(capacity: 4)
+    table.trace = ring
+    var seen: [MachineEvent] = []
+    func look() {
+      for number in (ring.firstUnseen ?? 0)..<ring.end { seen.append(ring[number].event) }
+      ring.firstUnseen = ring.end
+    }
+    ring.onOverrun = look
+    ring.firstUnseen = 0
+    try table.map(address: 0, size: 1 << 20, physical: 0, protection: [.read], canAllocate: true)
+    try table.unmap(address: 0, size: 1 << 20)
+    look()
+    #expect(UInt64(seen.count) == ring.end && seen.count >= 256)
+    let invalidated = seen.compactMap { event -> UInt64? in
+      if case .invalidation(let ipa, 3) = event { ipa } else { nil }
+    }
+    #expect(invalidated == (0..<256).map { $0 << 12 })
+  }
+
+  /// A copy of the machine goes on in the same ring.
+  @Test func copiesShareTheRing() throws {
+    var machine = try VirtualMachine.booted()
+    let ring = TraceRing(capacity: 64)
+    machine.trace = ring
+    var copy = machine
+    machine.run(.nop)
+    let end = ring.end
+    copy.run(.nop)
+    #expect(copy.trace === ring)
+    copy.trace = nil
+    copy.run(.nop)
+    #expect(ring.end >= end && machine.trace === ring)
+  }
+}
