@@ -41,9 +41,7 @@ struct Main {
     let server = try FUSEServer(path: path, fileSystem: "mirror", device: Mirror())
     defer { server.close() }
     let loop = try EventLoop()
-    try loop.add(server.descriptor) {
-      if try server.process() == .end { loop.stop() }
-    }
+    try loop.add(server) { if $0 == .end { loop.stop() } }
     try loop.add(signals.descriptor) { loop.stop() }
     try FileDescriptor.standardOutput.writeAll("\(path) is ready\n".utf8)
     try loop.run()

@@ -54,6 +54,8 @@ public final class CUSEServer: NodeServer {
     }
   }
 
+  public var client: Int32? { session.context.client }
+
   public func process() throws(Errno) -> Processed { try session.process() }
 
   public func close() { session.close() }

@@ -51,8 +51,12 @@ public protocol NodeServer: AnyObject {
   /// The node.
   var path: FilePath { get }
 
-  /// Becomes readable when the kernel has a request, or has ended the connection. Never blocks.
+  /// Becomes readable when the kernel has a request, or has ended the connection. Never blocks, unless an ``EventLoop``
+  /// lets it.
   var descriptor: FileDescriptor { get }
+
+  /// The thread that the last request came from, by its number here; nil where it has none here.
+  var client: Int32? { get }
 
   /// Answers one request, where there is one.
   ///

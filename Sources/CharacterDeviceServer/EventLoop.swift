@@ -2,121 +2,234 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// One thread's set of descriptors, and what to do when one is readable: epoll(7).
+/// One thread's set of descriptors and servers, and what to do when there is something: epoll(7).
 public final class EventLoop {
   private let epoll: FileDescriptor
-  private var handlers: [Int32: () throws -> Bool] = [:]
-  /// Those of ``handlers`` that may be called although nobody knows whether there is something to do.
-  private var polled: Set<Int32> = []
-  /// The polled descriptor that had something last.
-  private var hot: Int32?
-  /// How often it was looked at since the others were.
-  private var looksAtHot = 0
+  private var handlers: [Int32: () throws -> Void] = [:]
+  private var servers: [Int32: Served] = [:]
+  private var events = [epoll_event](repeating: epoll_event(), count: 64)
   private var isStopped = false
-  private var window: PollWindow
+
+  private let policy: PollPolicy
+  private var learner = WaitLearner()
+  private var affinity = CPUAffinity()
+  /// Whose CPU this thread is kept on.
+  private var followed: Int32?
+  /// The server that had a request last, and how many in a row.
+  private var hot: Served?
+  private var hits = 0
+  /// This thread sleeps in the system call that gets the next request of ``hot``.
+  private var isBlocking = false
+  private var interrupter: Interrupter?
+
+  /// A server, and who hears of its requests.
+  private struct Served {
+    let server: any NodeServer
+    let handler: (Processed) throws -> Void
+
+    /// - Returns: Whether there was a request.
+    func process() throws -> Bool {
+      let processed = try server.process()
+      guard processed != .nothing else { return false }
+      try handler(processed)
+      return processed == .request
+    }
+  }
 
   /// - Parameter polling: How long to look for more before sleeping.
   public init(polling: PollPolicy = .never) throws(Errno) {
-    window = PollWindow(polling)
+    policy = polling
     let descriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
     guard descriptor >= 0 else { throw .current }
     epoll = FileDescriptor(rawValue: descriptor)
   }
 
-  deinit { try? epoll.close() }
+  deinit {
+    interrupter?.stop()
+    try? epoll.close()
+  }
 
   /// Calls `handler` each time that `descriptor` is readable or its other end has gone.
   public func add(
     _ descriptor: FileDescriptor, handler: @escaping () throws -> Void
   ) throws(Errno) {
-    try watch(descriptor) {
-      try handler()
-      return true
-    }
+    try watch(descriptor)
+    handlers[descriptor.rawValue] = handler
   }
 
-  /// Calls `handler` also while polling, when there may be nothing to do: it says whether there was, and never blocks.
+  /// Lets `server` answer its requests.
+  ///
+  /// - Parameters:
+  ///   - server: Called whenever it has, or may have, a request.
+  ///   - handler: Hears of each request, once it is answered, and of the connection's end.
   public func add(
-    polled descriptor: FileDescriptor, handler: @escaping () throws -> Bool
+    _ server: any NodeServer, handler: @escaping (Processed) throws -> Void
   ) throws(Errno) {
-    try watch(descriptor, handler)
-    polled.insert(descriptor.rawValue)
+    try watch(server.descriptor)
+    servers[server.descriptor.rawValue] = Served(server: server, handler: handler)
   }
 
-  private func watch(
-    _ descriptor: FileDescriptor, _ handler: @escaping () throws -> Bool
-  ) throws(Errno) {
+  private func watch(_ descriptor: FileDescriptor) throws(Errno) {
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.fd = descriptor.rawValue
     guard epoll_ctl(epoll.rawValue, EPOLL_CTL_ADD, descriptor.rawValue, &event) == 0 else {
       throw .current
     }
-    handlers[descriptor.rawValue] = handler
   }
 
-  /// Calls no handler for `descriptor` any more. Before it is closed.
+  /// Calls nobody for `descriptor` any more. Before it is closed.
   public func remove(_ descriptor: FileDescriptor) {
     epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
     handlers[descriptor.rawValue] = nil
-    polled.remove(descriptor.rawValue)
-    if hot == descriptor.rawValue { hot = nil }
+    servers[descriptor.rawValue] = nil
+    if hot?.server.descriptor == descriptor { hot = nil }
   }
 
   /// Waits and calls handlers until one of them calls ``stop()`` or throws.
   public func run() throws {
     isStopped = false
-    var events = [epoll_event](repeating: epoll_event(), count: 64)
+    defer {
+      try? unblock()
+      affinity.release()
+    }
     while !isStopped {
-      let start = clinux_monotonic_nanoseconds()
-      if try !poll(since: start, &events) {
-        let count = epoll_wait(epoll.rawValue, &events, Int32(events.count), -1)
-        if count < 0 && errno != EINTR { throw Errno.current }
-        window.learn(waited: clinux_monotonic_nanoseconds() - start)
-        try handle(events.prefix(Int(max(count, 0))))
+      if let hot, hits >= Self.hitsToStay {
+        if let window {
+          try unblock()
+          if try poll(hot, for: window) { continue }
+        } else {
+          try block(on: hot)
+          let hadRequest = try hot.process()
+          if hadRequest { answered(hot) }
+          if hadRequest, interrupter?.hasNews != true { continue }
+          // Another descriptor has something.
+          hits = 0
+          try handleEvents(timeout: 0)
+          continue
+        }
+      }
+      try handleEvents(timeout: -1)
+    }
+  }
+
+  /// Ends ``run()`` once the handler that calls this returns.
+  public func stop() { isStopped = true }
+
+  /// Waits for anything, and handles it.
+  ///
+  /// - Parameter timeout: In milliseconds; -1 for none.
+  private func handleEvents(timeout: Int32) throws {
+    try unblock()
+    let count = epoll_wait(epoll.rawValue, &events, Int32(events.count), timeout)
+    if count < 0 && errno != EINTR { throw Errno.current }
+    for index in 0..<Int(max(count, 0)) where !isStopped {
+      let descriptor = events[index].data.fd
+      if let served = servers[descriptor] {
+        if try served.process() { answered(served) }
+      } else {
+        try handlers[descriptor]?()
       }
     }
   }
 
-  private func handle(_ events: some Collection<epoll_event>) throws {
-    for event in events where !isStopped {
-      let descriptor = event.data.fd
-      if try handlers[descriptor]?() == true, polled.contains(descriptor) { hot = descriptor }
+  /// Requests in a row after which the next one is expected from the same server.
+  private static let hitsToStay = 8
+}
+
+// MARK: - How to wait for the next request
+
+extension EventLoop {
+  /// How long to poll for it, in nanoseconds; nil for not at all.
+  private var window: UInt64? {
+    switch policy {
+    case .never: nil
+    case .always(let microseconds): UInt64(microseconds) * 1000
+    case .automatic: learner.waiting == .poll ? UInt64(PollPolicy.longest) * 1000 : nil
     }
   }
 
-  /// Looks for something to do, as long as that has been worth it: where there was something last each time, elsewhere now
-  /// and then.
+  /// A request of `served` was answered.
+  private func answered(_ served: Served) {
+    let isHot = served.server === hot?.server
+    hits = isHot ? hits + 1 : 1
+    hot = served
+    guard policy == .automatic else { return }
+    let client = served.server.client
+    let now = clinux_monotonic_nanoseconds()
+    learner.served(client: client, at: now) {
+      // With one CPU there is none to follow a client to.
+      Waiting.allCases.filter { $0 != .follow || followed != nil || CPUAffinity.hasChoice }
+    }
+    if learner.waiting == .follow {
+      // It may be on another CPU by now.
+      if client != followed || hits % Self.hitsToFollow == 0, let client {
+        followed = affinity.follow(client) ? client : nil
+      }
+    } else if followed != nil {
+      affinity.release()
+      followed = nil
+    }
+  }
+
+  /// Requests after which the client's CPU is looked for again.
+  private static let hitsToFollow = 128
+
+  /// Looks for a request of `served` again and again, and for anything else now and then.
   ///
-  /// - Returns: Whether there was.
-  private func poll(since start: UInt64, _ events: inout [epoll_event]) throws -> Bool {
+  /// - Returns: Whether there was something.
+  private func poll(_ served: Served, for window: UInt64) throws -> Bool {
+    let start = clinux_monotonic_nanoseconds()
     var now = start
-    while now - start < window.current {
-      // First, as the client may be waiting for this very core.
+    while now - start < window {
+      // First, as the client may be waiting for this very CPU.
       sched_yield()
       let before = now
       now = clinux_monotonic_nanoseconds()
-      window.learn(yielded: now - before)
-      if let hot, looksAtHot < Self.mostLooksAtHot {
-        looksAtHot += 1
-        guard try handlers[hot]?() == true else { continue }
-        window.learn(waited: now - start)
+      if now - before > Self.lostCPU { learner.lostCPU() }
+      guard hits % Self.hitsToLookAround != 0 else {
+        hits += 1
+        try handleEvents(timeout: 0)
         return true
       }
-      looksAtHot = 0
-      let count = epoll_wait(epoll.rawValue, &events, Int32(events.count), 0)
-      if count > 0 {
-        window.learn(waited: now - start)
-        try handle(events.prefix(Int(count)))
+      if try served.process() {
+        answered(served)
         return true
       }
     }
     return false
   }
 
-  /// A descriptor that always has something keeps nobody waiting for longer.
-  private static let mostLooksAtHot = 16
+  /// Who gives up the CPU and gets it back only after so long, in nanoseconds, has met somebody who needs it.
+  private static let lostCPU: UInt64 = 200_000
+  /// Requests after which those who are polled for last have their turn.
+  private static let hitsToLookAround = 16
 
-  /// Ends ``run()`` once the handler that calls this returns.
-  public func stop() { isStopped = true }
+  /// Lets the next system call for a request of `served` sleep until there is one. ``interrupter`` ends it when another
+  /// descriptor has something.
+  private func block(on served: Served) throws(Errno) {
+    guard !isBlocking else { return }
+    if interrupter == nil { interrupter = try Interrupter(epoll: epoll) }
+    let descriptor = served.server.descriptor
+    epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
+    descriptor.setBlocking(true)
+    isBlocking = true
+    interrupter?.watch()
+  }
+
+  /// No system call for a request sleeps any more.
+  private func unblock() throws(Errno) {
+    guard isBlocking, let hot else { return }
+    isBlocking = false
+    interrupter?.unwatch()
+    hot.server.descriptor.setBlocking(false)
+    try watch(hot.server.descriptor)
+  }
+}
+
+extension FileDescriptor {
+  func setBlocking(_ isBlocking: Bool) {
+    let flags = fcntl(rawValue, F_GETFL)
+    _ = fcntl(rawValue, F_SETFL, isBlocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK)
+  }
 }

@@ -1,71 +1,141 @@
-/// How long a loop looks for the next request before it sleeps.
-///
-/// To sleep and to be woken, often on another core, takes longer than most requests. A client that goes on at once is
-/// answered several times faster by a server that is still awake; one that comes seldom only costs CPU time.
+/// How long a loop looks for the next request of a client before it sleeps.
 public enum PollPolicy: Hashable, Sendable {
   /// Sleeps at once.
   case never
   /// So many microseconds after each request.
   case always(microseconds: Int)
-  /// As long as it has been worth it, at most ``longest``.
+  /// Tries what answers soonest, for the client and the load of now: to sleep, to poll for ``longest``, or to sleep on the
+  /// client's own CPU.
   case automatic
 
-  /// What ``automatic`` comes to, in microseconds.
+  /// How long ``automatic`` polls at most, in microseconds.
   public static let longest = 100
 }
 
-/// How long to poll, learned from how long requests let wait: as KVM does before it lets a vCPU sleep
-/// (`kvm_vcpu_halt`, `grow_halt_poll_ns`, `shrink_halt_poll_ns` in virt/kvm/kvm_main.c).
-struct PollWindow {
-  private let policy: PollPolicy
-  /// In nanoseconds.
-  private(set) var current: UInt64
-  /// Waits that are not learned from, since others need the CPU.
-  private var penalty = 0
-  private var nextPenalty = Self.firstPenalty
-  /// Requests that were there in time since the last penalty was made smaller.
-  private var hits = 0
+/// How to wait for the next request of a client that goes on at once. One that comes seldom is slept for.
+enum Waiting: Hashable, CaseIterable {
+  /// The kernel wakes this thread, which often means another CPU: that takes longer than the rest of a request.
+  case sleep
+  /// On the client's CPU: the kernel switches to this thread as the client goes to sleep, and wakes nobody.
+  case follow
+  /// This thread stays awake, and looks again and again.
+  case poll
+}
 
-  private static let start: UInt64 = 10_000
-  private static let longest = UInt64(PollPolicy.longest) * 1000
-  /// Who gives up the CPU and gets it back only after so long has met somebody who needs it.
-  private static let lostCPU: UInt64 = 200_000
-  private static let firstPenalty = 64
-  private static let lastPenalty = 1 << 16
-  private static let hitsToForgive = 1024
+/// Which way of waiting is best, found by trying each: clients, CPUs and load differ too much to know.
+///
+/// Requests that come one upon another are taken in bursts. The time of one has all in it that the client sees; what the
+/// client does besides is in it, too, and is the same with each way.
+struct WaitLearner {
+  /// What to wait for the next request by.
+  private(set) var waiting = Waiting.sleep
 
-  init(_ policy: PollPolicy) {
-    self.policy = policy
-    current = if case .always(let microseconds) = policy { UInt64(microseconds) * 1000 } else { 0 }
-  }
+  /// The ways that are still to be tried, this one first; empty when the best is known.
+  private var trials: ArraySlice<Waiting> = []
+  /// Nanoseconds a request, for those that were tried.
+  private var costs: [Waiting: UInt64] = [:]
+  private var best = Waiting.sleep
+  /// Bursts until all are tried again.
+  private var burstsLeft = 0
+  private var nextBursts = Self.fewestBursts
+  /// Bursts in a row that took far longer than the best once took.
+  private var slowBursts = 0
 
-  /// A request has let wait so long, polled for or slept through.
-  mutating func learn(waited: UInt64) {
-    guard case .automatic = policy else { return }
-    guard penalty == 0 else {
-      penalty -= 1
+  private var requestsInBurst = 0
+  private var burstStart: UInt64 = 0
+  private var lastRequest: UInt64 = 0
+  private var lastClient: Int32?
+  /// All requests of the burst are of the last client.
+  private var isOneClients = false
+
+  /// Requests of a burst that count, and those before them.
+  static let burst = 64
+  static let warmUp = 8
+  /// Nanoseconds: two requests that are further apart are not of one burst.
+  static let gap: UInt64 = 1_000_000
+  static let fewestBursts = 128
+  static let mostBursts = 4096
+
+  /// A request was answered.
+  ///
+  /// - Parameters:
+  ///   - client: The thread that waited for the answer; nil where nobody knows.
+  ///   - now: In nanoseconds.
+  ///   - available: The ways of waiting that there are.
+  mutating func served(client: Int32?, at now: UInt64, available: () -> [Waiting]) {
+    let isSoon = now - lastRequest <= Self.gap
+    lastRequest = now
+    if client == nil || client != lastClient { isOneClients = false }
+    lastClient = client
+    guard isSoon else {
+      begin(.sleep)
       return
     }
-    if waited <= current {
-      // It was there in time: nobody else needed the CPU.
-      hits += 1
-      if hits == Self.hitsToForgive {
-        hits = 0
-        nextPenalty = max(nextPenalty / 2, Self.firstPenalty)
+    requestsInBurst += 1
+    if requestsInBurst == Self.warmUp {
+      let wanted = trials.first ?? best
+      guard waiting == wanted else {
+        begin(wanted)
+        return
       }
-    } else if waited > Self.longest {
-      current = 0
-    } else if current < Self.longest {
-      current = min(max(2 * current, Self.start), Self.longest)
+      burstStart = now
+      isOneClients = client != nil
+    } else if requestsInBurst == Self.warmUp + Self.burst {
+      learn(cost: (now - burstStart) / UInt64(Self.burst), available)
+    } else if requestsInBurst > Self.warmUp, now - burstStart > costLimit {
+      learn(cost: Self.excessive, available)
     }
   }
 
-  /// To give up the CPU while polling took so long.
-  mutating func learn(yielded: UInt64) {
-    guard case .automatic = policy, yielded > Self.lostCPU else { return }
-    current = 0
-    hits = 0
-    penalty = nextPenalty
-    nextPenalty = min(2 * nextPenalty, Self.lastPenalty)
+  /// Polling, this thread gave up its CPU and did not get it back for long: somebody needs it more.
+  mutating func lostCPU() {
+    guard waiting == .poll else { return }
+    costs[.poll] = Self.excessive
+    if trials.first == .poll { trials.removeFirst() }
+    if trials.isEmpty { settle() }
+    begin(trials.first ?? best)
+  }
+
+  private mutating func begin(_ waiting: Waiting) {
+    self.waiting = waiting
+    requestsInBurst = 0
+  }
+
+  /// What a trial may take at most: one that is far too slow is not gone through with.
+  private var costLimit: UInt64 {
+    guard !trials.isEmpty, let least = costs.values.min() else { return .max }
+    return 2 * least * UInt64(Self.burst)
+  }
+
+  private static let excessive = UInt64.max / 4
+
+  private mutating func learn(cost: UInt64, _ available: () -> [Waiting]) {
+    if let tried = trials.popFirst() {
+      costs[tried] = cost
+      if trials.isEmpty { settle() }
+    } else {
+      burstsLeft -= 1
+      slowBursts = cost / 2 > costs[best, default: 0] ? slowBursts + 1 : 0
+      let isLost = best == .follow && !isOneClients
+      // The clients or the load are others, or may be by now.
+      if isLost || slowBursts == 2 || burstsLeft <= 0 {
+        slowBursts = 0
+        costs = [:]
+        trials = available().filter { $0 != .follow || isOneClients }[...]
+      }
+    }
+    begin(trials.first ?? best)
+  }
+
+  private mutating func settle() {
+    let old = best
+    // A CPU that polls does nothing else in that time.
+    func price(_ waiting: Waiting) -> UInt64 {
+      let cost = costs[waiting] ?? .max / 2
+      return waiting == .poll ? cost + cost / 4 : cost
+    }
+    best = Waiting.allCases.min { price($0) < price($1) } ?? .sleep
+    nextBursts = best == old ? min(2 * nextBursts, Self.mostBursts) : Self.fewestBursts
+    burstsLeft = nextBursts
   }
 }

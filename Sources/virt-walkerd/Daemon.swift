@@ -57,12 +57,10 @@ struct Daemon {
 
   /// Answers the requests for node and tree.
   private func serve(_ instance: Instance, _ loop: EventLoop, _ followers: Followers) throws {
-    try loop.add(polled: instance.server.descriptor) {
-      switch try instance.server.process() {
-      case .request:
-        followers.noteNews(of: instance)
-        return true
-      case .nothing: return false
+    try loop.add(instance.server) { processed in
+      switch processed {
+      case .request: followers.noteNews(of: instance)
+      case .nothing: break
       case .end:
         throw Failure(
           "\(instance.node) was taken away from outside (umount, or an abort of the connection): start again",

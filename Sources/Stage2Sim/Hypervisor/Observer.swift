@@ -43,16 +43,12 @@ struct EventSink {
   /// Something happens.
   ///
   /// In each place that calls it the event is known by its kind, so that little of this is left there.
+  ///
+  /// - Parameter event: Made in the place where it is kept, if it is.
   @inline(__always)
-  func emit(_ event: MachineEvent) {
-    if let state {
-      state.pointee.counts.count(event)
-      if event.isTraced {
-        if state.pointee.ring.pointee.end == state.pointee.overrun { trace?.overrun() }
-        state.pointee.append(event)
-      }
-    }
-    if let observer { Self.tell(observer, event) }
+  func emit(_ event: @autoclosure () -> MachineEvent) {
+    if let state { state.pointee.append(event()) }
+    if let observer { Self.tell(observer, event()) }
   }
 
   @inline(never)

@@ -17,8 +17,9 @@ public final class TraceRing {
   /// it by the pointer, for the reason that ``Ring`` gives.
   let state: UnsafeMutablePointer<State>
   struct State {
+    unowned(unsafe) let trace: TraceRing
     let ring: UnsafeMutablePointer<Ring<Entry>.State>
-    /// The number of the event before which ``TraceRing/overrun()`` is called.
+    /// The number of the event before which ``TraceRing/onOverrun`` is called.
     var overrun: UInt64 = .max
     var time: UInt64 = 0
     var counts = EventCounts()
@@ -31,7 +32,7 @@ public final class TraceRing {
     self.capacity = capacity
     ring = Ring(capacity: capacity)
     state = .allocate(capacity: 1)
-    state.initialize(to: State(ring: ring.state))
+    state.initialize(to: State(trace: self, ring: ring.state))
   }
 
   deinit { state.deallocate() }
@@ -67,15 +68,19 @@ public final class TraceRing {
     set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
   }
 
-  @inline(never)
-  func overrun() { onOverrun?() }
 }
 
 extension TraceRing.State {
   @inline(__always)
   mutating func append(_ event: MachineEvent) {
+    counts.count(event)
+    guard event.isTraced else { return }
+    if ring.pointee.end == overrun { Self.overrun(trace) }
     ring.pointee.append(TraceRing.Entry(time: time, event: event))
   }
+
+  @inline(never)
+  private static func overrun(_ trace: TraceRing) { trace.onOverrun?() }
 }
 
 extension MachineEvent {

@@ -1,0 +1,216 @@
+import Foundation
+import Glibc
+import SystemPackage
+import Testing
+
+@testable import CharacterDeviceServer
+
+/// A client that goes on at once, and how long each way of waiting takes for it.
+private struct Traffic {
+  var learner = WaitLearner()
+  /// Nanoseconds a request.
+  var costs: [Waiting: UInt64]
+  var client: Int32? = 7
+  var now: UInt64 = 1 << 40
+  var available = Waiting.allCases
+  /// How many requests were waited for by each way.
+  var used: [Waiting: Int] = [:]
+
+  init(sleep: UInt64, follow: UInt64, poll: UInt64) {
+    costs = [.sleep: sleep, .follow: follow, .poll: poll]
+  }
+
+  mutating func request(after pause: UInt64? = nil) {
+    used[learner.waiting, default: 0] += 1
+    now += pause ?? costs[learner.waiting] ?? 0
+    learner.served(client: client, at: now) { available }
+  }
+
+  mutating func requests(_ count: Int) { for _ in 0..<count { request() } }
+}
+
+@Suite struct WaitLearnerTests {
+  /// Enough for each way to be tried once.
+  private let trials = 5 * (WaitLearner.burst + 2 * WaitLearner.warmUp)
+
+  @Test(arguments: [
+    (10_000, 20_000, 30_000, Waiting.sleep), (50_000, 8000, 15_000, .follow),
+    (50_000, 40_000, 15_000, .poll),
+    // Polling takes a CPU, and has to be worth it.
+    (50_000, 16_000, 15_000, .follow),
+  ])
+  func fastestWayIsFound(sleep: UInt64, follow: UInt64, poll: UInt64, best: Waiting) {
+    var traffic = Traffic(sleep: sleep, follow: follow, poll: poll)
+    traffic.requests(trials)
+    traffic.used = [:]
+    traffic.requests(5000)
+    #expect(traffic.learner.waiting == best)
+    #expect(traffic.used == [best: 5000])
+  }
+
+  @Test func whatIsSeldomIsSleptFor() {
+    var traffic = Traffic(sleep: 50_000, follow: 40_000, poll: 10_000)
+    traffic.requests(trials)
+    #expect(traffic.learner.waiting == .poll)
+    traffic.request(after: 2_000_000)
+    #expect(traffic.learner.waiting == .sleep)
+    for _ in 0..<1000 { traffic.request(after: 2_000_000) }
+    #expect(traffic.learner.waiting == .sleep)
+    // What was learned is not forgotten.
+    traffic.requests(2 * WaitLearner.warmUp)
+    #expect(traffic.learner.waiting == .poll)
+  }
+
+  /// The load changes: what was best is twice as slow, or something else has become better.
+  @Test func whatWasLearnedIsLearnedAgain() {
+    var traffic = Traffic(sleep: 50_000, follow: 40_000, poll: 10_000)
+    traffic.requests(trials)
+    traffic.costs[.poll] = 100_000
+    traffic.requests(trials + 3 * WaitLearner.burst)
+    #expect(traffic.learner.waiting == .follow)
+    traffic.costs[.sleep] = 5000
+    traffic.requests((WaitLearner.burst + WaitLearner.warmUp) * WaitLearner.mostBursts)
+    #expect(traffic.learner.waiting == .sleep)
+  }
+
+  /// A trial that is far too slow is not gone through with.
+  @Test func slowTrialIsShort() {
+    var traffic = Traffic(sleep: 10_000, follow: 900_000, poll: 900_000)
+    traffic.requests(10_000)
+    #expect(traffic.learner.waiting == .sleep)
+    #expect(traffic.used[.follow, default: 0] < 20 && traffic.used[.poll, default: 0] < 20)
+  }
+
+  @Test func onlyOneClientIsFollowed() {
+    var traffic = Traffic(sleep: 50_000, follow: 5000, poll: 90_000)
+    for count in 0..<5000 {
+      traffic.client = Int32(count & 1) + 7
+      traffic.request()
+    }
+    #expect(traffic.used[.follow] == nil)
+    traffic.client = nil
+    traffic.requests(5000)
+    #expect(traffic.used[.follow] == nil)
+  }
+
+  /// A second client comes: the first one is not followed any longer.
+  @Test func secondClientEndsFollowing() {
+    var traffic = Traffic(sleep: 50_000, follow: 5000, poll: 90_000)
+    traffic.requests(trials)
+    #expect(traffic.learner.waiting == .follow)
+    for count in 0..<1000 {
+      traffic.client = Int32(count & 1) + 7
+      traffic.request()
+    }
+    #expect(traffic.learner.waiting == .sleep)
+  }
+
+  /// Where others need the CPU it is left to them.
+  @Test func lostCPUEndsPolling() {
+    var traffic = Traffic(sleep: 50_000, follow: 40_000, poll: 10_000)
+    traffic.requests(trials)
+    #expect(traffic.learner.waiting == .poll)
+    traffic.learner.lostCPU()
+    #expect(traffic.learner.waiting == .follow)
+    traffic.requests(1000)
+    #expect(traffic.learner.waiting == .follow)
+  }
+}
+
+@Suite struct EventLoopTests {
+  /// Echoes to itself.
+  private final class Echo: NodeServer {
+    let path: FilePath = "/"
+    let client: Int32? = nil
+    let descriptor: FileDescriptor
+    private let writer: FileDescriptor
+    private(set) var bytes = 0
+
+    init() throws {
+      (descriptor, writer) = try FileDescriptor.pipe()
+      descriptor.setBlocking(false)
+      try write()
+    }
+
+    func process() throws(Errno) -> Processed {
+      var byte: UInt8 = 0
+      guard read(descriptor.rawValue, &byte, 1) == 1 else { return .nothing }
+      bytes += 1
+      return .request
+    }
+
+    func write() throws { _ = try writer.writeAll([0]) }
+
+    func close() {
+      try? descriptor.close()
+      try? writer.close()
+    }
+  }
+
+  /// Whoever expects more of one server still hears of the others.
+  @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
+  func everyDescriptorIsServed(policy: PollPolicy) throws {
+    let loop = try EventLoop(polling: policy)
+    let echo = try Echo()
+    let (otherRead, otherWrite) = try FileDescriptor.pipe()
+    try loop.add(echo) { _ in
+      if echo.bytes == 1000 { _ = try otherWrite.writeAll([0]) }
+      try echo.write()
+    }
+    try loop.add(otherRead) { loop.stop() }
+    try loop.run()
+    #expect(echo.bytes >= 1000)
+    echo.close()
+    for descriptor in [otherRead, otherWrite] { try descriptor.close() }
+  }
+
+  /// A loop that sleeps in the system call for the next request is woken for anything else, each time.
+  @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
+  func sleepIsInterrupted(policy: PollPolicy) throws {
+    let echo = try Echo()
+    let (otherRead, otherWrite) = try FileDescriptor.pipe()
+    let writer = otherWrite.rawValue
+    let rounds = 200
+    // It writes as the loop goes to sleep, or a little before or after.
+    Thread.detachNewThread {
+      for round in 0..<rounds {
+        usleep(UInt32(round % 10) * 50)
+        var byte: UInt8 = 0
+        _ = write(writer, &byte, 1)
+      }
+    }
+    let loop = try EventLoop(polling: policy)
+    var heard = 0
+    var left = 20
+    try loop.add(echo) { _ in
+      left -= 1
+      if left > 0 { try echo.write() }
+    }
+    try loop.add(otherRead) {
+      var byte: UInt8 = 0
+      _ = read(otherRead.rawValue, &byte, 1)
+      heard += 1
+      if heard == rounds { loop.stop() }
+      // Something to do, so that it sleeps there again.
+      left = 20
+      try echo.write()
+    }
+    try loop.run()
+    #expect(heard == rounds)
+    #expect(echo.bytes >= rounds)
+    echo.close()
+    for descriptor in [otherRead, otherWrite] { try descriptor.close() }
+  }
+
+  /// What this thread may run on is as before when the loop is over.
+  @Test func followingIsUndone() throws {
+    var affinity = CPUAffinity()
+    let choice = CPUAffinity.hasChoice
+    if affinity.follow(Int32(getpid())) { #expect(!CPUAffinity.hasChoice) }
+    affinity.release()
+    #expect(CPUAffinity.hasChoice == choice)
+    let isFollowing = affinity.follow(Int32.max)
+    #expect(!isFollowing)
+    #expect(CPUAffinity.hasChoice == choice)
+  }
+}
