@@ -64,7 +64,7 @@ extension Stage2PageTable {
   ) throws(Stage2Error) -> Leaf? {
     let attributes = Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
     var visitor = AttributeVisitor(set: set & attributes, clear: clear & attributes)
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
     return visitor.previous
   }
 }

@@ -47,7 +47,7 @@ extension Stage2PageTable {
     var visitor = MapVisitor(
       physical: physical & ~(granule.pageSize - 1), attributes: leafAttributes(protection),
       canAllocate: canAllocate)
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
   }
 
   /// Unmaps `size` bytes from `address` and notes in their invalid entries who owns the pages:
@@ -65,7 +65,7 @@ extension Stage2PageTable {
     guard owner <= 1 else { throw Stage2Error(.invalidArgument, address: address) }
     var visitor = MapVisitor(
       physical: .max, attributes: 0, owner: owner, canAllocate: canAllocate, forcesPages: true)
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
   }
 
   /// `stage2_set_prot_attr`
@@ -103,6 +103,7 @@ extension Stage2PageTable {
   }
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
+  @inline(never)
   func cleanDataCache(_ descriptor: Stage2Descriptor, level: Int) {
     observer?.observe(
       .dataCacheClean(
@@ -110,6 +111,7 @@ extension Stage2PageTable {
   }
 
   /// `icache_inval_pou` for what `descriptor` maps.
+  @inline(never)
   func invalidateInstructionCache(_ descriptor: Stage2Descriptor, level: Int) {
     observer?.observe(
       .instructionCacheInvalidation(
@@ -146,17 +148,21 @@ private struct MapVisitor: Stage2Visitor {
 
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     switch visit.kind {
-    case .tablePre: try visitTableBefore(visit, in: &table)
-    case .tablePost: try visitTableAfter(visit, in: &table)
+    case .tablePre:
+      if anchor == nil, isLeafAllowed(visit, granule: table.granule) {
+        try visitTableBefore(visit, in: &table)
+      }
+    case .tablePost:
+      if anchor != nil { try visitTableAfter(visit, in: &table) }
     default: try visitLeaf(visit, in: &table)
     }
   }
 
   /// `stage2_map_walk_table_pre`
-  mutating func visitTableBefore(
+  @inline(never)
+  private mutating func visitTableBefore(
     _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
-    guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
     detached = try table.table(below: visit)
     table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
     table.observer?.observe(.invalidationOfAll)
@@ -164,14 +170,26 @@ private struct MapVisitor: Stage2Visitor {
   }
 
   /// `stage2_map_walk_leaf`
-  mutating func visitLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
-    let old = table[visit.entry]
+  private mutating func visitLeaf(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     if anchor != nil {
-      if old.isCounted { table.memory.put(visit.entry) }
-      return
+      if table[visit.entry].isCounted { table.memory.put(visit.entry) }
+    } else if isLeafAllowed(visit, granule: table.granule) {
+      try installLeaf(visit, in: &table)
+    } else {
+      try installTable(visit, in: &table)
     }
-    if try installLeaf(visit, in: &table) { return }
+  }
+
+  /// `stage2_map_walk_leaf` where no leaf of this level fits.
+  @inline(never)
+  private func installTable(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     guard canAllocate else { throw visit.error(.outOfMemory, in: table) }
+    // Read first: the new table can be the page that the entry stands in, freed too early.
+    let old = table[visit.entry]
     let child = table.memory.allocate()
     if old.isCounted { table.putEntry(visit) }
     table.memory[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
@@ -179,9 +197,10 @@ private struct MapVisitor: Stage2Visitor {
   }
 
   /// `stage2_map_walk_table_post`
-  mutating func visitTableAfter(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
-  {
-    guard let anchor else { return }
+  @inline(never)
+  private mutating func visitTableAfter(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     let child: EntryReference
     if anchor == visit.entry, let detached {
       child = detached
@@ -196,11 +215,10 @@ private struct MapVisitor: Stage2Visitor {
     table.memory.put(visit.entry)
   }
 
-  /// `stage2_map_walker_try_leaf`: false where no leaf of this level fits (the kernel's `E2BIG`).
-  mutating func installLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
-    -> Bool
-  {
-    guard isLeafAllowed(visit, granule: table.granule) else { return false }
+  /// `stage2_map_walker_try_leaf`, where a leaf of this level fits: it is the kernel's `E2BIG` that none does.
+  private mutating func installLeaf(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     let new =
       isPhysicalValid
       ? Stage2Descriptor(
@@ -220,17 +238,16 @@ private struct MapVisitor: Stage2Visitor {
     }
     table.memory[visit.entry] = new
     if new.isCounted { table.memory.get(visit.entry) }
-    if isPhysicalValid { physical += table.granule.size(level: visit.level) }
-    return true
+    if isPhysicalValid { physical &+= visit.size }
   }
 
   /// `stage2_leaf_mapping_allowed`
-  func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
+  private func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
     guard !forcesPages || visit.level == Granule.lastLevel else { return false }
     // `kvm_block_mapping_supported`
-    let size = granule.size(level: visit.level)
-    return granule.allowsLeaf(level: visit.level) && size <= visit.end - visit.address
-      && (!isPhysicalValid || physical & (size - 1) == 0) && visit.address & (size - 1) == 0
+    let offset = visit.size &- 1
+    return visit.size <= visit.end &- visit.address && granule.allowsLeaf(level: visit.level)
+      && (!isPhysicalValid || physical & offset == 0) && visit.address & offset == 0
   }
 
   /// `kvm_phys_is_valid`, with 48-bit physical addresses.

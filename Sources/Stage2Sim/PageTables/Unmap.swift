@@ -6,14 +6,14 @@ extension Stage2PageTable {
   /// - Throws: `ERANGE` beyond ``ipaBits``.
   public mutating func unmap(address: UInt64, size: UInt64) throws(Stage2Error) {
     var visitor = UnmapVisitor()
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
   }
 
   /// Drops every reference that the entries hold, and frees the start tables: `kvm_pgtable_stage2_destroy`. The table
   /// is of no use afterwards.
   public mutating func destroy() {
     var visitor = FreeVisitor()
-    try? walk(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
+    try? update(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
     memory.freeContiguous(root, pages: rootTables)
   }
 

@@ -22,10 +22,17 @@ public struct Visit: Sendable {
   public let end: UInt64
   /// The level of the entry, 0 to 3.
   public let level: Int
+  /// The bytes that the entry maps.
+  public let size: UInt64
   /// Where the entry stands.
   public let entry: EntryReference
 
+  func with(_ kind: WalkFlags) -> Visit {
+    Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
+  }
+
   /// What a visitor throws to end the walk here.
+  @inline(never)
   public func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
     Stage2Error(code, address: address, level: level, entry: table[entry])
   }
@@ -59,6 +66,7 @@ extension Stage2PageTable {
       if observer != nil {
         warn(of: EntryChange(entry: reference, old: memory[reference], new: newValue))
       }
+      memory.makeUnique()
       memory[reference] = newValue
     }
   }
@@ -74,64 +82,106 @@ extension Stage2PageTable {
   public mutating func walk<Visitor: Stage2Visitor>(
     address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
-    let pageMask = granule.pageSize - 1
+    let pageMask = granule.pageSize &- 1
+    let end = ((address & ~pageMask) &+ size &+ pageMask) & ~pageMask
     var address = address & ~pageMask
-    let end = (address &+ size &+ pageMask) & ~pageMask
-    let limit = UInt64(1) << UInt64(ipaBits)
+    let limit = UInt64(1) &<< UInt64(truncatingIfNeeded: ipaBits)
     guard address <= limit, end <= limit else {
       throw Stage2Error(.outOfRange, address: address)
     }
+    guard address < end else { return }
 
-    while address < end {
-      try walkTable(
-        rootTable(for: address), level: startLevel, address: &address, end: end,
-        visitor: &visitor)
-    }
-  }
-
-  /// `__kvm_pgtable_walk`: one table, from the entry for `address` on.
-  mutating func walkTable<Visitor: Stage2Visitor>(
-    _ table: EntryReference, level: Int, address: inout UInt64, end: UInt64,
-    visitor: inout Visitor
-  ) throws(Stage2Error) {
-    guard level <= Granule.lastLevel else {
-      throw Stage2Error(.invalidArgument, address: address, level: level)
-    }
-    var entry = entry(for: address, in: table, level: level)
-    let last = table.advanced(by: granule.entriesPerTable)
-    while entry.word < last.word, address < end {
-      try visitEntry(entry, level: level, address: &address, end: end, visitor: &visitor)
+    var level = startLevel
+    var entry = rootEntry(for: address)
+    var last = lastEntry(besides: entry, level: level)
+    var path = WalkPath(address: address, entry: entry)
+    tables: while true {
+      // One table, from `entry` on: `__kvm_pgtable_walk`, without its recursion.
+      let size = granule.size(level: level)
+      while address < end, entry.word <= last.word {
+        let visit = Visit(
+          kind: .leaf, address: address, end: end, level: level, size: size, entry: entry)
+        if let child = try visitEntry(visit, visitor: &visitor) {
+          path[level] = (address, entry)
+          level &+= 1
+          entry = self.entry(for: address, in: child, level: level)
+          last = lastEntry(besides: entry, level: level)
+          continue tables
+        }
+        address = (address & ~(size &- 1)) &+ size
+        entry = entry.advanced(by: 1)
+      }
+      guard level > startLevel else { return }
+      level &-= 1
+      let start: UInt64
+      (start, entry) = path[level]
+      if Visitor.flags.contains(.tablePost) {
+        let visit = Visit(
+          kind: .tablePost, address: start, end: end, level: level,
+          size: granule.size(level: level), entry: entry)
+        try visitor.visit(visit, in: &self)
+      }
+      last = lastEntry(besides: entry, level: level)
       entry = entry.advanced(by: 1)
     }
   }
 
-  /// `__kvm_pgtable_visit`: one entry, and the table below it where there is one.
-  mutating func visitEntry<Visitor: Stage2Visitor>(
-    _ entry: EntryReference, level: Int, address: inout UInt64, end: UInt64,
-    visitor: inout Visitor
+  /// ``walk(address:size:visitor:)`` for a visitor that changes ``memory`` itself.
+  mutating func update<Visitor: Stage2Visitor>(
+    address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
-    let start = address
-    func visit(_ kind: WalkFlags) -> Visit {
-      Visit(kind: kind, address: start, end: end, level: level, entry: entry)
-    }
+    memory.makeUnique()
+    try walk(address: address, size: size, visitor: &visitor)
+  }
+
+  /// `__kvm_pgtable_visit`: one entry.
+  ///
+  /// - Returns: The table below it, where there is one.
+  @inline(__always)
+  private mutating func visitEntry<Visitor: Stage2Visitor>(
+    _ visit: Visit, visitor: inout Visitor
+  ) throws(Stage2Error) -> EntryReference? {
     // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
-    var descriptor = self[entry]
-    if Visitor.isTraced { observer?.observe(.visit(tableVisit(of: entry, level: level))) }
-    if descriptor.isTable(level: level) {
-      if Visitor.flags.contains(.tablePre) { try visitor.visit(visit(.tablePre), in: &self) }
+    var descriptor = self[visit.entry]
+    if Visitor.isTraced {
+      observer?.observe(.visit(tableVisit(of: visit.entry, level: visit.level)))
+    }
+    if descriptor.isTable(level: visit.level) {
+      if Visitor.flags.contains(.tablePre) {
+        try visitor.visit(visit.with(.tablePre), in: &self)
+      }
     } else if Visitor.flags.contains(.leaf) {
-      try visitor.visit(visit(.leaf), in: &self)
+      try visitor.visit(visit.with(.leaf), in: &self)
       // A leaf visit may have put a table there.
-      descriptor = self[entry]
+      descriptor = self[visit.entry]
     }
-    guard descriptor.isTable(level: level) else {
-      let size = granule.size(level: level)
-      address = (address & ~(size - 1)) + size
-      return
+    guard descriptor.isTable(level: visit.level) else { return nil }
+    return try table(below: descriptor, address: visit.address, level: visit.level)
+  }
+}
+
+/// The entries that point to the tables which a walk is in, and the addresses it came to them with.
+private struct WalkPath {
+  private typealias Step = (address: UInt64, entry: EntryReference)
+  private var level0: Step
+  private var level1: Step
+  private var level2: Step
+
+  init(address: UInt64, entry: EntryReference) {
+    level0 = (address, entry)
+    level1 = level0
+    level2 = level0
+  }
+
+  subscript(level: Int) -> (address: UInt64, entry: EntryReference) {
+    get { level == 2 ? level2 : level == 1 ? level1 : level0 }
+    set {
+      switch level {
+      case 2: level2 = newValue
+      case 1: level1 = newValue
+      default: level0 = newValue
+      }
     }
-    let child = try table(below: descriptor, address: address, level: level)
-    try walkTable(child, level: level + 1, address: &address, end: end, visitor: &visitor)
-    if Visitor.flags.contains(.tablePost) { try visitor.visit(visit(.tablePost), in: &self) }
   }
 }
 
@@ -146,15 +196,13 @@ extension Stage2PageTable {
   /// The entries on the way to the one that decides over `address`, from the start level down; empty for an address
   /// beyond ``ipaBits``.
   public func path(to address: UInt64) -> [TableVisit] {
-    let tables = tables(for: address)
-    return zip(tables, startLevel...).map { table, level in
-      tableVisit(of: entry(for: address, in: table, level: level), level: level)
-    }
+    zip(entries(for: address), startLevel...).map(tableVisit)
   }
 
   /// `kvm_pte_follow`: the table that an entry points to.
   ///
   /// - Throws: `EFAULT` where there is none (``TableMemory/table(at:)``).
+  @inline(__always)
   func table(
     below descriptor: Stage2Descriptor, address: UInt64, level: Int
   ) throws(Stage2Error) -> EntryReference {
@@ -165,6 +213,7 @@ extension Stage2PageTable {
   }
 
   /// The table that the entry of a visit points to.
+  @inline(__always)
   func table(below visit: Visit) throws(Stage2Error) -> EntryReference {
     try table(below: self[visit.entry], address: visit.address, level: visit.level)
   }
@@ -192,7 +241,7 @@ extension Stage2PageTable {
       throw Stage2Error(.outOfRange, address: address)
     }
     var level = startLevel
-    var descriptor = self[entry(for: address, in: rootTable(for: address), level: level)]
+    var descriptor = self[rootEntry(for: address)]
     while descriptor.isTable(level: level) {
       let table = try table(below: descriptor, address: address, level: level)
       level += 1
@@ -206,32 +255,32 @@ extension Stage2PageTable {
   /// `page_count` of each table page on the way to the leaf for `address`, from the start level down; empty for an
   /// address beyond ``ipaBits``.
   public func referenceCounts(for address: UInt64) -> [Int] {
-    tables(for: address).map { memory.count($0) }
+    entries(for: address).map { memory.count($0) }
   }
 
   /// The references of the table at `level` on the way to `address`; nil where there is none.
   public func references(for address: UInt64, level: Int) -> TableReferences? {
-    let tables = tables(for: address)
-    guard tables.indices ~= level - startLevel else { return nil }
-    let table = tables[level - startLevel]
+    let path = entries(for: address)
+    guard path.indices ~= level - startLevel else { return nil }
+    let table = memory.table(of: path[level - startLevel])
     let entries = (0..<granule.entriesPerTable).filter {
       self[table.advanced(by: $0)].isCounted
     }
     return TableReferences(count: memory.count(table), needed: 1 + entries.count)
   }
 
-  /// The tables on the way to the leaf for `address`, from the start level down.
-  private func tables(for address: UInt64) -> [EntryReference] {
+  /// The entries on the way to the leaf for `address`, from the start level down.
+  private func entries(for address: UInt64) -> [EntryReference] {
     guard address >> UInt64(ipaBits) == 0 else { return [] }
-    var tables = [rootTable(for: address)]
+    var entries = [rootEntry(for: address)]
     for level in startLevel..<Granule.lastLevel {
-      let descriptor = self[entry(for: address, in: tables[tables.count - 1], level: level)]
+      let descriptor = self[entries[entries.count - 1]]
       guard descriptor.isTable(level: level),
-        let next = memory.table(at: descriptor.outputAddress(granule))
+        let table = memory.table(at: descriptor.outputAddress(granule))
       else { break }
-      tables.append(next)
+      entries.append(entry(for: address, in: table, level: level + 1))
     }
-    return tables
+    return entries
   }
 }
 
