@@ -103,7 +103,6 @@ extension Stage2PageTable {
   }
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
-  @inline(never)
   func cleanDataCache(_ descriptor: Stage2Descriptor, level: Int) {
     observer?.observe(
       .dataCacheClean(
@@ -111,7 +110,6 @@ extension Stage2PageTable {
   }
 
   /// `icache_inval_pou` for what `descriptor` maps.
-  @inline(never)
   func invalidateInstructionCache(_ descriptor: Stage2Descriptor, level: Int) {
     observer?.observe(
       .instructionCacheInvalidation(
@@ -170,6 +168,7 @@ private struct MapVisitor: Stage2Visitor {
   }
 
   /// `stage2_map_walk_leaf`
+  @inline(__always)
   private mutating func visitLeaf(
     _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
@@ -224,13 +223,7 @@ private struct MapVisitor: Stage2Visitor {
       ? Stage2Descriptor(
         leafAt: visit.level, mapping: physical, attributes: attributes, granule: table.granule)
       : Stage2Descriptor(invalidOwnedBy: owner)
-    let old = table[visit.entry]
-    if old.isCounted {
-      // `stage2_pte_needs_update`
-      let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
-      if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
-      table.putEntry(visit)
-    }
+    if table[visit.entry].isCounted { try makeRoom(for: new, visit, in: &table) }
     // The kernel looks at the attributes of the new entry even where it is an owner's.
     if table.observer != nil {
       if table.isCacheable(new) { table.cleanDataCache(new, level: visit.level) }
@@ -239,6 +232,17 @@ private struct MapVisitor: Stage2Visitor {
     table.memory[visit.entry] = new
     if new.isCounted { table.memory.get(visit.entry) }
     if isPhysicalValid { physical &+= visit.size }
+  }
+
+  /// `stage2_pte_needs_update`, and the end of the old entry.
+  @inline(never)
+  private func makeRoom(
+    for new: Stage2Descriptor, _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
+    let old = table[visit.entry]
+    let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
+    if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
+    table.putEntry(visit)
   }
 
   /// `stage2_leaf_mapping_allowed`

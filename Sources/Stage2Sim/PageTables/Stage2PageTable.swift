@@ -67,11 +67,4 @@ public struct Stage2PageTable {
     let shift = UInt64(truncatingIfNeeded: granule.shift(level: startLevel))
     return root.advanced(by: Int(truncatingIfNeeded: address &>> shift))
   }
-
-  /// The last entry of the table that `entry` stands in.
-  func lastEntry(besides entry: EntryReference, level: Int) -> EntryReference {
-    level == startLevel
-      ? root.advanced(by: .max &- root.word)
-      : EntryReference(word: entry.word | (granule.entriesPerTable &- 1))
-  }
 }

@@ -32,6 +32,7 @@ extension Stage2PageTable {
 private struct UnmapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.leaf, .tablePost]
 
+  @inline(__always)
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let descriptor = table[visit.entry]
     guard descriptor.isValid else {
@@ -48,6 +49,11 @@ private struct UnmapVisitor: Stage2Visitor {
       }
       return
     }
+    try freeTable(visit, in: &table)
+  }
+
+  @inline(never)
+  private func freeTable(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let child = try table.table(below: visit)
     guard table.memory.count(child) == 1 else { return }
     table.putEntry(visit)

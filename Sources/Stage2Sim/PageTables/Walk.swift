@@ -27,10 +27,6 @@ public struct Visit: Sendable {
   /// Where the entry stands.
   public let entry: EntryReference
 
-  func with(_ kind: WalkFlags) -> Visit {
-    Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
-  }
-
   /// What a visitor throws to end the walk here.
   @inline(never)
   public func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
@@ -83,46 +79,39 @@ extension Stage2PageTable {
     address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
     let pageMask = granule.pageSize &- 1
-    let end = ((address & ~pageMask) &+ size &+ pageMask) & ~pageMask
-    var address = address & ~pageMask
+    let start = address & ~pageMask
+    let end = (start &+ size &+ pageMask) & ~pageMask
     let limit = UInt64(1) &<< UInt64(truncatingIfNeeded: ipaBits)
-    guard address <= limit, end <= limit else {
-      throw Stage2Error(.outOfRange, address: address)
-    }
-    guard address < end else { return }
+    guard start <= limit, end <= limit else { throw Stage2Error(.outOfRange, address: start) }
 
-    var level = startLevel
-    var entry = rootEntry(for: address)
-    var last = lastEntry(besides: entry, level: level)
-    var path = WalkPath(address: address, entry: entry)
+    // `__kvm_pgtable_walk` calls itself for the table below an entry, and comes back to the entry; this one keeps the
+    // entries that it has to come back to.
+    let flags = Visitor.flags
+    let isTraced = Visitor.isTraced
+    var position = WalkPosition(address: start, in: self)
+    var path = WalkPath(position)
     tables: while true {
-      // One table, from `entry` on: `__kvm_pgtable_walk`, without its recursion.
-      let size = granule.size(level: level)
-      while address < end, entry.word <= last.word {
-        let visit = Visit(
-          kind: .leaf, address: address, end: end, level: level, size: size, entry: entry)
-        if let child = try visitEntry(visit, visitor: &visitor) {
-          path[level] = (address, entry)
-          level &+= 1
-          entry = self.entry(for: address, in: child, level: level)
-          last = lastEntry(besides: entry, level: level)
+      while position.address < end, position.entry.word <= position.last.word {
+        if let child = try visitEntry(
+          at: position, end: end, flags: flags, isTraced: isTraced, visitor: &visitor)
+        {
+          path[position.level] = position
+          position.enter(child, granule: granule)
           continue tables
         }
-        address = (address & ~(size &- 1)) &+ size
-        entry = entry.advanced(by: 1)
+        position.address = (position.address & ~(position.size &- 1)) &+ position.size
+        position.entry = position.entry.advanced(by: 1)
       }
-      guard level > startLevel else { return }
-      level &-= 1
-      let start: UInt64
-      (start, entry) = path[level]
-      if Visitor.flags.contains(.tablePost) {
-        let visit = Visit(
-          kind: .tablePost, address: start, end: end, level: level,
-          size: granule.size(level: level), entry: entry)
-        try visitor.visit(visit, in: &self)
+      let next = position.address
+      guard position.level > startLevel, next < end || flags.contains(.tablePost) else {
+        return
       }
-      last = lastEntry(besides: entry, level: level)
-      entry = entry.advanced(by: 1)
+      position = path[position.level &- 1]
+      if flags.contains(.tablePost) {
+        try visitor.visit(position.visit(.tablePost, end: end), in: &self)
+      }
+      position.address = next
+      position.entry = position.entry.advanced(by: 1)
     }
   }
 
@@ -139,41 +128,80 @@ extension Stage2PageTable {
   /// - Returns: The table below it, where there is one.
   @inline(__always)
   private mutating func visitEntry<Visitor: Stage2Visitor>(
-    _ visit: Visit, visitor: inout Visitor
+    at position: WalkPosition, end: UInt64, flags: WalkFlags, isTraced: Bool,
+    visitor: inout Visitor
   ) throws(Stage2Error) -> EntryReference? {
+    let (entry, level) = (position.entry, position.level)
     // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
-    var descriptor = self[visit.entry]
-    if Visitor.isTraced {
-      observer?.observe(.visit(tableVisit(of: visit.entry, level: visit.level)))
-    }
-    if descriptor.isTable(level: visit.level) {
-      if Visitor.flags.contains(.tablePre) {
-        try visitor.visit(visit.with(.tablePre), in: &self)
+    var descriptor = self[entry]
+    if isTraced { observer?.observe(.visit(tableVisit(of: entry, level: level))) }
+    if descriptor.isTable(level: level) {
+      if flags.contains(.tablePre) {
+        try visitor.visit(position.visit(.tablePre, end: end), in: &self)
       }
-    } else if Visitor.flags.contains(.leaf) {
-      try visitor.visit(visit.with(.leaf), in: &self)
+    } else if flags.contains(.leaf) {
+      try visitor.visit(position.visit(.leaf, end: end), in: &self)
       // A leaf visit may have put a table there.
-      descriptor = self[visit.entry]
+      descriptor = self[entry]
     }
-    guard descriptor.isTable(level: visit.level) else { return nil }
-    return try table(below: descriptor, address: visit.address, level: visit.level)
+    guard descriptor.isTable(level: level) else { return nil }
+    return try table(below: descriptor, address: position.address, level: level)
   }
 }
 
-/// The entries that point to the tables which a walk is in, and the addresses it came to them with.
-private struct WalkPath {
-  private typealias Step = (address: UInt64, entry: EntryReference)
-  private var level0: Step
-  private var level1: Step
-  private var level2: Step
+/// Where a walk is.
+private struct WalkPosition {
+  /// Of the entry, or behind its start where the walk began.
+  var address: UInt64
+  /// Of the table.
+  private(set) var level: Int
+  /// log2 of the bytes that an entry maps.
+  private var shift: Int
+  var entry: EntryReference
+  /// The last entry of the table.
+  private(set) var last: EntryReference
 
-  init(address: UInt64, entry: EntryReference) {
-    level0 = (address, entry)
-    level1 = level0
-    level2 = level0
+  /// The position in the start tables, which are as one here.
+  init(address: UInt64, in table: Stage2PageTable) {
+    self.address = address
+    level = table.startLevel
+    shift = table.granule.shift(level: level)
+    entry = table.rootEntry(for: address)
+    last = EntryReference(word: .max)
   }
 
-  subscript(level: Int) -> (address: UInt64, entry: EntryReference) {
+  /// The bytes that an entry maps.
+  var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
+
+  /// Goes down to the table below the entry.
+  mutating func enter(_ table: EntryReference, granule: Granule) {
+    level &+= 1
+    shift &-= granule.pageShift &- 3
+    let lastIndex = granule.entriesPerTable &- 1
+    let index = Int(truncatingIfNeeded: address &>> UInt64(truncatingIfNeeded: shift))
+    entry = table.advanced(by: index & lastIndex)
+    last = table.advanced(by: lastIndex)
+  }
+
+  func visit(_ kind: WalkFlags, end: UInt64) -> Visit {
+    Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
+  }
+}
+
+/// The entries that a walk comes back to when it is through with the tables below.
+private struct WalkPath {
+  private var level0: WalkPosition
+  private var level1: WalkPosition
+  private var level2: WalkPosition
+
+  init(_ start: WalkPosition) {
+    level0 = start
+    level1 = start
+    level2 = start
+  }
+
+  // No array: on the stack it brings a check of the stack with it, and each walk has one.
+  subscript(level: Int) -> WalkPosition {
     get { level == 2 ? level2 : level == 1 ? level1 : level0 }
     set {
       switch level {
