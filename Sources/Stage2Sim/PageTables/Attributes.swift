@@ -89,7 +89,7 @@ private struct AttributeVisitor: Stage2Visitor {
     let new = Stage2Descriptor(rawValue: old.rawValue & ~clear | set)
     guard new != old else { return }
     if new.isExecutable, !old.isExecutable {
-      table.invalidateInstructionCache(new, level: visit.level)
+      table.invalidateInstructionCache(new, size: visit.size)
     }
     table.memory[visit.entry] = new
   }

@@ -103,17 +103,17 @@ extension Stage2PageTable {
   }
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
-  func cleanDataCache(_ descriptor: Stage2Descriptor, level: Int) {
+  func cleanDataCache(_ descriptor: Stage2Descriptor, size: UInt64) {
     observer?.observe(
       .dataCacheClean(
-        physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
+        physical: descriptor.outputAddress(granule), size: size))
   }
 
   /// `icache_inval_pou` for what `descriptor` maps.
-  func invalidateInstructionCache(_ descriptor: Stage2Descriptor, level: Int) {
+  func invalidateInstructionCache(_ descriptor: Stage2Descriptor, size: UInt64) {
     observer?.observe(
       .instructionCacheInvalidation(
-        physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
+        physical: descriptor.outputAddress(granule), size: size))
   }
 }
 
@@ -226,8 +226,8 @@ private struct MapVisitor: Stage2Visitor {
     if table[visit.entry].isCounted { try makeRoom(for: new, visit, in: &table) }
     // The kernel looks at the attributes of the new entry even where it is an owner's.
     if table.observer != nil {
-      if table.isCacheable(new) { table.cleanDataCache(new, level: visit.level) }
-      if new.isExecutable { table.invalidateInstructionCache(new, level: visit.level) }
+      if table.isCacheable(new) { table.cleanDataCache(new, size: visit.size) }
+      if new.isExecutable { table.invalidateInstructionCache(new, size: visit.size) }
     }
     table.memory[visit.entry] = new
     if new.isCounted { table.memory.get(visit.entry) }

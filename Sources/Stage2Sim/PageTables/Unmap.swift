@@ -45,7 +45,7 @@ private struct UnmapVisitor: Stage2Visitor {
     guard descriptor.isTable(level: visit.level) else {
       table.putEntry(visit)
       if table.isCacheable(descriptor), !table.hasFWB {
-        table.cleanDataCache(descriptor, level: visit.level)
+        table.cleanDataCache(descriptor, size: visit.size)
       }
       return
     }
@@ -83,6 +83,6 @@ private struct FlushVisitor: Stage2Visitor {
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
     let descriptor = table[visit.entry]
     guard descriptor.isValid, table.isCacheable(descriptor) else { return }
-    table.cleanDataCache(descriptor, level: visit.level)
+    table.cleanDataCache(descriptor, size: visit.size)
   }
 }

@@ -84,6 +84,8 @@ extension Stage2PageTable {
     let limit = UInt64(1) &<< UInt64(truncatingIfNeeded: ipaBits)
     guard start <= limit, end <= limit else { throw Stage2Error(.outOfRange, address: start) }
 
+    guard start < end else { return }
+
     // `__kvm_pgtable_walk` calls itself for the table below an entry, and comes back to the entry; this one keeps the
     // entries that it has to come back to.
     let flags = Visitor.flags
@@ -91,27 +93,26 @@ extension Stage2PageTable {
     var position = WalkPosition(address: start, in: self)
     var path = WalkPath(position)
     tables: while true {
-      while position.address < end, position.entry.word <= position.last.word {
+      repeat {
         if let child = try visitEntry(
           at: position, end: end, flags: flags, isTraced: isTraced, visitor: &visitor)
         {
-          path[position.level] = position
-          position.enter(child, granule: granule)
+          path[position.level] = (position.address, position.entry)
+          position.enter(child)
           continue tables
         }
-        position.address = (position.address & ~(position.size &- 1)) &+ position.size
-        position.entry = position.entry.advanced(by: 1)
-      }
-      let next = position.address
-      guard position.level > startLevel, next < end || flags.contains(.tablePost) else {
-        return
-      }
-      position = path[position.level &- 1]
-      if flags.contains(.tablePost) {
-        try visitor.visit(position.visit(.tablePost, end: end), in: &self)
-      }
-      position.address = next
-      position.entry = position.entry.advanced(by: 1)
+        position.advance()
+      } while position.address < end && position.isInTable
+      // Up, until there is more in the table. Nobody hears of the way up at the walk's end without `tablePost`.
+      repeat {
+        let next = position.address
+        guard position.level > startLevel, next < end || flags.contains(.tablePost) else { return }
+        position.rise(on: path)
+        if flags.contains(.tablePost) {
+          try visitor.visit(position.visit(.tablePost, end: end), in: &self)
+        }
+        position.advance(to: next)
+      } while position.address >= end || !position.isInTable
     }
   }
 
@@ -139,12 +140,13 @@ extension Stage2PageTable {
       if flags.contains(.tablePre) {
         try visitor.visit(position.visit(.tablePre, end: end), in: &self)
       }
-    } else if flags.contains(.leaf) {
+    } else {
+      guard flags.contains(.leaf) else { return nil }
       try visitor.visit(position.visit(.leaf, end: end), in: &self)
       // A leaf visit may have put a table there.
       descriptor = self[entry]
+      guard descriptor.isTable(level: level) else { return nil }
     }
-    guard descriptor.isTable(level: level) else { return nil }
     return try table(below: descriptor, address: position.address, level: level)
   }
 }
@@ -152,35 +154,55 @@ extension Stage2PageTable {
 /// Where a walk is.
 private struct WalkPosition {
   /// Of the entry, or behind its start where the walk began.
-  var address: UInt64
+  private(set) var address: UInt64
+  private(set) var entry: EntryReference
   /// Of the table.
   private(set) var level: Int
   /// log2 of the bytes that an entry maps.
   private var shift: Int
-  var entry: EntryReference
-  /// The last entry of the table.
-  private(set) var last: EntryReference
+  private let startLevel: Int
+  /// log2 of the entries in a table.
+  private let tableShift: Int
 
-  /// The position in the start tables, which are as one here.
   init(address: UInt64, in table: Stage2PageTable) {
     self.address = address
+    entry = table.rootEntry(for: address)
     level = table.startLevel
     shift = table.granule.shift(level: level)
-    entry = table.rootEntry(for: address)
-    last = EntryReference(word: .max)
+    startLevel = level
+    tableShift = table.granule.pageShift &- 3
   }
 
   /// The bytes that an entry maps.
-  var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
+  private var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
+
+  private var lastIndex: Int { 1 &<< tableShift &- 1 }
+
+  /// Whether it has not gone on from the last entry of a table. The start tables are as one.
+  var isInTable: Bool { entry.word & lastIndex != 0 || level == startLevel }
+
+  /// Goes on to the next entry.
+  mutating func advance() { advance(to: (address & ~(size &- 1)) &+ size) }
+
+  /// Goes on to the next entry, which is for `address`.
+  mutating func advance(to address: UInt64) {
+    self.address = address
+    entry = entry.advanced(by: 1)
+  }
 
   /// Goes down to the table below the entry.
-  mutating func enter(_ table: EntryReference, granule: Granule) {
+  mutating func enter(_ table: EntryReference) {
     level &+= 1
-    shift &-= granule.pageShift &- 3
-    let lastIndex = granule.entriesPerTable &- 1
+    shift &-= tableShift
     let index = Int(truncatingIfNeeded: address &>> UInt64(truncatingIfNeeded: shift))
     entry = table.advanced(by: index & lastIndex)
-    last = table.advanced(by: lastIndex)
+  }
+
+  /// Goes back to the entry that points to the table.
+  mutating func rise(on path: WalkPath) {
+    level &-= 1
+    shift &+= tableShift
+    (address, entry) = path[level]
   }
 
   func visit(_ kind: WalkFlags, end: UInt64) -> Visit {
@@ -188,20 +210,23 @@ private struct WalkPosition {
   }
 }
 
-/// The entries that a walk comes back to when it is through with the tables below.
+/// The entries that a walk comes back to when it is through with the tables below, and the addresses that it came to them
+/// with.
 private struct WalkPath {
-  private var level0: WalkPosition
-  private var level1: WalkPosition
-  private var level2: WalkPosition
+  typealias Step = (address: UInt64, entry: EntryReference)
+
+  // No array: it brings a check of the stack with it, and there is one of these in each walk.
+  private var level0: Step
+  private var level1: Step
+  private var level2: Step
 
   init(_ start: WalkPosition) {
-    level0 = start
-    level1 = start
-    level2 = start
+    level0 = (start.address, start.entry)
+    level1 = level0
+    level2 = level0
   }
 
-  // No array: on the stack it brings a check of the stack with it, and each walk has one.
-  subscript(level: Int) -> WalkPosition {
+  subscript(level: Int) -> Step {
     get { level == 2 ? level2 : level == 1 ? level1 : level0 }
     set {
       switch level {
