@@ -104,16 +104,13 @@ extension Stage2PageTable {
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
   func cleanDataCache(_ descriptor: Stage2Descriptor, size: UInt64) {
-    observer?.observe(
-      .dataCacheClean(
-        physical: descriptor.outputAddress(granule), size: size))
+    observer?.observe(.dataCacheClean(physical: descriptor.outputAddress(granule), size: size))
   }
 
   /// `icache_inval_pou` for what `descriptor` maps.
   func invalidateInstructionCache(_ descriptor: Stage2Descriptor, size: UInt64) {
     observer?.observe(
-      .instructionCacheInvalidation(
-        physical: descriptor.outputAddress(granule), size: size))
+      .instructionCacheInvalidation(physical: descriptor.outputAddress(granule), size: size))
   }
 }
 
@@ -144,6 +141,7 @@ private struct MapVisitor: Stage2Visitor {
     self.forcesPages = forcesPages
   }
 
+  // What is done at each leaf is short, so that the walk's loop takes it in; the rest is never inlined there.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     switch visit.kind {
     case .tablePre:
@@ -156,7 +154,7 @@ private struct MapVisitor: Stage2Visitor {
     }
   }
 
-  /// `stage2_map_walk_table_pre`
+  /// `stage2_map_walk_table_pre`, at a table that one leaf can replace.
   @inline(never)
   private mutating func visitTableBefore(
     _ visit: Visit, in table: inout Stage2PageTable
@@ -195,7 +193,7 @@ private struct MapVisitor: Stage2Visitor {
     table.memory.get(visit.entry)
   }
 
-  /// `stage2_map_walk_table_post`
+  /// `stage2_map_walk_table_post`, at an anchor or below.
   @inline(never)
   private mutating func visitTableAfter(
     _ visit: Visit, in table: inout Stage2PageTable

@@ -32,7 +32,7 @@ extension Stage2PageTable {
 private struct UnmapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.leaf, .tablePost]
 
-  @inline(__always)
+  @inline(__always)  // into the walk's loop
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let descriptor = table[visit.entry]
     guard descriptor.isValid else {
@@ -52,6 +52,7 @@ private struct UnmapVisitor: Stage2Visitor {
     try freeTable(visit, in: &table)
   }
 
+  /// Takes away a table that holds nothing any more.
   @inline(never)
   private func freeTable(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let child = try table.table(below: visit)

@@ -83,7 +83,6 @@ extension Stage2PageTable {
     let end = (start &+ size &+ pageMask) & ~pageMask
     let limit = UInt64(1) &<< UInt64(truncatingIfNeeded: ipaBits)
     guard start <= limit, end <= limit else { throw Stage2Error(.outOfRange, address: start) }
-
     guard start < end else { return }
 
     // `__kvm_pgtable_walk` calls itself for the table below an entry, and comes back to the entry; this one keeps the
@@ -106,7 +105,7 @@ extension Stage2PageTable {
       // Up, until there is more in the table. Nobody hears of the way up at the walk's end without `tablePost`.
       repeat {
         let next = position.address
-        guard position.level > startLevel, next < end || flags.contains(.tablePost) else { return }
+        guard !position.isInStartTable, next < end || flags.contains(.tablePost) else { return }
         position.rise(on: path)
         if flags.contains(.tablePost) {
           try visitor.visit(position.visit(.tablePost, end: end), in: &self)
@@ -116,7 +115,7 @@ extension Stage2PageTable {
     }
   }
 
-  /// ``walk(address:size:visitor:)`` for a visitor that changes ``memory`` itself.
+  /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
   mutating func update<Visitor: Stage2Visitor>(
     address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
@@ -125,6 +124,8 @@ extension Stage2PageTable {
   }
 
   /// `__kvm_pgtable_visit`: one entry.
+  ///
+  /// Always inlined: the visitor's code is then in the loop over the entries, and a visit is no more than it needs.
   ///
   /// - Returns: The table below it, where there is one.
   @inline(__always)
@@ -178,8 +179,10 @@ private struct WalkPosition {
 
   private var lastIndex: Int { 1 &<< tableShift &- 1 }
 
+  var isInStartTable: Bool { level == startLevel }
+
   /// Whether it has not gone on from the last entry of a table. The start tables are as one.
-  var isInTable: Bool { entry.word & lastIndex != 0 || level == startLevel }
+  var isInTable: Bool { entry.word & lastIndex != 0 || isInStartTable }
 
   /// Goes on to the next entry.
   mutating func advance() { advance(to: (address & ~(size &- 1)) &+ size) }
