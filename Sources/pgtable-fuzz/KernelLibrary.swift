@@ -93,11 +93,14 @@ struct KernelLibrary {
     let state = library.state.pointee
     let memory = model.table.memory
     guard memory.pagesInUse == state.pages_in_use,
-      memory.counts.count == state.pages,
       model.trace.events.count == state.event_count
     else { return false }
-    return memory.words.withUnsafeBytes { memcmp($0.baseAddress!, state.words, $0.count) == 0 }
-      && memory.counts.withUnsafeBytes { memcmp($0.baseAddress!, state.counts, $0.count) == 0 }
+    let hasEqualTables = memory.withEntries { words, counts in
+      counts.count == state.pages
+        && memcmp(words.baseAddress!, state.words, words.count * 8) == 0
+        && memcmp(counts.baseAddress!, state.counts, counts.count * 4) == 0
+    }
+    return hasEqualTables
       && (state.event_count == 0
         || model.trace.events.withUnsafeBytes {
           memcmp($0.baseAddress!, state.events, $0.count) == 0

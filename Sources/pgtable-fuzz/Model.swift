@@ -45,7 +45,7 @@ struct Model {
   }
 
   mutating func run(_ operation: Operation) -> Outcome {
-    trace.events.removeAll(keepingCapacity: true)
+    if table.observer != nil { trace.events.removeAll(keepingCapacity: true) }
     var outcome = Outcome()
     do {
       try run(operation, &outcome)

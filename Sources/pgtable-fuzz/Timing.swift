@@ -32,6 +32,8 @@ struct Timing {
     let name: String
     var preparation: [Operation] = []
     let timed: [Operation]
+    /// Pages or blocks in each of them.
+    var units = 1
   }
 
   struct Row {
@@ -42,7 +44,7 @@ struct Timing {
 
   let kernel: KernelLibrary
 
-  /// The median round's time per operation, of each workload.
+  /// The median round's time per page, or per block, of each workload.
   func rows() -> [Row] {
     kernel.isLogging = false
     defer { kernel.isLogging = true }
@@ -57,7 +59,8 @@ struct Timing {
         times.kernel.append(time(workload, on: machine, with: &original))
       }
       func median(_ times: [Duration]) -> Double {
-        times.sorted()[Self.rounds / 2] / .nanoseconds(1) / Double(workload.timed.count)
+        times.sorted()[Self.rounds / 2] / .nanoseconds(1)
+          / Double(workload.timed.count * workload.units)
       }
       return Row(
         name: workload.name, modelNanoseconds: median(times.model),
@@ -86,8 +89,10 @@ struct Timing {
   private var workloads: [Workload] {
     let pageSize = kernel.granule.pageSize
     let blockSize = kernel.granule.blockSize
-    func each(_ kind: Operation.Kind, step: UInt64, size: UInt64 = 0) -> [Operation] {
-      (0..<Self.batch).map { index in
+    func each(
+      _ kind: Operation.Kind, step: UInt64, size: UInt64 = 0, count: Int = Self.batch
+    ) -> [Operation] {
+      (0..<count).map { index in
         var operation = Operation(kind, address: HideSeek.target + UInt64(index) * step)
         operation.size = size
         if kind == .map { operation.physical = operation.address &+ 1 << 41 }
@@ -100,6 +105,13 @@ struct Timing {
     // As few as a table of the last level has tables, so that a batch of 64 KiB pages stays in the cache.
     let blocks = Array(each(.map, step: blockSize, size: blockSize).prefix(32))
     let splits = Array(each(.map, step: blockSize, size: pageSize).prefix(32))
+    // All pages of four tables in one operation. Their frames are such that no block fits.
+    let rangePages = 4 * kernel.granule.entriesPerTable
+    func range(_ kind: Operation.Kind) -> [Operation] {
+      var operations = each(kind, step: 0, size: UInt64(rangePages) * pageSize, count: 1)
+      operations[0].physical &+= pageSize
+      return operations
+    }
     var random = Random(seed: 1)
     let lookups = (0..<Self.batch).map { _ in
       Operation(
@@ -107,6 +119,7 @@ struct Timing {
     }
     return [
       Workload(name: "map a page", preparation: [pages[0]], timed: Array(pages.dropFirst())),
+      Workload(name: "map a range, per page", timed: range(.map), units: rangePages),
       Workload(name: "map a block", preparation: [blocks[0]], timed: Array(blocks.dropFirst())),
       Workload(name: "split a block", preparation: blocks, timed: splits),
       Workload(name: "put a block in the place of a table", preparation: splits, timed: blocks),
@@ -114,6 +127,9 @@ struct Timing {
       Workload(
         name: "write-protect a page", preparation: pages,
         timed: each(.writeProtect, step: pageSize, size: pageSize)),
+      Workload(
+        name: "write-protect a range, per page", preparation: range(.map),
+        timed: range(.writeProtect), units: rangePages),
       Workload(
         name: "make a page old", preparation: pages, timed: each(.makeOld, step: pageSize)),
       Workload(
@@ -125,6 +141,9 @@ struct Timing {
       Workload(
         name: "unmap a page", preparation: pages,
         timed: each(.unmap, step: pageSize, size: pageSize)),
+      Workload(
+        name: "unmap a range, per page", preparation: range(.map), timed: range(.unmap),
+        units: rangePages),
     ]
   }
 }

@@ -15,7 +15,7 @@ public struct Granule: Hashable, Sendable {
   public static let kib64 = Granule(pageShift: 16)
 
   /// The page size in bytes.
-  public var pageSize: UInt64 { 1 &<< UInt64(pageShift) }
+  public var pageSize: UInt64 { 1 &<< UInt64(truncatingIfNeeded: pageShift) }
 
   /// Entries in one table: a table fills one page with 8-byte descriptors (`PTRS_PER_PTE`).
   public var entriesPerTable: Int { 1 &<< (pageShift &- 3) }
@@ -28,7 +28,7 @@ public struct Granule: Hashable, Sendable {
   }
 
   /// The bytes that one entry of `level` maps (`kvm_granule_size`).
-  public func size(level: Int) -> UInt64 { 1 &<< UInt64(shift(level: level)) }
+  public func size(level: Int) -> UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift(level: level)) }
 
   /// Whether a leaf may stand at `level` (`kvm_level_supports_block_mapping`, and the last level).
   ///
@@ -41,7 +41,7 @@ public struct Granule: Hashable, Sendable {
   public var blockSize: UInt64 { size(level: 2) }
 
   /// Bits of an entry that hold an output address, up to 48 bits (`KVM_PTE_ADDR_MASK`).
-  public var addressMask: UInt64 { (1 << 48) - pageSize }
+  public var addressMask: UInt64 { (1 << 48) &- pageSize }
 
   /// The level whose entries map single pages, with every granule.
   public static let lastLevel = 3

@@ -64,7 +64,7 @@ extension Stage2PageTable {
   ) throws(Stage2Error) -> Leaf? {
     let attributes = Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
     var visitor = AttributeVisitor(set: set & attributes, clear: clear & attributes)
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
     return visitor.previous
   }
 }
@@ -89,7 +89,7 @@ private struct AttributeVisitor: Stage2Visitor {
     let new = Stage2Descriptor(rawValue: old.rawValue & ~clear | set)
     guard new != old else { return }
     if new.isExecutable, !old.isExecutable {
-      table.invalidateInstructionCache(new, level: visit.level)
+      table.invalidateInstructionCache(new, size: visit.size)
     }
     table.memory[visit.entry] = new
   }

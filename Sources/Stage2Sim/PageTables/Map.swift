@@ -47,7 +47,7 @@ extension Stage2PageTable {
     var visitor = MapVisitor(
       physical: physical & ~(granule.pageSize - 1), attributes: leafAttributes(protection),
       canAllocate: canAllocate)
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
   }
 
   /// Unmaps `size` bytes from `address` and notes in their invalid entries who owns the pages:
@@ -65,7 +65,7 @@ extension Stage2PageTable {
     guard owner <= 1 else { throw Stage2Error(.invalidArgument, address: address) }
     var visitor = MapVisitor(
       physical: .max, attributes: 0, owner: owner, canAllocate: canAllocate, forcesPages: true)
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
   }
 
   /// `stage2_set_prot_attr`
@@ -103,17 +103,14 @@ extension Stage2PageTable {
   }
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
-  func cleanDataCache(_ descriptor: Stage2Descriptor, level: Int) {
-    events.emit(
-      .dataCacheClean(
-        physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
+  func cleanDataCache(_ descriptor: Stage2Descriptor, size: UInt64) {
+    events.emit(.dataCacheClean(physical: descriptor.outputAddress(granule), size: size))
   }
 
   /// `icache_inval_pou` for what `descriptor` maps.
-  func invalidateInstructionCache(_ descriptor: Stage2Descriptor, level: Int) {
+  func invalidateInstructionCache(_ descriptor: Stage2Descriptor, size: UInt64) {
     events.emit(
-      .instructionCacheInvalidation(
-        physical: descriptor.outputAddress(granule), size: granule.size(level: level)))
+      .instructionCacheInvalidation(physical: descriptor.outputAddress(granule), size: size))
   }
 }
 
@@ -144,19 +141,24 @@ private struct MapVisitor: Stage2Visitor {
     self.forcesPages = forcesPages
   }
 
+  // What is done at each leaf is short, so that the walk's loop takes it in; the rest is never inlined there.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     switch visit.kind {
-    case .tablePre: try visitTableBefore(visit, in: &table)
-    case .tablePost: try visitTableAfter(visit, in: &table)
+    case .tablePre:
+      if anchor == nil, isLeafAllowed(visit, granule: table.granule) {
+        try visitTableBefore(visit, in: &table)
+      }
+    case .tablePost:
+      if anchor != nil { try visitTableAfter(visit, in: &table) }
     default: try visitLeaf(visit, in: &table)
     }
   }
 
-  /// `stage2_map_walk_table_pre`
-  mutating func visitTableBefore(
+  /// `stage2_map_walk_table_pre`, at a table that one leaf can replace.
+  @inline(never)
+  private mutating func visitTableBefore(
     _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
-    guard anchor == nil, isLeafAllowed(visit, granule: table.granule) else { return }
     detached = try table.table(below: visit)
     table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
     table.events.emit(.invalidationOfAll)
@@ -164,24 +166,38 @@ private struct MapVisitor: Stage2Visitor {
   }
 
   /// `stage2_map_walk_leaf`
-  mutating func visitLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
-    let old = table[visit.entry]
+  @inline(__always)
+  private mutating func visitLeaf(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     if anchor != nil {
-      if old.isCounted { table.memory.put(visit.entry) }
-      return
+      if table[visit.entry].isCounted { table.memory.put(visit.entry) }
+    } else if isLeafAllowed(visit, granule: table.granule) {
+      try installLeaf(visit, in: &table)
+    } else {
+      try installTable(visit, in: &table)
     }
-    if try installLeaf(visit, in: &table) { return }
+  }
+
+  /// `stage2_map_walk_leaf` where no leaf of this level fits.
+  @inline(never)
+  private func installTable(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     guard canAllocate else { throw visit.error(.outOfMemory, in: table) }
+    // Read first: the new table can be the page that the entry stands in, freed too early.
+    let old = table[visit.entry]
     let child = table.memory.allocate()
     if old.isCounted { table.putEntry(visit) }
     table.memory[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
     table.memory.get(visit.entry)
   }
 
-  /// `stage2_map_walk_table_post`
-  mutating func visitTableAfter(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
-  {
-    guard let anchor else { return }
+  /// `stage2_map_walk_table_post`, at an anchor or below.
+  @inline(never)
+  private mutating func visitTableAfter(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     let child: EntryReference
     if anchor == visit.entry, let detached {
       child = detached
@@ -196,41 +212,44 @@ private struct MapVisitor: Stage2Visitor {
     table.memory.put(visit.entry)
   }
 
-  /// `stage2_map_walker_try_leaf`: false where no leaf of this level fits (the kernel's `E2BIG`).
-  mutating func installLeaf(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
-    -> Bool
-  {
-    guard isLeafAllowed(visit, granule: table.granule) else { return false }
+  /// `stage2_map_walker_try_leaf`, where a leaf of this level fits: it is the kernel's `E2BIG` that none does.
+  private mutating func installLeaf(
+    _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
     let new =
       isPhysicalValid
       ? Stage2Descriptor(
         leafAt: visit.level, mapping: physical, attributes: attributes, granule: table.granule)
       : Stage2Descriptor(invalidOwnedBy: owner)
-    let old = table[visit.entry]
-    if old.isCounted {
-      // `stage2_pte_needs_update`
-      let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
-      if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
-      table.putEntry(visit)
-    }
+    if table[visit.entry].isCounted { try makeRoom(for: new, visit, in: &table) }
     // The kernel looks at the attributes of the new entry even where it is an owner's.
     if table.events.isConnected {
-      if table.isCacheable(new) { table.cleanDataCache(new, level: visit.level) }
-      if new.isExecutable { table.invalidateInstructionCache(new, level: visit.level) }
+      if table.isCacheable(new) { table.cleanDataCache(new, size: visit.size) }
+      if new.isExecutable { table.invalidateInstructionCache(new, size: visit.size) }
     }
     table.memory[visit.entry] = new
     if new.isCounted { table.memory.get(visit.entry) }
-    if isPhysicalValid { physical += table.granule.size(level: visit.level) }
-    return true
+    if isPhysicalValid { physical &+= visit.size }
+  }
+
+  /// `stage2_pte_needs_update`, and the end of the old entry.
+  @inline(never)
+  private func makeRoom(
+    for new: Stage2Descriptor, _ visit: Visit, in table: inout Stage2PageTable
+  ) throws(Stage2Error) {
+    let old = table[visit.entry]
+    let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
+    if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
+    table.putEntry(visit)
   }
 
   /// `stage2_leaf_mapping_allowed`
-  func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
+  private func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
     guard !forcesPages || visit.level == Granule.lastLevel else { return false }
     // `kvm_block_mapping_supported`
-    let size = granule.size(level: visit.level)
-    return granule.allowsLeaf(level: visit.level) && size <= visit.end - visit.address
-      && (!isPhysicalValid || physical & (size - 1) == 0) && visit.address & (size - 1) == 0
+    let offset = visit.size &- 1
+    return visit.size <= visit.end &- visit.address && granule.allowsLeaf(level: visit.level)
+      && (!isPhysicalValid || physical & offset == 0) && visit.address & offset == 0
   }
 
   /// `kvm_phys_is_valid`, with 48-bit physical addresses.

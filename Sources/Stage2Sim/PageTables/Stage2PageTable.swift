@@ -67,13 +67,15 @@ public struct Stage2PageTable {
 
   /// The entry for `address` in the table whose first entry is `table` (`kvm_pgtable_idx`).
   func entry(for address: UInt64, in table: EntryReference, level: Int) -> EntryReference {
-    let index = Int(truncatingIfNeeded: address &>> UInt64(granule.shift(level: level)))
+    let shift = UInt64(truncatingIfNeeded: granule.shift(level: level))
+    let index = Int(truncatingIfNeeded: address &>> shift)
     return table.advanced(by: index & (granule.entriesPerTable &- 1))
   }
 
-  /// The start table for `address` (`kvm_pgd_page_idx`).
-  func rootTable(for address: UInt64) -> EntryReference {
-    let index = Int(truncatingIfNeeded: address &>> UInt64(granule.shift(level: startLevel &- 1)))
-    return root.advanced(by: index &* granule.entriesPerTable)
+  /// The entry for `address` in the start tables (`kvm_pgd_page_idx`).
+  func rootEntry(for address: UInt64) -> EntryReference {
+    // They are side by side, and so are like one that is larger.
+    let shift = UInt64(truncatingIfNeeded: granule.shift(level: startLevel))
+    return root.advanced(by: Int(truncatingIfNeeded: address &>> shift))
   }
 }

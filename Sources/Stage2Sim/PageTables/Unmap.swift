@@ -6,14 +6,14 @@ extension Stage2PageTable {
   /// - Throws: `ERANGE` beyond ``ipaBits``.
   public mutating func unmap(address: UInt64, size: UInt64) throws(Stage2Error) {
     var visitor = UnmapVisitor()
-    try walk(address: address, size: size, visitor: &visitor)
+    try update(address: address, size: size, visitor: &visitor)
   }
 
   /// Drops every reference that the entries hold, and frees the start tables: `kvm_pgtable_stage2_destroy`. The table
   /// is of no use afterwards.
   public mutating func destroy() {
     var visitor = FreeVisitor()
-    try? walk(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
+    try? update(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
     memory.freeContiguous(root, pages: rootTables)
   }
 
@@ -32,6 +32,7 @@ extension Stage2PageTable {
 private struct UnmapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.leaf, .tablePost]
 
+  @inline(__always)  // into the walk's loop
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let descriptor = table[visit.entry]
     guard descriptor.isValid else {
@@ -44,10 +45,16 @@ private struct UnmapVisitor: Stage2Visitor {
     guard descriptor.isTable(level: visit.level) else {
       table.putEntry(visit)
       if table.isCacheable(descriptor), !table.hasFWB {
-        table.cleanDataCache(descriptor, level: visit.level)
+        table.cleanDataCache(descriptor, size: visit.size)
       }
       return
     }
+    try freeTable(visit, in: &table)
+  }
+
+  /// Takes away a table that holds nothing any more.
+  @inline(never)
+  private func freeTable(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let child = try table.table(below: visit)
     guard table.memory.count(child) == 1 else { return }
     table.putEntry(visit)
@@ -77,6 +84,6 @@ private struct FlushVisitor: Stage2Visitor {
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
     let descriptor = table[visit.entry]
     guard descriptor.isValid, table.isCacheable(descriptor) else { return }
-    table.cleanDataCache(descriptor, level: visit.level)
+    table.cleanDataCache(descriptor, size: visit.size)
   }
 }

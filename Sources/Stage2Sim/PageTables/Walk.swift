@@ -22,10 +22,13 @@ public struct Visit: Sendable {
   public let end: UInt64
   /// The level of the entry, 0 to 3.
   public let level: Int
+  /// The bytes that the entry maps.
+  public let size: UInt64
   /// Where the entry stands.
   public let entry: EntryReference
 
   /// What a visitor throws to end the walk here.
+  @inline(never)
   public func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
     Stage2Error(code, address: address, level: level, entry: table[entry])
   }
@@ -61,6 +64,7 @@ extension Stage2PageTable {
           of: EntryChange(entry: reference, old: memory[reference], new: newValue),
           granule: granule, hasXNX: hasXNX)
       }
+      memory.makeUnique()
       memory[reference] = newValue
     }
   }
@@ -76,64 +80,166 @@ extension Stage2PageTable {
   public mutating func walk<Visitor: Stage2Visitor>(
     address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
-    let pageMask = granule.pageSize - 1
-    var address = address & ~pageMask
-    let end = (address &+ size &+ pageMask) & ~pageMask
-    let limit = UInt64(1) << UInt64(ipaBits)
-    guard address <= limit, end <= limit else {
-      throw Stage2Error(.outOfRange, address: address)
-    }
+    let pageMask = granule.pageSize &- 1
+    let start = address & ~pageMask
+    let end = (start &+ size &+ pageMask) & ~pageMask
+    let limit = UInt64(1) &<< UInt64(truncatingIfNeeded: ipaBits)
+    guard start <= limit, end <= limit else { throw Stage2Error(.outOfRange, address: start) }
+    guard start < end else { return }
 
-    while address < end {
-      try walkTable(
-        rootTable(for: address), level: startLevel, address: &address, end: end,
-        visitor: &visitor)
+    // `__kvm_pgtable_walk` calls itself for the table below an entry, and comes back to the entry; this one keeps the
+    // entries that it has to come back to.
+    let flags = Visitor.flags
+    let isTraced = Visitor.isTraced
+    var position = WalkPosition(address: start, in: self)
+    var path = WalkPath(position)
+    tables: while true {
+      repeat {
+        if let child = try visitEntry(
+          at: position, end: end, flags: flags, isTraced: isTraced, visitor: &visitor)
+        {
+          path[position.level] = (position.address, position.entry)
+          position.enter(child)
+          continue tables
+        }
+        position.advance()
+      } while position.address < end && position.isInTable
+      // Up, until there is more in the table. Nobody hears of the way up at the walk's end without `tablePost`.
+      repeat {
+        let next = position.address
+        guard !position.isInStartTable, next < end || flags.contains(.tablePost) else { return }
+        position.rise(on: path)
+        if flags.contains(.tablePost) {
+          try visitor.visit(position.visit(.tablePost, end: end), in: &self)
+        }
+        position.advance(to: next)
+      } while position.address >= end || !position.isInTable
     }
   }
 
-  /// `__kvm_pgtable_walk`: one table, from the entry for `address` on.
-  mutating func walkTable<Visitor: Stage2Visitor>(
-    _ table: EntryReference, level: Int, address: inout UInt64, end: UInt64,
-    visitor: inout Visitor
+  /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
+  mutating func update<Visitor: Stage2Visitor>(
+    address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
-    guard level <= Granule.lastLevel else {
-      throw Stage2Error(.invalidArgument, address: address, level: level)
-    }
-    var entry = entry(for: address, in: table, level: level)
-    let last = table.advanced(by: granule.entriesPerTable)
-    while entry.word < last.word, address < end {
-      try visitEntry(entry, level: level, address: &address, end: end, visitor: &visitor)
-      entry = entry.advanced(by: 1)
-    }
+    memory.makeUnique()
+    try walk(address: address, size: size, visitor: &visitor)
   }
 
-  /// `__kvm_pgtable_visit`: one entry, and the table below it where there is one.
-  mutating func visitEntry<Visitor: Stage2Visitor>(
-    _ entry: EntryReference, level: Int, address: inout UInt64, end: UInt64,
+  /// `__kvm_pgtable_visit`: one entry.
+  ///
+  /// Always inlined: the visitor's code is then in the loop over the entries, and a visit is no more than it needs.
+  ///
+  /// - Returns: The table below it, where there is one.
+  @inline(__always)
+  private mutating func visitEntry<Visitor: Stage2Visitor>(
+    at position: WalkPosition, end: UInt64, flags: WalkFlags, isTraced: Bool,
     visitor: inout Visitor
-  ) throws(Stage2Error) {
-    let start = address
-    func visit(_ kind: WalkFlags) -> Visit {
-      Visit(kind: kind, address: start, end: end, level: level, entry: entry)
-    }
+  ) throws(Stage2Error) -> EntryReference? {
+    let (entry, level) = (position.entry, position.level)
     // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
     var descriptor = self[entry]
-    if Visitor.isTraced { events.emit(.visit(tableVisit(of: entry, level: level))) }
+    if isTraced { events.emit(.visit(tableVisit(of: entry, level: level))) }
     if descriptor.isTable(level: level) {
-      if Visitor.flags.contains(.tablePre) { try visitor.visit(visit(.tablePre), in: &self) }
-    } else if Visitor.flags.contains(.leaf) {
-      try visitor.visit(visit(.leaf), in: &self)
+      if flags.contains(.tablePre) {
+        try visitor.visit(position.visit(.tablePre, end: end), in: &self)
+      }
+    } else {
+      guard flags.contains(.leaf) else { return nil }
+      try visitor.visit(position.visit(.leaf, end: end), in: &self)
       // A leaf visit may have put a table there.
       descriptor = self[entry]
+      guard descriptor.isTable(level: level) else { return nil }
     }
-    guard descriptor.isTable(level: level) else {
-      let size = granule.size(level: level)
-      address = (address & ~(size - 1)) + size
-      return
+    return try table(below: descriptor, address: position.address, level: level)
+  }
+}
+
+/// Where a walk is.
+private struct WalkPosition {
+  /// Of the entry, or behind its start where the walk began.
+  private(set) var address: UInt64
+  private(set) var entry: EntryReference
+  /// Of the table.
+  private(set) var level: Int
+  /// log2 of the bytes that an entry maps.
+  private var shift: Int
+  private let startLevel: Int
+  /// log2 of the entries in a table.
+  private let tableShift: Int
+
+  init(address: UInt64, in table: Stage2PageTable) {
+    self.address = address
+    entry = table.rootEntry(for: address)
+    level = table.startLevel
+    shift = table.granule.shift(level: level)
+    startLevel = level
+    tableShift = table.granule.pageShift &- 3
+  }
+
+  /// The bytes that an entry maps.
+  private var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
+
+  private var lastIndex: Int { 1 &<< tableShift &- 1 }
+
+  var isInStartTable: Bool { level == startLevel }
+
+  /// Whether it has not gone on from the last entry of a table. The start tables are as one.
+  var isInTable: Bool { entry.word & lastIndex != 0 || isInStartTable }
+
+  /// Goes on to the next entry.
+  mutating func advance() { advance(to: (address & ~(size &- 1)) &+ size) }
+
+  /// Goes on to the next entry, which is for `address`.
+  mutating func advance(to address: UInt64) {
+    self.address = address
+    entry = entry.advanced(by: 1)
+  }
+
+  /// Goes down to the table below the entry.
+  mutating func enter(_ table: EntryReference) {
+    level &+= 1
+    shift &-= tableShift
+    let index = Int(truncatingIfNeeded: address &>> UInt64(truncatingIfNeeded: shift))
+    entry = table.advanced(by: index & lastIndex)
+  }
+
+  /// Goes back to the entry that points to the table.
+  mutating func rise(on path: WalkPath) {
+    level &-= 1
+    shift &+= tableShift
+    (address, entry) = path[level]
+  }
+
+  func visit(_ kind: WalkFlags, end: UInt64) -> Visit {
+    Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
+  }
+}
+
+/// The entries that a walk comes back to when it is through with the tables below, and the addresses that it came to them
+/// with.
+private struct WalkPath {
+  typealias Step = (address: UInt64, entry: EntryReference)
+
+  // No array: it brings a check of the stack with it, and there is one of these in each walk.
+  private var level0: Step
+  private var level1: Step
+  private var level2: Step
+
+  init(_ start: WalkPosition) {
+    level0 = (start.address, start.entry)
+    level1 = level0
+    level2 = level0
+  }
+
+  subscript(level: Int) -> Step {
+    get { level == 2 ? level2 : level == 1 ? level1 : level0 }
+    set {
+      switch level {
+      case 2: level2 = newValue
+      case 1: level1 = newValue
+      default: level0 = newValue
+      }
     }
-    let child = try table(below: descriptor, address: address, level: level)
-    try walkTable(child, level: level + 1, address: &address, end: end, visitor: &visitor)
-    if Visitor.flags.contains(.tablePost) { try visitor.visit(visit(.tablePost), in: &self) }
   }
 }
 
@@ -148,15 +254,13 @@ extension Stage2PageTable {
   /// The entries on the way to the one that decides over `address`, from the start level down; empty for an address
   /// beyond ``ipaBits``.
   public func path(to address: UInt64) -> [TableVisit] {
-    let tables = tables(for: address)
-    return zip(tables, startLevel...).map { table, level in
-      tableVisit(of: entry(for: address, in: table, level: level), level: level)
-    }
+    zip(entries(for: address), startLevel...).map(tableVisit)
   }
 
   /// `kvm_pte_follow`: the table that an entry points to.
   ///
   /// - Throws: `EFAULT` where there is none (``TableMemory/table(at:)``).
+  @inline(__always)
   func table(
     below descriptor: Stage2Descriptor, address: UInt64, level: Int
   ) throws(Stage2Error) -> EntryReference {
@@ -167,6 +271,7 @@ extension Stage2PageTable {
   }
 
   /// The table that the entry of a visit points to.
+  @inline(__always)
   func table(below visit: Visit) throws(Stage2Error) -> EntryReference {
     try table(below: self[visit.entry], address: visit.address, level: visit.level)
   }
@@ -194,7 +299,7 @@ extension Stage2PageTable {
       throw Stage2Error(.outOfRange, address: address)
     }
     var level = startLevel
-    var descriptor = self[entry(for: address, in: rootTable(for: address), level: level)]
+    var descriptor = self[rootEntry(for: address)]
     while descriptor.isTable(level: level) {
       let table = try table(below: descriptor, address: address, level: level)
       level += 1
@@ -208,32 +313,32 @@ extension Stage2PageTable {
   /// `page_count` of each table page on the way to the leaf for `address`, from the start level down; empty for an
   /// address beyond ``ipaBits``.
   public func referenceCounts(for address: UInt64) -> [Int] {
-    tables(for: address).map { memory.count($0) }
+    entries(for: address).map { memory.count($0) }
   }
 
   /// The references of the table at `level` on the way to `address`; nil where there is none.
   public func references(for address: UInt64, level: Int) -> TableReferences? {
-    let tables = tables(for: address)
-    guard tables.indices ~= level - startLevel else { return nil }
-    let table = tables[level - startLevel]
+    let path = entries(for: address)
+    guard path.indices ~= level - startLevel else { return nil }
+    let table = memory.table(of: path[level - startLevel])
     let entries = (0..<granule.entriesPerTable).filter {
       self[table.advanced(by: $0)].isCounted
     }
     return TableReferences(count: memory.count(table), needed: 1 + entries.count)
   }
 
-  /// The tables on the way to the leaf for `address`, from the start level down.
-  private func tables(for address: UInt64) -> [EntryReference] {
+  /// The entries on the way to the leaf for `address`, from the start level down.
+  private func entries(for address: UInt64) -> [EntryReference] {
     guard address >> UInt64(ipaBits) == 0 else { return [] }
-    var tables = [rootTable(for: address)]
+    var entries = [rootEntry(for: address)]
     for level in startLevel..<Granule.lastLevel {
-      let descriptor = self[entry(for: address, in: tables[tables.count - 1], level: level)]
+      let descriptor = self[entries[entries.count - 1]]
       guard descriptor.isTable(level: level),
-        let next = memory.table(at: descriptor.outputAddress(granule))
+        let table = memory.table(at: descriptor.outputAddress(granule))
       else { break }
-      tables.append(next)
+      entries.append(entry(for: address, in: table, level: level + 1))
     }
-    return tables
+    return entries
   }
 }
 

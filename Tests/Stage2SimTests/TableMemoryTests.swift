@@ -1,0 +1,105 @@
+import Testing
+
+@testable import Stage2Sim
+
+/// Copies of a table share their memory until one of them changes.
+@Suite struct TableMemoryTests {
+  private static let base: UInt64 = 0x4000_0000
+  private static let pages: UInt64 = 0x5000
+
+  fileprivate static func mapped() throws -> Stage2PageTable {
+    var table = Stage2PageTable()
+    try table.map(address: base, size: pages, physical: 0x8000_0000, protection: [.read, .write])
+    return table
+  }
+
+  /// Writes an entry of its own accord, as a hook does.
+  private struct Writer: Stage2Visitor {
+    static let flags = WalkFlags.leaf
+    /// The table as it was at the first entry.
+    var copy: Stage2PageTable?
+
+    mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+      if copy == nil { copy = table }
+      table[visit.entry].hiddenByte = 0xa5
+    }
+  }
+
+  static let operations: [@Sendable (inout Stage2PageTable) throws -> Void] = [
+    { try $0.map(address: base, size: pages, physical: 0, protection: [.read]) },
+    { try $0.map(address: base + 2 << 20, size: 0x1000, physical: 0, protection: [.read]) },
+    { try $0.setOwner(address: base, size: pages, owner: 1) },
+    { try $0.unmap(address: base, size: pages) },
+    { try $0.writeProtect(address: base, size: pages) },
+    { $0.makeOld(address: base) },
+    { try $0.relaxPermissions(address: base, protection: [.execute]) },
+    { $0.destroy() },
+    {
+      var writer = Writer()
+      try $0.walk(address: base, size: pages, visitor: &writer)
+    },
+  ]
+
+  @Test(arguments: operations)
+  func aChangeIsOfOneCopy(operation: @Sendable (inout Stage2PageTable) throws -> Void) throws {
+    let table = try Self.mapped()
+    let (words, counts) = (table.memory.words, table.memory.counts)
+    var copy = table
+    try operation(&copy)
+    #expect(copy.memory.words != words || copy.memory.counts != counts)
+    #expect(table.memory.words == words)
+    #expect(table.memory.counts == counts)
+    #expect(table.memory.pagesInUse == 4)
+  }
+
+  @Test func aVisitorMayKeepTheTable() throws {
+    var table = try Self.mapped()
+    let words = table.memory.words
+    var writer = Writer()
+    try table.walk(address: Self.base, size: Self.pages, visitor: &writer)
+    #expect(writer.copy?.memory.words == words)
+    for page in stride(from: 0, to: Self.pages, by: 0x1000) {
+      #expect(try table.leaf(for: Self.base + page).descriptor.hiddenByte == 0xa5)
+    }
+  }
+
+  /// More tables than a small memory has room for, in the middle of a walk; and a copy from before.
+  @Test(arguments: Granule.allCases)
+  func memoryGrows(granule: Granule) throws {
+    var table = Stage2PageTable(granule: granule)
+    try table.map(address: 0, size: 1, physical: 0, protection: [.read])
+    let copy = table
+    let words = copy.memory.words
+    // No block fits.
+    let physical = 1 << 40 + granule.pageSize
+    try table.map(
+      address: granule.blockSize, size: 100 * granule.blockSize, physical: physical,
+      protection: [.read])
+    #expect(table.memory.pagesInUse == copy.memory.pagesInUse + 100)
+    for block in 0..<100 as Range<UInt64> {
+      let offset = block * granule.blockSize + granule.pageSize
+      let leaf = try table.leaf(for: granule.blockSize + offset)
+      #expect(leaf.level == 3)
+      #expect(leaf.descriptor.outputAddress(granule) == physical + offset)
+    }
+    #expect(copy.memory.words == words)
+    try table.unmap(address: 0, size: 1 << 40)
+    #expect(table.memory.pagesInUse == table.rootTables)
+    #expect(table.memory.words.allSatisfy { $0 == 0 })
+  }
+
+  /// A reference into a table that has more pages is none into another: it is no way to other memory.
+  @Test func foreignReferenceTraps() async {
+    await #expect(processExitsWith: .failure) {
+      let words = try TableMemoryTests.mapped().memory.words
+      let entry = EntryReference(word: words.count - 1)
+      _ = Stage2PageTable()[entry]
+    }
+    await #expect(processExitsWith: .failure) {
+      let words = try TableMemoryTests.mapped().memory.words
+      let entry = EntryReference(word: words.count - 1)
+      var table = Stage2PageTable()
+      table[entry] = Stage2Descriptor(rawValue: 1)
+    }
+  }
+}
