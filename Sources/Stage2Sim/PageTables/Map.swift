@@ -92,6 +92,7 @@ extension Stage2PageTable {
 
   /// Clears the entry of `visit` (`kvm_clear_pte`) with break-before-make where it was valid, and drops its reference:
   /// `stage2_put_pte`.
+  @inline(__always)  // as it is part of what loops do
   mutating func putEntry(_ visit: Visit) {
     let old = self[visit.entry]
     if old.isValid {
