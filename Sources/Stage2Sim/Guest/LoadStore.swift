@@ -14,7 +14,7 @@ public struct LoadStore: Hashable, Sendable {
     case quadword
 
     /// The same in bytes: 1 to 16.
-    public var bytes: Int { 1 << Int(rawValue) }
+    public var bytes: Int { 1 &<< Int(rawValue) }
   }
 
   /// What the instruction moves besides one register and memory.

@@ -20,7 +20,10 @@ extension Stage2PageTable {
   func translate(
     _ ipa: UInt64, for access: AccessKind, cpu: CPUModel
   ) -> Stage2Translation {
-    guard let leaf = try? leaf(for: ipa) else { return .fault(.translation, level: 0) }
+    guard ipa &>> UInt64(truncatingIfNeeded: ipaBits) == 0 else {
+      return .fault(.translation, level: 0)
+    }
+    let leaf = lastEntry(for: ipa)
     let descriptor = leaf.descriptor
     let level = leaf.level
     guard descriptor.isLeaf(level: level), granule.allowsLeaf(level: level) else {
@@ -32,9 +35,8 @@ extension Stage2PageTable {
     guard descriptor.permits(access, cpu: cpu) else {
       return .fault(.permission, level: level)
     }
-    let offset = ipa & (granule.size(level: level) - 1)
-    return .physical(
-      descriptor.outputAddress(granule) & ~(granule.size(level: level) - 1) | offset)
+    let offsetMask = granule.size(level: level) &- 1
+    return .physical(descriptor.outputAddress(granule) & ~offsetMask | ipa & offsetMask)
   }
 }
 

@@ -298,14 +298,31 @@ extension Stage2PageTable {
     guard address >> UInt64(ipaBits) == 0 else {
       throw Stage2Error(.outOfRange, address: address)
     }
-    var level = startLevel
-    var descriptor = self[rootEntry(for: address)]
-    while descriptor.isTable(level: level) {
-      let table = try table(below: descriptor, address: address, level: level)
-      level += 1
-      descriptor = self[entry(for: address, in: table, level: level)]
+    let leaf = lastEntry(for: address)
+    if leaf.descriptor.isTable(level: leaf.level) {
+      throw Stage2Error(
+        .badAddress, address: address, level: leaf.level, entry: leaf.descriptor)
     }
-    return Leaf(descriptor: descriptor, level: level)
+    return leaf
+  }
+
+  /// The entry that decides over an address of the IPA range; or one that points to a table where none is.
+  @inline(__always)
+  func lastEntry(for address: UInt64) -> Leaf {
+    let bits = granule.pageShift &- 3
+    var level = startLevel
+    var shift = granule.shift(level: level)
+    var entry = rootEntry(for: address)
+    while true {
+      let descriptor = memory[entry]
+      guard descriptor.isTable(level: level),
+        let table = memory.table(at: descriptor.outputAddress(granule))
+      else { return Leaf(descriptor: descriptor, level: level) }
+      level &+= 1
+      shift &-= bits
+      let index = Int(truncatingIfNeeded: address &>> UInt64(truncatingIfNeeded: shift))
+      entry = table.advanced(by: index & (granule.entriesPerTable &- 1))
+    }
   }
 }
 
