@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 from processes import (DAEMON, PGTABLE_BENCH, REFERENCE, TOOLS, TOP, Failure, await_line, bare_node, busy, daemon, null_fuse,
-                       output, output_json, pair_metrics, pairs)
+                       on_cpus, output, output_json, pair_metrics, pairs)
 
 
 @dataclass(frozen=True)
@@ -245,12 +245,12 @@ def run_cuse(work, settings):
 
 
 CUSE_TASK = Task((
-    cuse_measurement("cuse", "One client", "On the machine's one CPU.", pair_with_goals(p50=NO_WORSE), "percentiles"),
-    cuse_measurement("cuse-never", "Without polling", "The server sleeps at once after a request.",
+    cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", pair_with_goals(p50=NO_WORSE), "percentiles"),
+    cuse_measurement("cuse-never", "CUSE without polling", "The server sleeps at once after a request.",
                      pair_with_goals(p50=NO_WORSE, cpu=NO_MORE)),
-    cuse_measurement("cuse-clients-2", "Two clients", "Each has the node open for itself."),
-    cuse_measurement("cuse-clients-64", "64 clients", "Each has the node open for itself."),
-    cuse_measurement("cuse-clients-64-threads", "64 clients, and threads",
+    cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each has the node open for itself."),
+    cuse_measurement("cuse-clients-64", "CUSE, 64 clients", "Each has the node open for itself."),
+    cuse_measurement("cuse-clients-64-threads", "CUSE, 64 clients, and threads",
                      "The same against libfuse's loop that has a thread for each request that waits (`fuse_session_loop_mt`)."),
 ), run_cuse)
 
@@ -313,7 +313,7 @@ MEMORY = "Memory"
 RESIDENT = Measurement(
     "resident", MEMORY, "Resident memory of the daemon", "VmRSS of the process, its code included.", "virt-walkerd", NULL_FUSE, (
         Metric("idle", "idle", "bytes", None, "After the first pair."),
-        Metric("used", "after 10⁷ pairs", "bytes", None, "By two clients."),
+        Metric("used", "after 10⁷ pairs", "bytes", None, "By one client."),
     ))
 MAPPED = Measurement(
     "mapped", MEMORY, "4 GiB mapped by pages", "By how much resident memory grows when pages are mapped, one after the other, in a \
@@ -344,11 +344,12 @@ def one_pair(node):
 def run_resident(work, settings):
     samples = Samples()
     for side, serve in (("ours", daemon), ("reference", null_fuse)):
-        with serve(work) as server:
+        client_cpus, server_cpus = placement("together")
+        with serve(work, cpus=server_cpus) as server:
             one_pair(server.node)
             idle = server.resident_bytes()
-            output(TOOLS / "node-bench", server.node, "--clients", 2, "--pairs", settings.node_pairs // 2, "--seconds", 3600,
-                   "--warm-up", 0, limit=3600)
+            output(*on_cpus(client_cpus, [
+                TOOLS / "node-bench", server.node, "--pairs", settings.node_pairs, "--seconds", 3600, "--warm-up", 0]), limit=3600)
             samples.add(side, {"idle": idle, "used": server.resident_bytes()})
     return {"resident": samples}
 

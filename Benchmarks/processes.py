@@ -24,11 +24,19 @@ class Failure(Exception):
 
 def output(*command, limit=600):
     """What a program prints. One that fails ends the run."""
-    result = subprocess.run(
-        dying_with_this_process(command), capture_output=True, text=True, timeout=limit)
-    if result.returncode != 0:
-        raise Failure(f"{' '.join(map(str, command))}: exit status {result.returncode}\n{result.stderr}{result.stdout}")
-    return result.stdout
+    process = subprocess.Popen(
+        dying_with_this_process(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        printed, errors = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{process.args} takes longer than {limit} s") from None
+    finally:
+        # Not SIGKILL: scripts/cuse-vm ends its virtual machine first.
+        process.terminate()
+        process.wait()
+    if process.returncode != 0:
+        raise Failure(f"{' '.join(map(str, command))}: exit status {process.returncode}\n{errors}{printed}")
+    return printed
 
 
 def output_json(*command, **options):

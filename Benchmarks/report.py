@@ -202,7 +202,7 @@ set xrange [0:4]
 set xtics ('0 %%' 0, '50 %%' 0.30103, '90 %%' 1, '99 %%' 2, '99.9 %%' 3, '99.99 %%' 4)
 plot $ours with lines linewidth 2 linecolor rgb '{OURS}' title '{our_name}', \\
   $reference with lines linewidth 2 linecolor rgb '{REFERENCE}' title '{reference_name}'
-""".replace("%%", "%")
+"""
 
 BARS = PLOT + """\
 $rows << EOD
