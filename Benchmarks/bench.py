@@ -72,6 +72,9 @@ def build():
 
 
 def measure(tasks, settings):
+    about = machine()
+    if about["load average"] > 0.5:
+        print(f"something else runs here (load average {about['load average']}): the figures will be of a busy machine", file=sys.stderr)
     samples = {}
     begin = time.monotonic()
     for task in tasks:
@@ -80,7 +83,7 @@ def measure(tasks, settings):
             samples |= task.run(work, settings)
     measurements = [m for task in tasks for m in task.measurements]
     return {
-        "machine": machine(),
+        "machine": about,
         "settings": {**vars(settings), "minutes": round((time.monotonic() - begin) / 60, 1)},
         "rows": {
             f"{measurement.id}.{metric.id}": row(measurement, metric, samples[measurement.id])
@@ -134,14 +137,22 @@ def machine():
     is_virtual = "hypervisor" in value("/proc/cpuinfo", "flags").split()
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": output("git", "-C", TOP, "describe", "--always", "--dirty").strip(),
+        "commit": commit(),
         "CPU": value("/proc/cpuinfo", "model name") + (", in a virtual machine" if is_virtual else ""),
         "CPUs": len(os.sched_getaffinity(0)),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
         "system": f"{value('/etc/os-release', 'PRETTY_NAME')}, Linux {platform.release()}",
+        "load average": round(os.getloadavg()[0], 2),  # just before
         "Swift": output("swift", "--version").splitlines()[0],
         "C": output("gcc", "--version").splitlines()[0],
         "libfuse": output("pkg-config", "--modversion", "fuse3").strip()}
+
+
+def commit():
+    try:
+        return output("git", "-C", TOP, "describe", "--always", "--dirty").strip()
+    except Failure:
+        return "unknown"  # of a source without its history
 
 
 # --- Is it all there?

@@ -58,7 +58,7 @@ class Measurement:
     ours: str
     reference: str | None
     metrics: tuple[Metric, ...]
-    plot: str | None = None  # percentiles, bars
+    plot: str | None = None  # percentiles, ratios
 
 
 @dataclass
@@ -271,7 +271,7 @@ language, with tables in memory that was used before, and have to come to the sa
         Metric("split", "split a block", "ns", NO_MORE, "One page is mapped in the place of a block."),
         Metric("hide_seek", "the hook's walks", "ns", NO_MORE,
                "A byte is hidden in an entry, and sought, by a walk each, with a visitor from outside the library."),
-    ), "bars")
+    ), "ratios")
 MACHINE = Measurement(
     "machine", MODEL, "Hide and seek through the whole machine", "The guest stores a byte and loads one: decoding, stage 1, stage 2, the \
 abort, KVM's handlers, the bus, the hook's walk, the entry, and back. The kernel's counterpart needs its hardware, so there is no \

@@ -39,7 +39,7 @@ def cells(results, measurement, metric):
         text(row["ours"], metric.unit),
         text(row["reference"], metric.unit) if "reference" in row else "",
         f"{row['ratio']:.2f}" if "ratio" in row else "",
-        "" if not goal else f"≤ {goal.ratio:g} times" if goal.ratio else f"≤ {text(goal.value, metric.unit)}",
+        "" if not goal else f"≤ {goal.ratio:.2f}" if goal.ratio else f"≤ {text(goal.value, metric.unit)}",
         "" if not goal else "met" if row["met"] else "MISSED"]
 
 
@@ -77,13 +77,14 @@ Written by `scripts/bench --write`, and not by hand: on {machine['date']}, of co
 
 | | |
 |---|---|
-""" + "".join(f"| {name} | {machine[name]} |\n" for name in ("CPU", "CPUs", "memory", "system", "Swift", "C", "libfuse")) + f"""
+""" + "".join(f"| {name} | {machine[name]} |\n" for name in ("CPU", "CPUs", "memory", "system", "load average", "Swift", "C", "libfuse")) + f"""
 Ours and the reference are measured in turn, in {settings['rounds']} rounds, and each figure is the median of its rounds' figures. The ratio is \
 ours divided by the reference's: below 1 ours is less. All figures of all rounds are in \
 [Benchmarks/results.json](../Benchmarks/results.json). `scripts/bench --list` names the rows, `scripts/bench free tables` measures \
 some.
 
 ## The goals
+
 """]
     goals = [(m, metric) for m, metric in rows(results) if metric.goal]
     parts.append(markdown_table(
@@ -104,15 +105,17 @@ def anchor(title):
 
 
 def missed(results, goals):
-    reasons = {}
+    """The reasons in missed.md, each for the rows in its heading that miss their goal, and which rows have none."""
+    left = {
+        f"{m.id}.{metric.id}": f"{m.title}: {metric.title}" for m, metric in goals
+        if not results["rows"][f"{m.id}.{metric.id}"]["met"]}
     for part in re.split(r"^## ", REASONS.read_text(), flags=re.MULTILINE)[1:]:
-        name, _, reason = part.partition("\n")
-        reasons[name.strip()] = reason.strip()
-    for m, metric in goals:
-        name = f"{m.id}.{metric.id}"
-        if results["rows"][name]["met"]:
-            continue
-        yield f"\n**{m.title}: {metric.title}** is missed. {reasons.get(name, 'Why is not known yet.')}\n"
+        heading, _, reason = part.partition("\n")
+        titles = [left.pop(name) for name in heading.split(", ") if name in left]
+        if titles:
+            yield f"\n**Missed: {'; '.join(titles)}.** {reason.strip()}\n"
+    if left:
+        yield f"\n**Missed, and why is not known yet: {'; '.join(left.values())}.**\n"
 
 
 INTRODUCTIONS = {
@@ -204,20 +207,18 @@ plot $ours with lines linewidth 2 linecolor rgb '{OURS}' title '{our_name}', \\
   $reference with lines linewidth 2 linecolor rgb '{REFERENCE}' title '{reference_name}'
 """
 
-BARS = PLOT + """\
+RATIOS = PLOT + """\
 $rows << EOD
 {rows}
 EOD
-set style data histogram
-set style histogram clustered gap 1
 set style fill solid noborder
-set boxwidth 0.9
-set logscale y
-set format y '%g'
-set ylabel 'an operation, ns'
+set boxwidth 0.6
+set key off
+set yrange [0:*]
+set ylabel '{our_name} / {reference_name}'
 set xtics rotate by -20
-plot $rows using 2:xtic(1) linecolor rgb '{OURS}' title '{our_name}', \\
-  '' using 3 linecolor rgb '{REFERENCE}' title '{reference_name}'
+# The line is the reference.
+plot $rows using 2:xtic(1) with boxes linecolor rgb '{OURS}', 1 with lines linewidth 2 linecolor rgb '{REFERENCE}'
 """
 
 
@@ -237,8 +238,8 @@ def pictures(results, directory):
             lines = []
             for metric in measurement.metrics:
                 row = results["rows"][f"{measurement.id}.{metric.id}"]
-                lines.append(f'"{metric.title}" {row["ours"]} {row["reference"]}')
-            script = BARS.format(rows="\n".join(lines), **names)
+                lines.append(f'"{metric.title}" {row["ratio"]}')
+            script = RATIOS.format(rows="\n".join(lines), **names)
         result = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True)
         if result.returncode != 0 or result.stderr:
             raise Failure(f"gnuplot: {result.stderr}")
