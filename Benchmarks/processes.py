@@ -120,7 +120,7 @@ def await_line(process, word):
 
 def daemon(work, *options, count=None, cpus=None):
     """virt-walkerd with one node, or the first of many."""
-    place = Path(tempfile.mkdtemp(dir=work))
+    place = Path(tempfile.mkdtemp(dir=work, prefix="ours-"))
     (place / "tree").mkdir()
     many = [] if count is None else ["--count", str(count)]
     return Server(
@@ -129,13 +129,13 @@ def daemon(work, *options, count=None, cpus=None):
 
 
 def null_fuse(work, *options, cpus=None):
-    node = Path(tempfile.mkdtemp(dir=work)) / "node"
+    node = Path(tempfile.mkdtemp(dir=work, prefix="reference-")) / "node"
     node.touch()
     return Server([REFERENCE / "null-fuse", node, *options], node, cpus)
 
 
 def bare_node(work, cpus=None):
-    node = Path(tempfile.mkdtemp(dir=work)) / "node"
+    node = Path(tempfile.mkdtemp(dir=work, prefix="reference-")) / "node"
     return Server([TOOLS / "bare-node", node], node, cpus)
 
 

@@ -125,10 +125,10 @@ private final class Client {
     let end = begin + duration
     for _ in 0..<pairs {
       written &+= 1
-      guard write(descriptor, &written, 1) == 1, read(descriptor, &got, 1) == 1 else {
-        failure = Failure("\(path): \(String(cString: strerror(errno)))")
-        return
-      }
+      let writeResult = write(descriptor, &written, 1)
+      guard writeResult == 1 else { return fail("write", writeResult) }
+      let readResult = read(descriptor, &got, 1)
+      guard readResult == 1 else { return fail("read", readResult) }
       guard !checksByte || got == written else {
         failure = Failure("\(path): \(written) was written, and \(got) is read")
         return
@@ -138,6 +138,11 @@ private final class Client {
       if after >= end { return }
       begin = after
     }
+  }
+
+  private func fail(_ call: String, _ result: Int) {
+    let reason = result < 0 ? String(cString: strerror(errno)) : "\(result) bytes"
+    failure = Failure("\(call) on \(path): \(reason)")
   }
 }
 
