@@ -1,0 +1,32 @@
+// The device at a node without what watches it: no trace, no logs, no counters. What virt-walkerd takes more is their price.
+//
+// usage: bare-node FILE       (until SIGTERM)
+import CharacterDeviceServer
+import Stage2Sim
+import SystemPackage
+import VirtWalkerDevice
+
+@main
+struct BareNode {
+  static func main() throws {
+    let path = FilePath(CommandLine.arguments[1])
+    let signals = try TerminationSignals()
+    let server = try FUSEServer(
+      path: path, fileSystem: "bare-node", device: VirtWalkerDriver(loadedIn: .booted()))
+    defer { server.close() }
+    // As virt-walkerd does.
+    let loop = try EventLoop(polling: .automatic)
+    try loop.add(polled: server.descriptor) {
+      switch try server.process() {
+      case .request: return true
+      case .nothing: return false
+      case .end:
+        loop.stop()
+        return true
+      }
+    }
+    try loop.add(signals.descriptor) { loop.stop() }
+    try FileDescriptor.standardOutput.writeAll("ready\n".utf8)
+    try loop.run()
+  }
+}

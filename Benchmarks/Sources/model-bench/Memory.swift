@@ -1,0 +1,70 @@
+import ArgumentParser
+import Glibc
+import Inspection
+import Stage2Sim
+
+/// How much memory the tables of mapped guest memory take. For a new process: memory that was free before does not count.
+struct Tables: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "The bytes by which resident memory grows when guest memory is mapped by pages.")
+
+  @Argument(help: "How much guest memory is mapped.")
+  var mib: UInt64
+
+  func run() throws {
+    var bench = TableBench()
+    let before = residentBytes()
+    _ = try bench.mapPages(mib << 20 / TableBench.page)
+    print(
+      "{\"grown\": \(residentBytes() - before), \"tables\": \(bench.pagesInUse * TableBench.page)}")
+  }
+}
+
+/// How much memory machines take.
+struct Machines: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "The bytes by which resident memory grows when machines are booted.")
+
+  @Argument(help: "How many.")
+  var count: Int
+
+  @Flag(help: "With what watches them: trace, logs, counters.")
+  var inspected = false
+
+  func run() throws {
+    // What the first one needs, such as its code, is not needed again.
+    let first = try boot()
+    let before = residentBytes()
+    var machines: [Any] = []
+    machines.reserveCapacity(count)
+    var tables: UInt64 = 0
+    for _ in 0..<count {
+      let (machine, pages) = try boot()
+      machines.append(machine)
+      tables += UInt64(pages) * TableBench.page
+    }
+    print("{\"grown\": \(residentBytes() - before), \"tables\": \(tables)}")
+    withExtendedLifetime((first, machines)) {}
+  }
+
+  private func boot() throws -> (machine: Any, tables: Int) {
+    if inspected {
+      let device = try InspectedDevice(
+        .init(), node: "bench", task: ("model-bench", 1), clock: now)
+      return (device, device.machine.stage2.memory.pagesInUse)
+    }
+    let machine = try VirtualMachine.booted()
+    return (machine, machine.stage2.memory.pagesInUse)
+  }
+}
+
+/// The second number in /proc/self/statm, which is in pages.
+private func residentBytes() -> Int {
+  var resident = 0
+  guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+  defer { fclose(file) }
+  withUnsafeMutablePointer(to: &resident) { pointer in
+    _ = withVaList([pointer]) { vfscanf(file, "%*d %ld", $0) }
+  }
+  return resident * sysconf(Int32(_SC_PAGESIZE))
+}

@@ -1,0 +1,163 @@
+import ArgumentParser
+import Stage2Sim
+
+/// Stage-2 tables alone: what Benchmarks/reference/pgtable-bench.c does with the kernel's code, in the same order, at the same
+/// addresses.
+struct Operations: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Operations on a stage-2 table, as pgtable-bench does them.")
+
+  @Argument(help: "How much guest memory is mapped.")
+  var mib: UInt64
+
+  @Argument(help: "How often. The median round is printed.")
+  var rounds: Int
+
+  func run() throws {
+    var bench = TableBench()
+    let operations = TableBench.operations
+    var samples = [[Double]](repeating: [], count: operations.count)
+    var sums = [UInt64](repeating: 0, count: operations.count)
+    // In the first round tables lie in memory that was never used before: what that costs is not asked for.
+    for round in 0...rounds {
+      for (index, operation) in operations.enumerated() {
+        let count = mib << 20 / operation.unit
+        let start = now()
+        sums[index] = try operation.run(&bench, count)
+        let time = Double(now() - start) / Double(count)
+        if round > 0 { samples[index].append(time) }
+      }
+    }
+    let rows = operations.indices.map {
+      "\"\(operations[$0].name)\": {\"ns\": \(median(samples[$0])), \"sum\": \"\(sums[$0])\"}"
+    }
+    print("{\(rows.joined(separator: ", "))}")
+  }
+}
+
+struct TableBench {
+  struct Operation: Sendable {
+    let name: String
+    /// Bytes that one operation is about.
+    let unit: UInt64
+    /// Returns a sum that is the same on both sides if both did the same.
+    let run: @Sendable (inout TableBench, _ count: UInt64) throws -> UInt64
+  }
+
+  static let operations = [
+    Operation(name: "map_page", unit: page, run: { try $0.mapPages($1) }),
+    Operation(name: "leaf", unit: page, run: { try $0.lookUp($1) }),
+    Operation(name: "hide_seek", unit: page, run: { try $0.hideAndSeek($1) }),
+    Operation(name: "write_protect", unit: page, run: { try $0.writeProtect($1) }),
+    Operation(name: "unmap", unit: page, run: { try $0.unmap($1) }),
+    Operation(name: "map_range", unit: page, run: { try $0.mapRange($1) }),
+    Operation(name: "unmap_again", unit: page, run: { try $0.unmap($1) }),
+    Operation(name: "map_block", unit: block, run: { try $0.mapBlocks($1) }),
+    Operation(name: "split", unit: block, run: { try $0.splitBlocks($1) }),
+    Operation(name: "unmap_split", unit: page, run: { try $0.unmap($1) }),
+  ]
+
+  static let page = Granule.kib4.pageSize
+  static let block = Granule.kib4.blockSize
+  static let ipa = HideSeek.target
+  static let physicalBlocks = ipa + 1 << 41
+  /// One page off any block, so that a range is mapped by pages.
+  static let physicalPages = physicalBlocks + page
+
+  private var table = Stage2PageTable()
+
+  var pagesInUse: UInt64 { UInt64(table.memory.pagesInUse) }
+
+  mutating func mapPages(_ count: UInt64) throws -> UInt64 {
+    for index in 0..<count {
+      try table.map(
+        address: Self.ipa + index * Self.page, size: Self.page,
+        physical: Self.physicalPages + index * Self.page, protection: [.read, .write])
+    }
+    return pagesInUse
+  }
+
+  func lookUp(_ count: UInt64) throws -> UInt64 {
+    var random = SplitMix64(state: 1)
+    var sum: UInt64 = 0
+    for _ in 0..<count {
+      let leaf = try table.leaf(for: Self.ipa + random.next() % count * Self.page)
+      sum &+= leaf.descriptor.rawValue &+ UInt64(leaf.level)
+    }
+    return sum
+  }
+
+  mutating func hideAndSeek(_ count: UInt64) throws -> UInt64 {
+    var sum: UInt64 = 0
+    for index in 0..<count {
+      var hide = ByteVisitor(hiding: UInt8(truncatingIfNeeded: index))
+      try table.walk(address: Self.ipa, size: Self.page, visitor: &hide)
+      var seek = ByteVisitor(hiding: nil)
+      try table.walk(address: Self.ipa, size: Self.page, visitor: &seek)
+      sum += UInt64(seek.byte)
+    }
+    return sum
+  }
+
+  mutating func writeProtect(_ count: UInt64) throws -> UInt64 {
+    try table.writeProtect(address: Self.ipa, size: count * Self.page)
+    return pagesInUse
+  }
+
+  mutating func unmap(_ count: UInt64) throws -> UInt64 {
+    try table.unmap(address: Self.ipa, size: count * Self.page)
+    return pagesInUse
+  }
+
+  mutating func mapRange(_ count: UInt64) throws -> UInt64 {
+    try table.map(
+      address: Self.ipa, size: count * Self.page, physical: Self.physicalPages,
+      protection: [.read, .write])
+    return pagesInUse
+  }
+
+  mutating func mapBlocks(_ count: UInt64) throws -> UInt64 {
+    try mapAtBlocks(count, size: Self.block)
+  }
+
+  mutating func splitBlocks(_ count: UInt64) throws -> UInt64 {
+    try mapAtBlocks(count, size: Self.page)
+  }
+
+  private mutating func mapAtBlocks(_ count: UInt64, size: UInt64) throws -> UInt64 {
+    for index in 0..<count {
+      try table.map(
+        address: Self.ipa + index * Self.block, size: size,
+        physical: Self.physicalBlocks + index * Self.block, protection: [.read, .write])
+    }
+    return pagesInUse
+  }
+}
+
+/// The hook's, for code outside Stage2Sim: hides a byte in the leaf, or seeks it.
+private struct ByteVisitor: Stage2Visitor {
+  static let flags = WalkFlags.leaf
+
+  let hiding: UInt8?
+  var byte: UInt8 = 0
+
+  init(hiding: UInt8?) { self.hiding = hiding }
+
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+    guard visit.address == TableBench.ipa else { return }
+    if let hiding { table[visit.entry].hiddenByte = hiding }
+    byte = table[visit.entry].hiddenByte
+  }
+}
+
+private struct SplitMix64: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+  }
+}

@@ -1,0 +1,442 @@
+"""What is measured: each measurement, what it says about itself, and how it is done.
+
+A row of the tables is one metric of one measurement, and has the name MEASUREMENT.METRIC.
+"""
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+from processes import (DAEMON, PGTABLE_BENCH, REFERENCE, TOOLS, TOP, Failure, await_line, bare_node, busy, daemon, null_fuse,
+                       on_cpus, output, output_json, pair_metrics, pairs)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is done. The figures of docs/performance.md are of FULL."""
+    rounds: int
+    seconds: float  # of pairs, each time
+    warm_up: float
+    mib: int  # of guest memory that is mapped
+    table_rounds: int  # inside one run of model-bench and pgtable-bench
+    model_pairs: int
+    node_pairs: int  # before memory is looked at again
+    starts: int
+
+
+FULL = Settings(rounds=5, seconds=1, warm_up=0.3, mib=4096, table_rounds=3, model_pairs=500_000, node_pairs=10_000_000, starts=20)
+QUICK = Settings(rounds=3, seconds=0.3, warm_up=0.1, mib=1024, table_rounds=3, model_pairs=200_000, node_pairs=200_000, starts=5)
+CHECK = Settings(rounds=1, seconds=0.03, warm_up=0.01, mib=16, table_rounds=1, model_pairs=1000, node_pairs=1000, starts=1)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The most that is allowed: of the ratio to the reference, or of the value itself."""
+    ratio: float | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    id: str
+    title: str
+    unit: str  # ns, s, bytes, /s
+    goal: Goal | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    id: str
+    section: str
+    title: str
+    text: str
+    ours: str
+    reference: str | None
+    metrics: tuple[Metric, ...]
+    plot: str | None = None  # percentiles, ratios
+
+
+@dataclass
+class Samples:
+    """One round's values after the other, of each metric and side."""
+    ours: dict[str, list[float]] = field(default_factory=dict)
+    reference: dict[str, list[float]] = field(default_factory=dict)
+    distributions: dict[str, list] = field(default_factory=lambda: {"ours": [], "reference": []})
+
+    def add(self, side, values):
+        for metric, value in values.items():
+            if metric == "distribution":
+                self.distributions[side].append(value)
+            else:
+                getattr(self, side).setdefault(metric, []).append(value)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Does one measurement, or several that are done together."""
+    measurements: tuple[Measurement, ...]
+    run: Callable[[Path, Settings], dict[str, Samples]]
+
+
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+def placement(pinned):
+    """The CPUs of the client and those of the server; None where the kernel may choose."""
+    if pinned is None:
+        return None, None
+    if pinned == "together":
+        return CPUS[:1], CPUS[:1]
+    if len(CPUS) < 2:
+        raise Failure("client and server cannot be pinned apart on one CPU: run it where there are two")
+    return CPUS[:1], CPUS[1:2]
+
+
+def in_turn(settings):
+    """The sides of each round: the one that begins is another one each time."""
+    for number in range(settings.rounds):
+        yield from ("ours", "reference") if number % 2 == 0 else ("reference", "ours")
+
+
+# --- A pair on a node of FUSE
+
+NODE = "A write+read pair on a node of FUSE"
+NULL_FUSE = "null-fuse"
+PAIR = (
+    Metric("p50", "p50", "ns"), Metric("p99", "p99", "ns"), Metric("p99.9", "p99.9", "ns"),
+    Metric("cpu", "CPU time", "ns"), Metric("rate", "pairs a second", "/s"))
+
+
+def pair_with_goals(**goals):
+    return tuple(Metric(m.id, m.title, m.unit, goals.get(m.id)) for m in PAIR)
+
+
+def node(id, title, text, *, ours="virt-walkerd", reference=NULL_FUSE, serve=daemon, serve_reference=null_fuse, clients=1,
+         pinned=None, is_loaded=False, metrics=PAIR, plot=None):
+    measurement = Measurement(id, NODE, title, text, ours, reference, metrics, plot)
+
+    def run(work, settings):
+        samples = Samples()
+        client_cpus, server_cpus = placement(pinned)
+        with busy(CPUS if is_loaded else []), serve(work, cpus=server_cpus) as our_server, \
+                serve_reference(work, cpus=server_cpus) as reference_server:
+            for side in in_turn(settings):
+                server = our_server if side == "ours" else reference_server
+                samples.add(side, pairs(server, settings, clients, client_cpus))
+        return {id: samples}
+
+    return Task((measurement,), run)
+
+
+def floor(id, title, text, pinned):
+    """Against two round trips of a byte between two processes by pipes."""
+    measurement = Measurement(
+        id, NODE, title, text, "virt-walkerd", "ping-pong, twice", (Metric("p50", "p50", "ns"),))
+
+    def run(work, settings):
+        samples = Samples()
+        client_cpus, server_cpus = placement(pinned)
+        with daemon(work, cpus=server_cpus) as our_server:
+            for side in in_turn(settings):
+                if side == "ours":
+                    samples.add(side, {"p50": pairs(our_server, settings, cpus=client_cpus)["p50"]})
+                else:
+                    trip = output_json(REFERENCE / "ping-pong", *client_cpus, *server_cpus, settings.seconds)
+                    samples.add(side, {"p50": 2 * trip["p50"]})
+        return {id: samples}
+
+    return Task((measurement,), run)
+
+
+def serving(*options, count=None):
+    return lambda work, cpus: daemon(work, *options, count=count, cpus=cpus)
+
+
+def threads(work, cpus):
+    return null_fuse(work, "--threads", cpus=cpus)
+
+
+NO_WORSE = Goal(ratio=1.05)
+NO_MORE = Goal(ratio=1)
+NODES = [
+    node("free", "Free to move", "One client. The kernel places client and server as it likes.",
+         metrics=pair_with_goals(p50=Goal(ratio=0.25)), plot="percentiles"),
+    node("together", "Pinned together", "One client. Client and server are on the same CPU: a machine with one core.",
+         pinned="together", metrics=pair_with_goals(p50=NO_WORSE), plot="percentiles"),
+    node("apart", "Pinned apart", "One client. Client and server are each on a CPU of its own.", pinned="apart",
+         plot="percentiles"),
+    node("loaded", "Loaded", "One client, free to move, while a process that only computes runs for each CPU.",
+         is_loaded=True, metrics=pair_with_goals(p50=NO_WORSE)),
+    node("never", "Without polling", "One client, free to move. The server sleeps at once after a request.",
+         ours="virt-walkerd --poll never", serve=serving("--poll", "never"), metrics=pair_with_goals(cpu=NO_MORE)),
+    node("never-together", "Without polling, pinned together", "The same on one CPU.",
+         ours="virt-walkerd --poll never", serve=serving("--poll", "never"), pinned="together",
+         metrics=pair_with_goals(p50=NO_WORSE, cpu=NO_MORE)),
+    node("clients-2", "Two clients", "Each has the node open for itself. Free to move.", clients=2),
+    node("clients-2-threads", "Two clients, and threads",
+         "The same against libfuse's loop that has a thread for each request that waits (`fuse_session_loop_mt`).",
+         reference="null-fuse --threads", serve_reference=threads, clients=2),
+    node("clients-64", "64 clients", "Each has the node open for itself. Free to move. A pair takes as long as its turn lets wait: \
+a server that is fair has the greater p50, and the smaller p99. What it gets done are its pairs a second.", clients=64),
+    node("clients-64-threads", "64 clients, and threads", "The same against `fuse_session_loop_mt`.",
+         reference="null-fuse --threads", serve_reference=threads, clients=64),
+    node("nodes-256", "256 nodes", "One client, free to move. The reference serves one node, ours the same one and 255 more.",
+         ours="virt-walkerd --count 256", reference="virt-walkerd", serve=serving(count=256), serve_reference=daemon,
+         metrics=pair_with_goals(p50=NO_WORSE)),
+    node("nodes-256-together", "256 nodes, pinned together", "The same on one CPU.",
+         ours="virt-walkerd --count 256", reference="virt-walkerd", serve=serving(count=256), serve_reference=daemon,
+         pinned="together", metrics=pair_with_goals(p50=NO_WORSE)),
+    node("ring", "The trace, which nobody reads",
+         "One client, pinned together with the server. The reference, bare-node, is the same machine at a node without trace, logs, \
+counters and tree.", reference="bare-node", serve_reference=bare_node, pinned="together",
+         metrics=pair_with_goals(p50=Goal(ratio=1.03))),
+    floor("floor-together", "The floor of one core",
+          "A pair are two system calls that a server answers, and the reference is what two round trips of a byte to another \
+process take, by pipes on one CPU.", "together"),
+    floor("floor-apart", "The floor of two cores",
+          "The same with client and server, and the two processes, on two CPUs. Who polls does not sleep, and can be below.", "apart"),
+]
+
+# --- A pair on a node of CUSE
+
+CUSE = "A write+read pair on a node of CUSE"
+CUSE_CONFIGURATIONS = {
+    # What virt-walkerd is called with, null-cuse, and how many clients.
+    "cuse": ("", "", 1),
+    "cuse-never": ("--poll never", "", 1),
+    "cuse-clients-2": ("", "", 2),
+    "cuse-clients-64": ("", "", 64),
+    "cuse-clients-64-threads": ("", "--threads", 64),
+}
+
+
+def cuse_measurement(id, title, text, metrics=PAIR, plot=None):
+    ours, reference, _ = CUSE_CONFIGURATIONS[id]
+    return Measurement(id, CUSE, title, text, f"virt-walkerd {ours}".strip(), f"null-cuse {reference}".strip(), metrics, plot)
+
+
+def run_cuse(work, settings):
+    """All in one virtual machine, as one takes long to start."""
+    samples = {id: Samples() for id in CUSE_CONFIGURATIONS}
+    lines = ["set -e", "ready() { for i in $(seq 300); do ! grep -q ready $1 || return 0; sleep 0.1; done; cat $1; exit 1; }"]
+    for id, (options, reference_options, clients) in CUSE_CONFIGURATIONS.items():
+        lines += [
+            f"virt-walkerd serve --backend cuse --name ours {options} >/tmp/ours 2>&1 & ours=$!; ready /tmp/ours",
+            f"null-cuse reference {reference_options} >/tmp/reference 2>&1 & reference=$!; ready /tmp/reference"]
+        for side in in_turn(settings):
+            lines.append(
+                f"result=$(node-bench /dev/{side} --server-pid ${side} --clients {clients} "
+                f'--seconds {settings.seconds} --warm-up {settings.warm_up}); echo "{id} {side} $result"')
+        lines.append("kill $ours $reference; wait $ours; wait $reference || true")
+    text = output(
+        TOP / "scripts/cuse-vm", "--daemon", DAEMON, "--program", REFERENCE / "null-cuse", "--program", TOOLS / "node-bench",
+        "--command", "\n".join(lines))
+    for line in text.splitlines():
+        id, _, rest = line.partition(" ")
+        side, _, result = rest.partition(" ")
+        if id in samples and side in ("ours", "reference"):
+            samples[id].add(side, pair_metrics(json.loads(result)))
+    return samples
+
+
+CUSE_TASK = Task((
+    cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", pair_with_goals(p50=NO_WORSE), "percentiles"),
+    cuse_measurement("cuse-never", "CUSE without polling", "The server sleeps at once after a request.",
+                     pair_with_goals(p50=NO_WORSE, cpu=NO_MORE)),
+    cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each has the node open for itself."),
+    cuse_measurement("cuse-clients-64", "CUSE, 64 clients", "Each has the node open for itself."),
+    cuse_measurement("cuse-clients-64-threads", "CUSE, 64 clients, and threads",
+                     "The same against libfuse's loop that has a thread for each request that waits (`fuse_session_loop_mt`)."),
+), run_cuse)
+
+# --- The model
+
+MODEL = "The model, without a node"
+TABLES = Measurement(
+    "tables", MODEL, "Stage-2 tables", "4 GiB of guest memory in pages of 4 KiB. The reference is the kernel's own \
+arch/arm64/kvm/hyp/pgtable.c (Linux 6.1), compiled for user space. Both sides do the same at the same addresses, in loops of their own \
+language, with tables in memory that was used before, and have to come to the same sums.",
+    "model-bench", "pgtable-bench", (
+        Metric("leaf", "leaf for an address", "ns", NO_MORE, "The leaf of a page, at random."),
+        Metric("map_page", "map, page by page", "ns", NO_MORE, "One call for each page, in ascending order."),
+        Metric("map_range", "map a range", "ns", NO_MORE, "One call for all pages; the time is of one page."),
+        Metric("write_protect", "write-protect a range", "ns", NO_MORE, "The same."),
+        Metric("unmap", "unmap a range", "ns", NO_MORE, "The same."),
+        Metric("map_block", "map, block by block", "ns", NO_MORE, "One call for each block of 2 MiB."),
+        Metric("split", "split a block", "ns", NO_MORE, "One page is mapped in the place of a block."),
+        Metric("hide_seek", "the hook's walks", "ns", NO_MORE,
+               "A byte is hidden in an entry, and sought, by a walk each, with a visitor from outside the library."),
+    ), "ratios")
+MACHINE = Measurement(
+    "machine", MODEL, "Hide and seek through the whole machine", "The guest stores a byte and loads one: decoding, stage 1, stage 2, the \
+abort, KVM's handlers, the bus, the hook's walk, the entry, and back. The kernel's counterpart needs its hardware, so there is no \
+reference.",
+    "model-bench", None, (
+        Metric("machine", "the machine", "ns", Goal(value=100), "`writeb` and `readb` of `VirtualMachine`; nobody watches."),
+        Metric("driver", "the guest's driver", "ns", None, "`write` and `read` of `VirtWalkerDriver`."),
+        Metric("device", "the device", "ns", None, "`write` and `read` of `InspectedDevice`: with trace, logs and counters."),
+    ))
+
+
+def run_tables(_work, settings):
+    samples = Samples()
+    for side in in_turn(settings):
+        command = [TOOLS / "model-bench", "operations"] if side == "ours" else [PGTABLE_BENCH]
+        rows = output_json(*command, settings.mib, settings.table_rounds)
+        samples.add(side, {name: row["ns"] for name, row in rows.items()})
+        sums = {name: row["sum"] for name, row in rows.items()}
+        if side == "ours":
+            our_sums = sums
+        else:
+            reference_sums = sums
+    if our_sums != reference_sums:
+        raise Failure(f"the model and the kernel's code did not do the same: {our_sums}, {reference_sums}")
+    return {"tables": samples}
+
+
+def run_machine(_work, settings):
+    samples = Samples()
+    for _ in range(settings.rounds):
+        rows = output_json(TOOLS / "model-bench", "pairs", settings.model_pairs, settings.table_rounds)
+        samples.add("ours", {name: row["ns"] for name, row in rows.items()})
+    return {"machine": samples}
+
+
+# --- Memory
+
+MEMORY = "Memory"
+RESIDENT = Measurement(
+    "resident", MEMORY, "Resident memory of the daemon", "VmRSS of the process, its code included.", "virt-walkerd", NULL_FUSE, (
+        Metric("idle", "idle", "bytes", None, "After the first pair."),
+        Metric("used", "after 10⁷ pairs", "bytes", None, "By one client."),
+    ))
+MAPPED = Measurement(
+    "mapped", MEMORY, "4 GiB mapped by pages", "By how much resident memory grows when pages are mapped, one after the other, in a \
+process that has not used memory before. The reference is the size of the tables alone.", "model-bench", "tables", (
+        Metric("entry", "for an entry", "bytes", Goal(ratio=1.1), "An entry itself has 8 bytes."),))
+MACHINES = Measurement(
+    "machines", MEMORY, "Many machines in one process", "Of 64 and 256: how much more is resident than with one, for each machine more, \
+beyond the tables that it has.", "virt-walkerd, model-bench", None, (
+        Metric("nodes-1", "1 node", "bytes", None, "All resident memory of `virt-walkerd serve`."),
+        Metric("nodes-64", "64 nodes, each", "bytes", None, "`serve --count 64`: with node and tree, after a pair on each."),
+        Metric("nodes-256", "256 nodes, each", "bytes", Goal(value=64 << 10), "`serve --count 256`: the same."),
+        Metric("devices-256", "256 devices, each", "bytes", Goal(value=64 << 10),
+               "256 of `InspectedDevice` in model-bench: with trace, logs and counters, without a node."),
+        Metric("machines-256", "256 machines, each", "bytes", Goal(value=64 << 10), "256 of `VirtualMachine` in model-bench."),
+    ))
+
+
+def one_pair(node):
+    file = os.open(node, os.O_RDWR)
+    try:
+        os.write(file, b"A")
+        if os.read(file, 1) != b"A":
+            raise Failure(f"{node}: A was written, and is not read")
+    finally:
+        os.close(file)
+
+
+def run_resident(work, settings):
+    samples = Samples()
+    for side, serve in (("ours", daemon), ("reference", null_fuse)):
+        client_cpus, server_cpus = placement("together")
+        with serve(work, cpus=server_cpus) as server:
+            one_pair(server.node)
+            idle = server.resident_bytes()
+            output(*on_cpus(client_cpus, [
+                TOOLS / "node-bench", server.node, "--pairs", settings.node_pairs, "--seconds", 3600, "--warm-up", 0]), limit=3600)
+            samples.add(side, {"idle": idle, "used": server.resident_bytes()})
+    return {"resident": samples}
+
+
+def run_mapped(_work, settings):
+    samples = Samples()
+    pages = settings.mib << 8
+    for _ in range(settings.rounds):
+        result = output_json(TOOLS / "model-bench", "tables", settings.mib)
+        samples.add("ours", {"entry": result["grown"] / pages})
+        samples.add("reference", {"entry": result["tables"] / pages})
+    return {"mapped": samples}
+
+
+def table_bytes(server):
+    """Of the first node's machine."""
+    place = server.node.parent / "tree"
+    metrics = next(place.rglob("metrics")).read_text()
+    return next(int(float(line.split()[-1])) for line in metrics.splitlines() if "_table_pages{" in line) * 4096
+
+
+def run_machines(work, settings):
+    samples = Samples()
+    for _ in range(settings.rounds):
+        resident = {}
+        for count in (1, 64, 256):
+            with daemon(work, count=count) as server:
+                for number in range(count):
+                    one_pair(server.node.with_name(f"node{number}"))
+                tables = table_bytes(server)
+                resident[count] = server.resident_bytes()
+        values = {f"nodes-{count}": (resident[count] - resident[1]) / (count - 1) - tables for count in (64, 256)}
+        for kind, options in (("machines", []), ("devices", ["--inspected"])):
+            result = output_json(TOOLS / "model-bench", "machines", 256, *options)
+            values[f"{kind}-256"] = (result["grown"] - result["tables"]) / 256
+        samples.add("ours", {"nodes-1": resident[1], **values})
+    return {"machines": samples}
+
+
+# --- Start
+
+START = "Start and size"
+STARTED = Measurement(
+    "start", START, "Start", "From the exec of the server to the first byte that is read from its node.", "virt-walkerd serve", NULL_FUSE,
+    (Metric("time", "time", "ns", Goal(value=20e6)),))
+SIZE = Measurement(
+    "size", START, "Size of the program", "`virt-walkerd` with Swift's libraries in it (--static-swift-stdlib).", "virt-walkerd", None, (
+        Metric("stripped", "stripped", "bytes", None, "After `strip`."), Metric("built", "as it is built", "bytes")))
+
+
+def run_start(work, settings):
+    samples = Samples()
+    work = work / "start"
+    work.mkdir()
+    for number in range(settings.starts):
+        ours, reference = work / f"ours{number}", work / f"reference{number}"
+        tree = work / f"tree{number}"
+        tree.mkdir()
+        reference.touch()
+        samples.add("ours", {"time": start_time(
+            [DAEMON, "serve", "--backend", "fuse", "--path", ours, "--tree", tree], ours)})
+        samples.add("reference", {"time": start_time([REFERENCE / "null-fuse", reference], reference)})
+    return {"start": samples}
+
+
+def start_time(command, node):
+    begin = time.monotonic_ns()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        await_line(process, "ready")
+        with open(node, "rb", buffering=0) as file:
+            if len(file.read(1)) != 1:
+                raise Failure(f"nothing is read from {node}")
+        return time.monotonic_ns() - begin
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def run_size(work, _settings):
+    samples = Samples()
+    output("strip", "-o", work / "stripped", DAEMON)
+    samples.add("ours", {"stripped": (work / "stripped").stat().st_size, "built": DAEMON.stat().st_size})
+    return {"size": samples}
+
+
+TASKS = [
+    *NODES, CUSE_TASK, Task((TABLES,), run_tables), Task((MACHINE,), run_machine), Task((RESIDENT,), run_resident),
+    Task((MAPPED,), run_mapped), Task((MACHINES,), run_machines), Task((STARTED,), run_start), Task((SIZE,), run_size)]
+MEASUREMENTS = [measurement for task in TASKS for measurement in task.measurements]

@@ -1,0 +1,168 @@
+"""The programs that are measured, and how they end."""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+DAEMON = TOP / ".build/release/virt-walkerd"
+REFERENCE = TOP / ".build/bench"
+TOOLS = TOP / "Benchmarks/.build/release"
+PGTABLE_BENCH = TOP / ".build/oracle/pgtable/pgtable-bench"
+TIME_LIMIT_S = 30
+
+
+class Failure(Exception):
+    """A message for whoever called scripts/bench."""
+
+
+def output(*command, limit=600):
+    """What a program prints. One that fails ends the run."""
+    process = subprocess.Popen(
+        dying_with_this_process(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        printed, errors = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{process.args} takes longer than {limit} s") from None
+    finally:
+        # Not SIGKILL: scripts/cuse-vm ends its virtual machine first.
+        process.terminate()
+        process.wait()
+    if process.returncode != 0:
+        raise Failure(f"{' '.join(map(str, command))}: exit status {process.returncode}\n{errors}{printed}")
+    return printed
+
+
+def output_json(*command, **options):
+    return json.loads(output(*command, **options))
+
+
+def dying_with_this_process(command):
+    # Also after kill -9, nothing goes on; a server takes its node away, as after any SIGTERM.
+    return ["setpriv", "--pdeathsig", "TERM", *map(str, command)]
+
+
+def on_cpus(cpus, command):
+    """A command line on some CPUs, or where the kernel likes (None)."""
+    return command if cpus is None else ["taskset", "--cpu-list", ",".join(map(str, cpus)), *command]
+
+
+@contextlib.contextmanager
+def work_directory():
+    """A directory that is empty of mounts when it goes away."""
+    work = Path(tempfile.mkdtemp(prefix="virt-walker-bench-"))
+    try:
+        yield work
+    finally:
+        # Only a server that was killed leaves its mount.
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            mount = line.split(" ")[1]
+            if mount.startswith(f"{work}/"):
+                subprocess.run(["umount", "-l", mount] if os.geteuid() == 0 else ["fusermount3", "-uz", mount], check=False)
+        shutil.rmtree(work)
+
+
+class Server:
+    """A process that serves a node. Once it is made, the node answers."""
+
+    def __init__(self, command, node, cpus=None):
+        self.node = Path(node)
+        self.process = subprocess.Popen(
+            dying_with_this_process(on_cpus(cpus, command)), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE)
+        self.pid = self.process.pid
+        try:
+            await_line(self.process, "ready")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        self.process.terminate()
+        try:
+            self.process.wait(TIME_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise Failure(f"{self.process.args} does not end after SIGTERM") from None
+
+    def resident_bytes(self):
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise Failure(f"process {self.pid} is gone")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def await_line(process, word):
+    """Waits until the process has printed a line with that word."""
+    deadline = time.monotonic() + TIME_LIMIT_S
+    text = b""
+    while not any(word in line for line in text.decode().split("\n")[:-1]):
+        if not select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+            raise Failure(f"{process.args} is not ready after {TIME_LIMIT_S} s")
+        chunk = os.read(process.stdout.fileno(), 1 << 16)
+        if not chunk:
+            raise Failure(f"{process.args} has ended:\n{process.stderr.read().decode()}")
+        text += chunk
+
+
+def daemon(work, *options, count=None, cpus=None):
+    """virt-walkerd with one node, or the first of many."""
+    place = Path(tempfile.mkdtemp(dir=work, prefix="ours-"))
+    (place / "tree").mkdir()
+    many = [] if count is None else ["--count", str(count)]
+    return Server(
+        [DAEMON, "serve", "--backend", "fuse", "--path", place / "node", "--tree", place / "tree", *many, *options],
+        place / ("node" if count is None else "node0"), cpus)
+
+
+def null_fuse(work, *options, cpus=None):
+    node = Path(tempfile.mkdtemp(dir=work, prefix="reference-")) / "node"
+    node.touch()
+    return Server([REFERENCE / "null-fuse", node, *options], node, cpus)
+
+
+def bare_node(work, cpus=None):
+    node = Path(tempfile.mkdtemp(dir=work, prefix="reference-")) / "node"
+    return Server([TOOLS / "bare-node", node], node, cpus)
+
+
+@contextlib.contextmanager
+def busy(cpus):
+    """A process on every CPU that does nothing but be busy."""
+    hogs = []
+    try:
+        for _ in cpus:
+            hogs.append(subprocess.Popen(dying_with_this_process(["sh", "-c", "while :; do :; done"])))
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def pairs(server, settings, clients=1, cpus=None):
+    """What node-bench says of write+read pairs on a node."""
+    result = output_json(*on_cpus(cpus, [
+        TOOLS / "node-bench", server.node, "--server-pid", server.pid, "--clients", clients,
+        "--seconds", settings.seconds, "--warm-up", settings.warm_up]))
+    return pair_metrics(result)
+
+
+def pair_metrics(result):
+    return {
+        "p50": result["p50"], "p99": result["p99"], "p99.9": result["p99.9"],
+        "cpu": result["client_cpu"] + result["server_cpu"], "rate": result["pairs_per_second"],
+        "distribution": result["distribution"]}
