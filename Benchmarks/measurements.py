@@ -270,7 +270,7 @@ language, with tables in memory that was used before, and have to come to the sa
         Metric("map_block", "map, block by block", "ns", NO_MORE, "One call for each block of 2 MiB."),
         Metric("split", "split a block", "ns", NO_MORE, "One page is mapped in the place of a block."),
         Metric("hide_seek", "the hook's walks", "ns", NO_MORE,
-               "A byte is hidden in an entry, and sought, by a walk each, with a visitor from outside the library."),
+               "A byte is hidden in an entry, and sought, by a walk each."),
     ), "ratios")
 MACHINE = Measurement(
     "machine", MODEL, "Hide and seek through the whole machine", "The guest stores a byte and loads one: decoding, stage 1, stage 2, the \

@@ -8,11 +8,9 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/vfs.h>
 #include <time.h>
-#include <unistd.h>
 
 // These two need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
 static const int CLINUX_O_DIRECT = __O_DIRECT;
@@ -26,17 +24,6 @@ static inline uint64_t clinux_monotonic_nanoseconds(void)
 
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * UINT64_C(1000000000) + time.tv_nsec;
-}
-
-// The calling thread's CPUs, a bit each. As <sched.h> has them only with _GNU_SOURCE, and as sets of one size.
-static inline long clinux_get_affinity(uint64_t *mask, size_t size)
-{
-    return syscall(SYS_sched_getaffinity, 0, size, mask);
-}
-
-static inline long clinux_set_affinity(const uint64_t *mask, size_t size)
-{
-    return syscall(SYS_sched_setaffinity, 0, size, mask);
 }
 
 #endif

@@ -54,8 +54,6 @@ public final class CUSEServer: NodeServer {
     }
   }
 
-  public var client: Int32? { session.context.client }
-
   public func process() throws(Errno) -> Processed { try session.process() }
 
   public func close() { session.close() }

@@ -55,9 +55,6 @@ public protocol NodeServer: AnyObject {
   /// lets it.
   var descriptor: FileDescriptor { get }
 
-  /// The thread that the last request came from, by its number here; nil where it has none here.
-  var client: Int32? { get }
-
   /// Answers one request, where there is one.
   ///
   /// - Throws: What the kernel's end of the connection failed with.

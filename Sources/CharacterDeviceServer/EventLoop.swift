@@ -12,15 +12,13 @@ public final class EventLoop {
 
   private let policy: PollPolicy
   private var learner = WaitLearner()
-  private var affinity = CPUAffinity()
-  /// Whose CPU this thread is kept on.
-  private var followed: Int32?
   /// The server that had a request last, and how many in a row.
   private var hot: Served?
   private var hits = 0
   /// This thread sleeps in the system call that gets the next request of ``hot``.
   private var isBlocking = false
-  private var interrupter: Interrupter?
+  private let latency: WakeLatency
+  private var watcher: Watcher?
 
   /// A server, and who hears of its requests.
   private struct Served {
@@ -39,13 +37,14 @@ public final class EventLoop {
   /// - Parameter polling: How long to look for more before sleeping.
   public init(polling: PollPolicy = .never) throws(Errno) {
     policy = polling
+    latency = WakeLatency(isWanted: polling == .automatic)
     let descriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
     guard descriptor >= 0 else { throw .current }
     epoll = FileDescriptor(rawValue: descriptor)
   }
 
   deinit {
-    interrupter?.stop()
+    watcher?.stop()
     try? epoll.close()
   }
 
@@ -91,7 +90,7 @@ public final class EventLoop {
     isStopped = false
     defer {
       try? unblock()
-      affinity.release()
+      latency.release()
     }
     while !isStopped {
       if let hot, hits >= Self.hitsToStay {
@@ -102,7 +101,7 @@ public final class EventLoop {
           try block(on: hot)
           let hadRequest = try hot.process()
           if hadRequest { answered(hot) }
-          if hadRequest, interrupter?.hasNews != true { continue }
+          if hadRequest, watcher?.hasNews != true { continue }
           // Another descriptor has something.
           hits = 0
           try handleEvents(timeout: 0)
@@ -155,25 +154,11 @@ extension EventLoop {
     hits = isHot ? hits + 1 : 1
     hot = served
     guard policy == .automatic else { return }
-    let client = served.server.client
-    let now = clinux_monotonic_nanoseconds()
-    learner.served(client: client, at: now) {
-      // With one CPU there is none to follow a client to.
-      Waiting.allCases.filter { $0 != .follow || followed != nil || CPUAffinity.hasChoice }
+    learner.served(at: clinux_monotonic_nanoseconds()) {
+      latency.isAvailable ? Waiting.allCases : [.sleep, .poll]
     }
-    if learner.waiting == .follow {
-      // It may be on another CPU by now.
-      if client != followed || hits % Self.hitsToFollow == 0, let client {
-        followed = affinity.follow(client) ? client : nil
-      }
-    } else if followed != nil {
-      affinity.release()
-      followed = nil
-    }
+    watcher?.noteRequest(isNextSoon: learner.waiting != .sleep)
   }
-
-  /// Requests after which the client's CPU is looked for again.
-  private static let hitsToFollow = 128
 
   /// Looks for a request of `served` again and again, and for anything else now and then.
   ///
@@ -186,7 +171,7 @@ extension EventLoop {
       sched_yield()
       let before = now
       now = clinux_monotonic_nanoseconds()
-      if now - before > Self.lostCPU { learner.lostCPU() }
+      learner.lostCPU(for: now - before)
       guard hits % Self.hitsToLookAround != 0 else {
         hits += 1
         try handleEvents(timeout: 0)
@@ -200,28 +185,30 @@ extension EventLoop {
     return false
   }
 
-  /// Who gives up the CPU and gets it back only after so long, in nanoseconds, has met somebody who needs it.
-  private static let lostCPU: UInt64 = 200_000
   /// Requests after which those who are polled for last have their turn.
   private static let hitsToLookAround = 16
 
-  /// Lets the next system call for a request of `served` sleep until there is one. ``interrupter`` ends it when another
+  /// Lets the next system call for a request of `served` sleep until there is one. ``watcher`` ends it when another
   /// descriptor has something.
   private func block(on served: Served) throws(Errno) {
     guard !isBlocking else { return }
-    if interrupter == nil { interrupter = try Interrupter(epoll: epoll) }
+    try startWatcher()
     let descriptor = served.server.descriptor
     epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
     descriptor.setBlocking(true)
     isBlocking = true
-    interrupter?.watch()
+    watcher?.watch()
+  }
+
+  private func startWatcher() throws(Errno) {
+    if watcher == nil { watcher = try Watcher(epoll: epoll, latency: latency) }
   }
 
   /// No system call for a request sleeps any more.
   private func unblock() throws(Errno) {
     guard isBlocking, let hot else { return }
     isBlocking = false
-    interrupter?.unwatch()
+    watcher?.unwatch()
     hot.server.descriptor.setBlocking(false)
     try watch(hot.server.descriptor)
   }

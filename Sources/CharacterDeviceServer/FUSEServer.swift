@@ -42,8 +42,6 @@ public final class FUSEServer: NodeServer {
     try MountPoint.removeStale(at: path, fileSystem: fileSystem)
   }
 
-  public var client: Int32? { mount.session.context.client }
-
   public func process() throws(Errno) -> Processed { try mount.session.process() }
 
   public func close() { mount.close() }

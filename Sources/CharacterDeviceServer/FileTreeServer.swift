@@ -37,8 +37,6 @@ public final class FileTreeServer: NodeServer {
     try MountPoint.removeStale(at: path, fileSystem: fileSystem)
   }
 
-  public var client: Int32? { mount.session.context.client }
-
   public func process() throws(Errno) -> Processed { try mount.session.process() }
 
   /// Gives those who wait at the end of a pipe what has come since.

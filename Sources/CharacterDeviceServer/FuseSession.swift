@@ -10,8 +10,6 @@ final class FuseSession {
   class Context {
     /// The kernel's INIT was answered.
     var isInitialized = false
-    /// The thread that the last request came from.
-    var client: Int32?
   }
 
   let context: Context
@@ -99,12 +97,7 @@ final class FuseSession {
 
 extension FuseSession.Context {
   /// The context of the session that `request` belongs to: of the class that the session was made with.
-  static func of(_ request: fuse_req_t?) -> Self {
-    let context = of(userData: fuse_req_userdata(request))
-    let client = fuse_req_ctx(request).pointee.pid
-    context.client = client > 0 ? client : nil
-    return context
-  }
+  static func of(_ request: fuse_req_t?) -> Self { of(userData: fuse_req_userdata(request)) }
 
   /// The context that stands behind libfuse's `userdata`.
   static func of(userData: UnsafeMutableRawPointer) -> Self {

@@ -4,8 +4,8 @@ public enum PollPolicy: Hashable, Sendable {
   case never
   /// So many microseconds after each request.
   case always(microseconds: Int)
-  /// Tries what answers soonest, for the client and the load of now: to sleep, to poll for ``longest``, or to sleep on the
-  /// client's own CPU.
+  /// Tries what answers soonest, for the client and the load of now: to sleep, to keep idle CPUs awake meanwhile (which
+  /// only root may), or to poll for ``longest``.
   case automatic
 
   /// How long ``automatic`` polls at most, in microseconds.
@@ -14,11 +14,12 @@ public enum PollPolicy: Hashable, Sendable {
 
 /// How to wait for the next request of a client that goes on at once. One that comes seldom is slept for.
 enum Waiting: Hashable, CaseIterable {
-  /// The kernel wakes this thread, which often means another CPU: that takes longer than the rest of a request.
+  /// The kernel wakes this thread, which is often on another CPU, and that CPU often sleeps: that takes longer than the
+  /// rest of a request.
   case sleep
-  /// On the client's CPU: the kernel switches to this thread as the client goes to sleep, and wakes nobody.
-  case follow
-  /// This thread stays awake, and looks again and again.
+  /// It wakes this thread, but no CPU sleeps (``WakeLatency``).
+  case alert
+  /// This thread stays awake, as well, and looks again and again.
   case poll
 }
 
@@ -38,15 +39,17 @@ struct WaitLearner {
   /// Bursts until all are tried again.
   private var burstsLeft = 0
   private var nextBursts = Self.fewestBursts
-  /// Bursts in a row that took far longer than the best once took.
-  private var slowBursts = 0
+  /// What the best takes of late: a trial is too short to meet all that can come in between.
+  private var recentCost: UInt64 = 0
+
+  /// How often in a row each was far too slow, and how often it is left out yet.
+  private var failures: [Waiting: Int] = [:]
+  private var pauses: [Waiting: Int] = [:]
 
   private var requestsInBurst = 0
   private var burstStart: UInt64 = 0
   private var lastRequest: UInt64 = 0
-  private var lastClient: Int32?
-  /// All requests of the burst are of the last client.
-  private var isOneClients = false
+  private var hasLostCPU = false
 
   /// Requests of a burst that count, and those before them.
   static let burst = 64
@@ -59,46 +62,37 @@ struct WaitLearner {
   /// A request was answered.
   ///
   /// - Parameters:
-  ///   - client: The thread that waited for the answer; nil where nobody knows.
   ///   - now: In nanoseconds.
   ///   - available: The ways of waiting that there are.
-  mutating func served(client: Int32?, at now: UInt64, available: () -> [Waiting]) {
-    let isSoon = now - lastRequest <= Self.gap
+  mutating func served(at now: UInt64, available: () -> [Waiting]) {
+    let isSoon = now - lastRequest <= Self.gap || hasLostCPU
     lastRequest = now
-    if client == nil || client != lastClient { isOneClients = false }
-    lastClient = client
+    hasLostCPU = false
     guard isSoon else {
-      begin(.sleep)
+      begin(.sleep, at: now)
       return
     }
     requestsInBurst += 1
-    if requestsInBurst == Self.warmUp {
-      let wanted = trials.first ?? best
-      guard waiting == wanted else {
-        begin(wanted)
-        return
-      }
+    let wanted = trials.first ?? best
+    if requestsInBurst == Self.warmUp, waiting != wanted {
+      begin(wanted, at: now)
+    } else if waiting == wanted, now - burstStart > costLimit {
+      learn(cost: Self.excessive, at: now, available)
+    } else if requestsInBurst == Self.warmUp {
       burstStart = now
-      isOneClients = client != nil
     } else if requestsInBurst == Self.warmUp + Self.burst {
-      learn(cost: (now - burstStart) / UInt64(Self.burst), available)
-    } else if requestsInBurst > Self.warmUp, now - burstStart > costLimit {
-      learn(cost: Self.excessive, available)
+      learn(cost: (now - burstStart) / UInt64(Self.burst), at: now, available)
     }
   }
 
-  /// Polling, this thread gave up its CPU and did not get it back for long: somebody needs it more.
-  mutating func lostCPU() {
-    guard waiting == .poll else { return }
-    costs[.poll] = Self.excessive
-    if trials.first == .poll { trials.removeFirst() }
-    if trials.isEmpty { settle() }
-    begin(trials.first ?? best)
-  }
+  /// Polling, this thread gave up its CPU and did not get it back for so long, in nanoseconds, as somebody else needs it:
+  /// that time is a part of the burst.
+  mutating func lostCPU(for time: UInt64) { if time > Self.gap { hasLostCPU = true } }
 
-  private mutating func begin(_ waiting: Waiting) {
+  private mutating func begin(_ waiting: Waiting, at now: UInt64) {
     self.waiting = waiting
     requestsInBurst = 0
+    burstStart = now
   }
 
   /// What a trial may take at most: one that is far too slow is not gone through with.
@@ -109,32 +103,47 @@ struct WaitLearner {
 
   private static let excessive = UInt64.max / 4
 
-  private mutating func learn(cost: UInt64, _ available: () -> [Waiting]) {
+  private mutating func learn(cost: UInt64, at now: UInt64, _ available: () -> [Waiting]) {
     if let tried = trials.popFirst() {
       costs[tried] = cost
+      failures[tried] = cost == Self.excessive ? min(failures[tried, default: 0] + 1, 6) : 0
+      pauses[tried] = 1 << failures[tried, default: 0] - 1
       if trials.isEmpty { settle() }
     } else {
       burstsLeft -= 1
-      slowBursts = cost / 2 > costs[best, default: 0] ? slowBursts + 1 : 0
-      let isLost = best == .follow && !isOneClients
+      recentCost = recentCost == 0 ? cost : (7 * recentCost + min(cost, 100 * recentCost)) / 8
       // The clients or the load are others, or may be by now.
-      if isLost || slowBursts == 2 || burstsLeft <= 0 {
-        slowBursts = 0
-        costs = [:]
-        trials = available().filter { $0 != .follow || isOneClients }[...]
+      if burstsLeft <= 0 || recentCost > costs[best, default: 0] / 2 * 3 {
+        costs = [best: recentCost]
+        trials = available().filter { $0 != best && !isPausing($0) }[...]
+        if trials.isEmpty { settle() }
       }
     }
-    begin(trials.first ?? best)
+    begin(trials.first ?? best, at: now)
+  }
+
+  /// What was far too slow is left out the next time, and for longer each time: it may be what disturbs the others, as who
+  /// polls beside processes that need the CPU is moved away from its client.
+  private mutating func isPausing(_ waiting: Waiting) -> Bool {
+    guard let pause = pauses[waiting], pause > 0 else { return false }
+    pauses[waiting] = pause - 1
+    return true
   }
 
   private mutating func settle() {
     let old = best
-    // A CPU that polls does nothing else in that time.
     func price(_ waiting: Waiting) -> UInt64 {
       let cost = costs[waiting] ?? .max / 2
-      return waiting == .poll ? cost + cost / 4 : cost
+      return switch waiting {
+      case .sleep: cost
+      // It takes power, and has to be worth that.
+      case .alert: cost + cost / 8
+      // It takes a CPU, too.
+      case .poll: cost + cost / 4
+      }
     }
     best = Waiting.allCases.min { price($0) < price($1) } ?? .sleep
+    recentCost = costs[best] ?? 0
     nextBursts = best == old ? min(2 * nextBursts, Self.mostBursts) : Self.fewestBursts
     burstsLeft = nextBursts
   }

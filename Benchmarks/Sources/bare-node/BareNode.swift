@@ -16,15 +16,7 @@ struct BareNode {
     defer { server.close() }
     // As virt-walkerd does.
     let loop = try EventLoop(polling: .automatic)
-    try loop.add(polled: server.descriptor) {
-      switch try server.process() {
-      case .request: return true
-      case .nothing: return false
-      case .end:
-        loop.stop()
-        return true
-      }
-    }
+    try loop.add(server) { if $0 == .end { loop.stop() } }
     try loop.add(signals.descriptor) { loop.stop() }
     try FileDescriptor.standardOutput.writeAll("ready\n".utf8)
     try loop.run()

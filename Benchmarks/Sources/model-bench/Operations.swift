@@ -90,11 +90,8 @@ struct TableBench {
   mutating func hideAndSeek(_ count: UInt64) throws -> UInt64 {
     var sum: UInt64 = 0
     for index in 0..<count {
-      var hide = ByteVisitor(hiding: UInt8(truncatingIfNeeded: index))
-      try table.walk(address: Self.ipa, size: Self.page, visitor: &hide)
-      var seek = ByteVisitor(hiding: nil)
-      try table.walk(address: Self.ipa, size: Self.page, visitor: &seek)
-      sum += UInt64(seek.byte)
+      try HideSeek.walk(hiding: UInt8(truncatingIfNeeded: index), at: Self.ipa, in: &table)
+      sum += UInt64(try HideSeek.walk(hiding: nil, at: Self.ipa, in: &table))
     }
     return sum
   }
@@ -131,22 +128,6 @@ struct TableBench {
         physical: Self.physicalBlocks + index * Self.block, protection: [.read, .write])
     }
     return pagesInUse
-  }
-}
-
-/// The hook's, for code outside Stage2Sim: hides a byte in the leaf, or seeks it.
-private struct ByteVisitor: Stage2Visitor {
-  static let flags = WalkFlags.leaf
-
-  let hiding: UInt8?
-  var byte: UInt8 = 0
-
-  init(hiding: UInt8?) { self.hiding = hiding }
-
-  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
-    guard visit.address == TableBench.ipa else { return }
-    if let hiding { table[visit.entry].hiddenByte = hiding }
-    byte = table[visit.entry].hiddenByte
   }
 }
 

@@ -39,11 +39,16 @@ public struct HideSeek: MMIODevice {
     return .done
   }
 
-  /// One walk over the target's page; the byte in the entry afterwards.
+  /// The hook's walk over a page: hides a byte in the entry that decides over it, or seeks it there.
   ///
-  /// - Parameter byte: Nil to seek.
+  /// - Parameters:
+  ///   - byte: Nil to seek.
+  ///   - target: A guest physical address of the page.
+  ///   - stage2: The table.
+  /// - Returns: The byte in the entry afterwards.
+  /// - Throws: `EFAULT` where the walk comes to no entry.
   @discardableResult
-  package static func walk(
+  public static func walk(
     hiding byte: UInt8?, at target: UInt64 = target, in stage2: inout Stage2PageTable
   ) throws(KernelError) -> UInt8 {
     var visitor = HideSeekVisitor(hiding: byte, target: target)

@@ -3,28 +3,36 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// Watches a loop's other descriptors while its thread sleeps in a system call on one of them, and interrupts it.
+/// A thread for what a loop cannot do while its own thread sleeps in a system call for the next request: it watches the
+/// other descriptors, and interrupts; and it takes back the ``WakeLatency`` request when no requests come any more.
 ///
 /// A server of one client spends most of its time between two requests in the kernel. To sleep in the read(2) that gets
 /// the next request saves it the epoll_wait(2) before: a third of its system calls.
-final class Interrupter: Sendable {
+final class Watcher: Sendable {
   private let epoll: Int32
-  /// Readable when ``watch()`` or ``stop()`` was called.
+  private let latency: WakeLatency
+  /// Readable when there is news for this thread.
   private let wake: Int32
   private let sleeper = pthread_self()
   /// The number of the sleep that is to be interrupted; 0 for none.
   private let sleep = Atomic<UInt64>(0)
   private let sleeps = Atomic<UInt64>(0)
   private let isReadable = Atomic<Bool>(false)
+  private let requests = Atomic<UInt64>(0)
   private let isStopped = Atomic<Bool>(false)
   private let thread = Mutex<pthread_t?>(nil)
 
   /// It has no meaning, and no effect but to interrupt.
   private static let signal = SIGURG
+  /// Milliseconds without a request after which none is expected.
+  private static let patience: Int32 = 10
 
-  /// - Parameter epoll: Readable when the calling thread is to be interrupted.
-  init(epoll: FileDescriptor) throws(Errno) {
+  /// - Parameters:
+  ///   - epoll: Readable when the calling thread is to be interrupted.
+  ///   - latency: What is taken back.
+  init(epoll: FileDescriptor, latency: WakeLatency) throws(Errno) {
     self.epoll = epoll.rawValue
+    self.latency = latency
     wake = eventfd(0, Int32(EFD_CLOEXEC))
     guard wake >= 0 else { throw .current }
     var action = sigaction()
@@ -40,7 +48,7 @@ final class Interrupter: Sendable {
     let error = pthread_create(
       &thread, nil,
       { context in
-        Unmanaged<Interrupter>.fromOpaque(context!).takeRetainedValue().run()
+        Unmanaged<Watcher>.fromOpaque(context!).takeRetainedValue().run()
         return nil
       }, context.toOpaque())
     guard error == 0 else {
@@ -68,11 +76,20 @@ final class Interrupter: Sendable {
   /// A descriptor was readable since ``watch()``. A system call that did not have to sleep may have been missed.
   var hasNews: Bool { isReadable.load(ordering: .acquiring) }
 
-  /// Ends the thread that watches.
+  /// A request was answered.
+  ///
+  /// - Parameter isNextSoon: The CPUs are to stay awake until the next one, for a while.
+  func noteRequest(isNextSoon: Bool) {
+    requests.wrappingAdd(1, ordering: .relaxed)
+    if !isNextSoon { latency.release() } else if latency.request() { wakeUp() }
+  }
+
+  /// Ends this thread.
   func stop() {
     isStopped.store(true, ordering: .releasing)
     wakeUp()
     if let thread = thread.withLock({ $0.take() }) { pthread_join(thread, nil) }
+    latency.release()
   }
 
   private func wakeUp() { _ = eventfd_write(wake, 1) }
@@ -82,23 +99,23 @@ final class Interrupter: Sendable {
     sigfillset(&set)
     // They are for the loop.
     pthread_sigmask(SIG_BLOCK, &set, nil)
-    var value: eventfd_t = 0
-    while eventfd_read(wake, &value) == 0, waitUntilReadable() { interrupt() }
-  }
-
-  /// - Returns: False at the end.
-  private func waitUntilReadable() -> Bool {
-    var descriptors = [
-      pollfd(fd: epoll, events: Int16(POLLIN), revents: 0),
-      pollfd(fd: wake, events: Int16(POLLIN), revents: 0),
-    ]
+    var seen: UInt64 = 0
     while !isStopped.load(ordering: .acquiring) {
-      poll(&descriptors, 2, -1)
-      if descriptors[0].revents != 0 { return !isStopped.load(ordering: .acquiring) }
+      let isWatching = sleep.load(ordering: .acquiring) != 0
+      var descriptors = [
+        pollfd(fd: wake, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: isWatching ? epoll : -1, events: Int16(POLLIN), revents: 0),
+      ]
+      let count = poll(&descriptors, 2, latency.isRequested ? Self.patience : -1)
+      if count == 0 {
+        let now = requests.load(ordering: .relaxed)
+        if now == seen { latency.release() }
+        seen = now
+      }
       var value: eventfd_t = 0
-      if descriptors[1].revents != 0 { eventfd_read(wake, &value) }
+      if descriptors[0].revents != 0 { eventfd_read(wake, &value) }
+      if descriptors[1].revents != 0 { interrupt() }
     }
-    return false
   }
 
   private func interrupt() {
