@@ -21,9 +21,14 @@ public final class EventLoop {
   private var watcher: Watcher?
 
   /// A server, and who hears of its requests.
-  private struct Served {
+  private final class Served {
     let server: any NodeServer
-    let handler: (Processed) throws -> Void
+    private let handler: (Processed) throws -> Void
+
+    init(server: any NodeServer, handler: @escaping (Processed) throws -> Void) {
+      self.server = server
+      self.handler = handler
+    }
 
     /// - Returns: Whether there was a request.
     func process() throws -> Bool {
@@ -150,9 +155,12 @@ extension EventLoop {
 
   /// A request of `served` was answered.
   private func answered(_ served: Served) {
-    let isHot = served.server === hot?.server
-    hits = isHot ? hits + 1 : 1
-    hot = served
+    if served === hot {
+      hits += 1
+    } else {
+      hot = served
+      hits = 1
+    }
     guard policy == .automatic else { return }
     learner.served(at: clinux_monotonic_nanoseconds()) {
       latency.isAvailable ? Waiting.allCases : [.sleep, .poll]

@@ -19,16 +19,19 @@ public final class InspectedDevice: CharacterDevice {
   /// - Parameters:
   ///   - configuration: What the machine is made of.
   ///   - node: Names the device in `metrics`.
+  ///   - traceCapacity: How many events are kept, a power of two; of lines of each log a quarter as many.
   ///   - task: The name that the trace has for the process, at most 15 characters, and its number.
   ///   - clock: Nanoseconds since the host was started.
   /// - Throws: Where there is no such machine.
   public init(
-    _ configuration: VirtualMachine.Configuration, node: String, task: (name: String, pid: Int32),
-    clock: @escaping () -> UInt64
+    _ configuration: VirtualMachine.Configuration, node: String, traceCapacity: Int = 1 << 14,
+    task: (name: String, pid: Int32), clock: @escaping () -> UInt64
   ) throws {
     self.configuration = configuration
     self.node = node
-    inspector = Inspector(format: TraceFormat(task: task.name, pid: task.pid), clock: clock)
+    inspector = Inspector(
+      format: TraceFormat(task: task.name, pid: task.pid), traceCapacity: traceCapacity,
+      clock: clock)
     (driver, monitor) = try Self.boot(configuration, inspector)
   }
 

@@ -28,14 +28,15 @@ final class Inspector {
 
   /// - Parameters:
   ///   - format: How the trace is printed.
+  ///   - traceCapacity: How many events are kept, a power of two; of lines of each log a quarter as many.
   ///   - clock: Nanoseconds since the host was started.
-  init(format: TraceFormat, clock: @escaping () -> UInt64) {
+  init(format: TraceFormat, traceCapacity: Int, clock: @escaping () -> UInt64) {
     self.format = format
     self.clock = clock
-    ring = TraceRing(capacity: 1 << 14)
+    ring = TraceRing(capacity: traceCapacity)
     trace = RecordText(ring.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
-    guestLog = .kernelLog()
-    hostLog = .kernelLog()
+    guestLog = .kernelLog(capacity: traceCapacity / 4)
+    hostLog = .kernelLog(capacity: traceCapacity / 4)
     ring.firstUnseen = 0
     // One operation can have more events than the ring has places.
     ring.onOverrun = { [unowned self] in lookAtEvents() }
@@ -103,8 +104,7 @@ final class Inspector {
   /// What has happened since the last look.
   private func lookAtEvents() {
     let end = ring.end
-    for number in firstUnseen..<end {
-      let entry = ring.ring[number]
+    ring.ring.forEach(from: firstUnseen) { entry in
       switch entry.event {
       case .log(let message):
         hostLog.ring.append(KernelLogLine(time: entry.time, message: message))
@@ -132,9 +132,10 @@ struct KernelLogLine<Message: CustomStringConvertible> {
 
 extension RecordText {
   /// Lines as dmesg(1) prints them.
-  static func kernelLog<Message>() -> RecordText where Record == KernelLogLine<Message> {
+  static func kernelLog<Message>(capacity: Int) -> RecordText
+  where Record == KernelLogLine<Message> {
     RecordText(
-      Ring(capacity: 1 << 12), line: { "[\(timestamp($0.time))] \($0.message)\n" },
+      Ring(capacity: capacity), line: { "[\(timestamp($0.time))] \($0.message)\n" },
       lostLine: { "virt-walkerd: \($0) lines lost\n" })
   }
 }

@@ -68,12 +68,20 @@ final class Instance {
     tree = nil
   }
 
+  /// Events that each of so many nodes keeps: a few megabytes for all of them.
+  private static func traceCapacity(nodes: Int) -> Int {
+    var capacity = 1 << 14
+    while capacity * nodes > 1 << 17, capacity > 1 << 9 { capacity /= 2 }
+    return capacity
+  }
+
   private static func boot(_ options: Serve, _ node: FilePath) throws -> InspectedDevice {
     let device: InspectedDevice
     do {
       device = try InspectedDevice(
-        options.machine.configuration, node: node.string, task: ("virt-walkerd", getpid()),
-        clock: clinux_monotonic_nanoseconds)
+        options.machine.configuration, node: node.string,
+        traceCapacity: traceCapacity(nodes: options.count ?? 1),
+        task: ("virt-walkerd", getpid()), clock: clinux_monotonic_nanoseconds)
     } catch {
       throw Failure(
         "the machine does not boot: \(error): this is a defect of virt-walkerd",

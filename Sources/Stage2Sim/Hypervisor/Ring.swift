@@ -59,6 +59,15 @@ public final class Ring<Element> {
     return state.pointee.elements[Int(truncatingIfNeeded: number & state.pointee.mask)]
   }
 
+  /// Calls `body` for each element from a number on that is still there.
+  @inlinable
+  public func forEach(from first: UInt64, _ body: (borrowing Element) -> Void) {
+    for number in max(first, start)..<end {
+      body(state.pointee.elements[Int(truncatingIfNeeded: number & state.pointee.mask)])
+    }
+  }
+
+  /// Appends an element, in the place of the oldest where there is no other.
   @inlinable
   public func append(_ element: Element) { state.pointee.append(element) }
 }
