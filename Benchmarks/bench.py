@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import instructions
 import report
 from measurements import CHECK, FULL, MEASUREMENTS, QUICK, TASKS
 from processes import TOP, Failure, output, work_directory
@@ -29,6 +30,10 @@ def main():
         report.write(read_written())
     elif arguments.check:
         check()
+    elif arguments.profile:
+        build()
+        with work_directory() as work:
+            print(instructions.table(instructions.pair(work)))
     else:
         tasks = [task for task in TASKS if any(is_asked_for(m, arguments.rows) for m in task.measurements)]
         if not tasks:
@@ -52,9 +57,10 @@ def parse_arguments():
     modes.add_argument("--list", action="store_true", help="print the names of the rows")
     modes.add_argument("--write", action="store_true", help="measure all, and write the documents")
     modes.add_argument("--render", action="store_true", help="write the documents of the last --write")
+    modes.add_argument("--profile", action="store_true", help="print where the instructions of a hide and a seek go")
     modes.add_argument("--check", action="store_true", help="do a little of everything, and look at the documents")
     arguments = parser.parse_args()
-    if arguments.rows and (arguments.write or arguments.render or arguments.check or arguments.list):
+    if arguments.rows and (arguments.profile or arguments.write or arguments.render or arguments.check or arguments.list):
         parser.error("this is about all rows")
     return arguments
 
@@ -88,9 +94,15 @@ def measure(tasks, settings):
         "rows": {
             f"{measurement.id}.{metric.id}": row(measurement, metric, samples[measurement.id])
             for measurement in measurements for metric in measurement.metrics},
+        "profile": profile_of_pair(),
         "distributions": {
             m.id: {side: median_distribution(samples[m.id], side) for side in ("ours", "reference")}
             for m in measurements if m.plot == "percentiles"}}
+
+
+def profile_of_pair():
+    with work_directory() as work:
+        return instructions.table(instructions.pair(work)).splitlines()
 
 
 def row(measurement, metric, samples):
@@ -119,7 +131,7 @@ def median_distribution(samples, side):
 
 def encoded(results):
     # A line for each row, so that changes can be read.
-    parts = [f'"machine": {json.dumps(results["machine"], indent=2)}', f'"settings": {json.dumps(results["settings"])}']
+    parts = [f'"{name}": {json.dumps(results[name], indent=2)}' for name in ("machine", "settings", "profile")]
     for name in ("rows", "distributions"):
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in results[name].items()]
         parts.append(f'"{name}": {{\n' + ",\n".join(lines) + "\n}")

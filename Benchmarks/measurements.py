@@ -245,9 +245,8 @@ def run_cuse(work, settings):
 
 
 CUSE_TASK = Task((
-    cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", pair_with_goals(p50=NO_WORSE), "percentiles"),
-    cuse_measurement("cuse-never", "CUSE without polling", "The server sleeps at once after a request.",
-                     pair_with_goals(p50=NO_WORSE, cpu=NO_MORE)),
+    cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", plot="percentiles"),
+    cuse_measurement("cuse-never", "CUSE without polling", "The server sleeps at once after a request."),
     cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each has the node open for itself."),
     cuse_measurement("cuse-clients-64", "CUSE, 64 clients", "Each has the node open for itself."),
     cuse_measurement("cuse-clients-64-threads", "CUSE, 64 clients, and threads",
@@ -277,7 +276,8 @@ MACHINE = Measurement(
 abort, KVM's handlers, the bus, the hook's walk, the entry, and back. The kernel's counterpart needs its hardware, so there is no \
 reference.",
     "model-bench", None, (
-        Metric("machine", "the machine", "ns", Goal(value=100), "`writeb` and `readb` of `VirtualMachine`; nobody watches."),
+        Metric("machine", "the machine", "ns", None, "`writeb` and `readb` of `VirtualMachine`; nobody watches."),
+        Metric("traced", "the machine with its trace", "ns", Goal(value=100), "The same with a `TraceRing`: some 15 events a pair."),
         Metric("driver", "the guest's driver", "ns", None, "`write` and `read` of `VirtWalkerDriver`."),
         Metric("device", "the device", "ns", None, "`write` and `read` of `InspectedDevice`: with trace, logs and counters."),
     ))

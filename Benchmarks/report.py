@@ -13,7 +13,7 @@ README = TOP / "README.md"
 REASONS = TOP / "Benchmarks/missed.md"
 BEGIN, END = "<!-- scripts/bench writes this -->\n", "<!-- to here -->\n"
 README_ROWS = [
-    "free.p50", "together.p50", "loaded.p50", "machine.machine", "tables.leaf", "tables.map_page", "mapped.entry",
+    "free.p50", "together.p50", "loaded.p50", "machine.traced", "tables.leaf", "tables.map_page", "mapped.entry",
     "machines.nodes-256", "start.time"]
 
 
@@ -113,7 +113,8 @@ def missed(results, goals):
         heading, _, reason = part.partition("\n")
         titles = [left.pop(name) for name in heading.split(", ") if name in left]
         if titles:
-            yield f"\n**Missed: {'; '.join(titles)}.** {reason.strip()}\n"
+            reason = reason.strip().replace("PROFILE", "```\n" + "\n".join(results["profile"]) + "\n```")
+            yield f"\n**Missed: {'; '.join(titles)}.** {reason}\n"
     if left:
         yield f"\n**Missed, and why is not known yet: {'; '.join(left.values())}.**\n"
 

@@ -162,8 +162,15 @@ extension EventLoop {
       hits = 1
     }
     guard policy == .automatic else { return }
-    learner.served(at: clinux_monotonic_nanoseconds()) {
-      latency.isAvailable ? Waiting.allCases : [.sleep, .poll]
+    learner.served(at: clinux_monotonic_nanoseconds()) { [latency] in
+      Waiting.allCases.filter { waiting in
+        switch waiting {
+        case .sleep: true
+        case .alert: latency.isAvailable
+        // Else it would take the CPU from those who have something to do, the client among them.
+        case .poll: !cpusAreTaken()
+        }
+      }
     }
     watcher?.noteRequest(isNextSoon: learner.waiting != .sleep)
   }
@@ -220,6 +227,21 @@ extension EventLoop {
     hot.server.descriptor.setBlocking(false)
     try watch(hot.server.descriptor)
   }
+}
+
+/// As many threads want to run as there are CPUs, besides this one (proc_loadavg(5)).
+private func cpusAreTaken() -> Bool {
+  let descriptor = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)
+  guard descriptor >= 0 else { return false }
+  defer { close(descriptor) }
+  var text = [UInt8](repeating: 0, count: 64)
+  let fields = text[..<max(0, read(descriptor, &text, text.count))]
+    .split(separator: UInt8(ascii: " "))
+  // RUNNABLE/ALL
+  guard fields.count > 3, let slash = fields[3].firstIndex(of: UInt8(ascii: "/")),
+    let runnable = Int(String(decoding: fields[3][..<slash], as: UTF8.self))
+  else { return false }
+  return runnable > sysconf(Int32(_SC_NPROCESSORS_ONLN))
 }
 
 extension FileDescriptor {

@@ -6,7 +6,7 @@ struct ModelBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "model-bench",
     abstract: "Measure the model without a node, and print JSON. Times are nanoseconds.",
-    subcommands: [Operations.self, Pairs.self, Tables.self, Machines.self])
+    subcommands: [Operations.self, Pairs.self, Profile.self, Tables.self, Machines.self])
 }
 
 func now() -> UInt64 {

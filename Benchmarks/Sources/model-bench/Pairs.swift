@@ -20,19 +20,28 @@ struct Pairs: ParsableCommand {
     guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
       throw ValidationError("the registers cannot be mapped")
     }
+    var traced = machine
+    traced.trace = TraceRing(capacity: 1 << 14)
     let driver = try VirtWalkerDriver(loadedIn: .booted())
     let device = try InspectedDevice(
       .init(), node: "bench", task: ("model-bench", 1), clock: now)
     let buffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1)
     defer { buffer.deallocate() }
 
-    var times: (machine: [Double], driver: [Double], device: [Double]) = ([], [], [])
+    var times: (machine: [Double], traced: [Double], driver: [Double], device: [Double]) = (
+      [], [], [], []
+    )
     // In turn, as the clock rate of a CPU changes.
     for _ in 0...rounds {
       times.machine.append(
         try time { byte in
           try machine.writeb(byte, to: registers)
           return try machine.readb(registers + 1)
+        })
+      times.traced.append(
+        try time { byte in
+          try traced.writeb(byte, to: registers)
+          return try traced.readb(registers + 1)
         })
       times.driver.append(
         try time { byte in
@@ -52,7 +61,7 @@ struct Pairs: ParsableCommand {
     // Without the first round, which the caches and the trace's ring had to be filled in.
     func ns(_ times: [Double]) -> String { "{\"ns\": \(median(Array(times.dropFirst())))}" }
     print(
-      "{\"machine\": \(ns(times.machine)), \"driver\": \(ns(times.driver)), \"device\": \(ns(times.device))}"
+      "{\"machine\": \(ns(times.machine)), \"traced\": \(ns(times.traced)), \"driver\": \(ns(times.driver)), \"device\": \(ns(times.device))}"
     )
   }
 

@@ -14,6 +14,7 @@ public struct LoadStore: Hashable, Sendable {
     case quadword
 
     /// The same in bytes: 1 to 16.
+    @inline(__always)
     public var bytes: Int { 1 &<< Int(rawValue) }
   }
 

@@ -92,6 +92,15 @@ extension Stage2PageTable {
     let flags = Visitor.flags
     let isTraced = Visitor.isTraced
     var position = WalkPosition(address: start, in: self)
+    if end &- start == granule.pageSize, !flags.contains(.tablePost) {
+      // One entry in each table, and nobody hears of the way up: there is nothing to come back to.
+      while let child = try visitEntry(
+        at: position, end: end, flags: flags, isTraced: isTraced, visitor: &visitor)
+      {
+        position.enter(child)
+      }
+      return
+    }
     var path = WalkPath(position)
     tables: while true {
       repeat {

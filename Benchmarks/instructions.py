@@ -1,0 +1,53 @@
+"""Where the instructions of a hide and a seek go, counted by callgrind: the same numbers each time."""
+
+import re
+from collections import Counter
+
+from processes import TOOLS, Failure, output
+
+# Who takes memory or a reference, in Swift's runtime and the C library.
+TRAFFIC = re.compile(r"swift_(retain|release|alloc|dealloc)|(^|_)(malloc|calloc|realloc|free)$")
+
+
+def pair(work, count=2000):
+    """Instructions a pair in each function of the machine with its trace, the most first."""
+    program = work / "profiled"
+    # Callgrind cannot read the debug information, and needs none.
+    output("strip", "-g", "-o", program, TOOLS / "model-bench")
+    few, many = (functions(work, program, pairs) for pairs in (count, 2 * count))
+    found = {name: (many[name] - few[name]) / count for name in many}
+    names = output("swift", "demangle", "--simplified", "--compact", *(name for name in found if found[name] >= 0.5)).splitlines()
+    found = dict(zip(names, (cost for cost in found.values() if cost >= 0.5)))
+    traffic = [name for name in found if TRAFFIC.search(name)]
+    if traffic:
+        raise Failure(f"a hide and a seek take memory or references: {', '.join(traffic)}")
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def functions(work, program, pairs):
+    file = work / f"callgrind.{pairs}"
+    output("valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={file}", program, "profile", pairs)
+    names, costs, function, is_call = {}, Counter(), None, False
+    for line in file.read_text(errors="replace").splitlines():
+        if named := re.match(r"(c?)fn=\((\d+)\)(?: (.*))?", line):
+            is_callee, number, name = named.groups()
+            if name:
+                names[number] = name.split("'")[0]
+            if not is_callee:
+                function = number
+        elif line.startswith("calls="):
+            is_call = True
+        elif re.match(r"[+\-*\d]", line) and function:
+            # The line after calls= is what the callee has cost, which counts there.
+            if not is_call:
+                costs[function] += int(line.split()[-1])
+            is_call = False
+    result = Counter()
+    for number, cost in costs.items():
+        result[names[number]] += cost
+    return result
+
+
+def table(found):
+    lines = [f"{cost:6.0f}  {name}" for name, cost in found]
+    return "\n".join([f"{sum(cost for _, cost in found):6.0f}  instructions a pair, of which", *lines])
