@@ -130,6 +130,13 @@ side, after {{warm_up}} s that are not counted.
 
 The reference is [null-fuse](../Benchmarks/reference/null-fuse.c) if nothing else is said: the least server that libfuse's own loop \
 (`fuse_session_loop`) can be. It keeps one byte, and has no machine behind it.
+
+What most of a pair's time goes to is not the server: client and server are on two CPUs, and each CPU that has nothing to do halts, and has \
+to be woken by an interrupt from the other. `--poll auto` takes requests in bursts of 64 and tries, a burst each: to sleep; to sleep while the \
+kernel keeps idle CPUs awake (a latency request of 0 at /dev/cpu_dma_latency, which only root may make, and which is taken back 10 to 20 ms \
+after the last request); to poll. It keeps what took least time, looks at it again when that gets slower, and tries all again now and then. \
+A daemon that is not root has the first and the last. To follow the client to its CPU (sched_setaffinity) was tried, and left out: it was as fast \
+as both pinned together, until the kernel woke the client on the idle CPU, every few bursts, and then as slow as without.
 """,
     "A write+read pair on a node of CUSE": """\
 The same on a character device, against [null-cuse](../Benchmarks/reference/null-cuse.c), in the virtual machine of \

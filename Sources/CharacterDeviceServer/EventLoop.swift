@@ -84,10 +84,13 @@ public final class EventLoop {
 
   /// Calls nobody for `descriptor` any more. Before it is closed.
   public func remove(_ descriptor: FileDescriptor) {
+    if hot?.server.descriptor == descriptor {
+      try? unblock()
+      hot = nil
+    }
     epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
     handlers[descriptor.rawValue] = nil
     servers[descriptor.rawValue] = nil
-    if hot?.server.descriptor == descriptor { hot = nil }
   }
 
   /// Waits and calls handlers until one of them calls ``stop()`` or throws.
@@ -207,16 +210,12 @@ extension EventLoop {
   /// descriptor has something.
   private func block(on served: Served) throws(Errno) {
     guard !isBlocking else { return }
-    try startWatcher()
+    if watcher == nil { watcher = try Watcher(epoll: epoll, latency: latency) }
     let descriptor = served.server.descriptor
     epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
     descriptor.setBlocking(true)
     isBlocking = true
     watcher?.watch()
-  }
-
-  private func startWatcher() throws(Errno) {
-    if watcher == nil { watcher = try Watcher(epoll: epoll, latency: latency) }
   }
 
   /// No system call for a request sleeps any more.

@@ -39,7 +39,7 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "How long to look for the next request before sleeping, in microseconds, up to \(Serve.longestPoll): a client that goes on at once is answered several times faster. auto: up to \(PollPolicy.longest), as long as it is worth it; never: not at all.",
+      "How to wait for the next request of a client that goes on at once. auto: tries to sleep, to sleep while idle CPUs are kept awake (as root), and to poll for \(PollPolicy.longest) microseconds, and keeps what answers soonest; never: sleeps at once; or for how many microseconds to poll, up to \(Serve.longestPoll).",
       valueName: "time"),
     transform: Serve.parsePolling)
   var poll = PollPolicy.automatic
