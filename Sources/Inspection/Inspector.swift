@@ -38,8 +38,8 @@ final class Inspector {
     guestLog = .kernelLog(capacity: traceCapacity / 4)
     hostLog = .kernelLog(capacity: traceCapacity / 4)
     ring.firstUnseen = 0
-    // One operation can have more events than the ring has places.
-    ring.onOverrun = { [unowned self] in lookAtEvents() }
+    // One operation can have more events than the ring has places. A copy of the machine keeps the ring, and not this.
+    ring.onOverrun = { [weak self] in self?.lookAtEvents() }
   }
 
   /// Where the machine's events go.

@@ -47,7 +47,7 @@ struct EventSink {
   /// - Parameter event: Made in the place where it is kept, if it is.
   @inline(__always)
   func emit(_ event: @autoclosure () -> MachineEvent) {
-    if let state { state.pointee.append(event()) }
+    if let state { state.append(event()) }
     if let observer { Self.tell(observer, event()) }
   }
 

@@ -19,6 +19,7 @@ public final class Ring<Element> {
       mask = UInt64(capacity - 1)
     }
 
+    /// Appends an element, in the place of the oldest where there is no other.
     @inlinable @inline(__always)
     public mutating func append(_ element: Element) {
       let place = elements + Int(truncatingIfNeeded: end & mask)

@@ -16,7 +16,9 @@ public final class TraceRing {
   /// How many there were of each kind, and the time: what changes with an event, besides the ring. ``EventSink`` reaches
   /// it by the pointer, for the reason that ``Ring`` gives.
   let state: UnsafeMutablePointer<State>
+
   struct State {
+    /// Who owns this.
     unowned(unsafe) let trace: TraceRing
     let ring: UnsafeMutablePointer<Ring<Entry>.State>
     /// The number of the event before which ``TraceRing/onOverrun`` is called.
@@ -68,19 +70,19 @@ public final class TraceRing {
     set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
   }
 
+  @inline(never)
+  fileprivate func overrun() { onOverrun?() }
 }
 
-extension TraceRing.State {
+extension UnsafeMutablePointer<TraceRing.State> {
+  // Of the pointer, and not of the state: who is called before an overrun changes the state, too.
   @inline(__always)
-  mutating func append(_ event: MachineEvent) {
-    counts.count(event)
+  func append(_ event: MachineEvent) {
+    pointee.counts.count(event)
     guard event.isTraced else { return }
-    if ring.pointee.end == overrun { Self.overrun(trace) }
-    ring.pointee.append(TraceRing.Entry(time: time, event: event))
+    if pointee.ring.pointee.end == pointee.overrun { pointee.trace.overrun() }
+    pointee.ring.pointee.append(TraceRing.Entry(time: pointee.time, event: event))
   }
-
-  @inline(never)
-  private static func overrun(_ trace: TraceRing) { trace.onOverrun?() }
 }
 
 extension MachineEvent {
@@ -97,10 +99,13 @@ public struct EventCounts: Hashable, Sendable {
   public internal(set) var entries: UInt64 = 0
   /// Stage-2 aborts taken to EL2.
   public internal(set) var aborts: UInt64 = 0
-  /// Those for each kind of fault.
+  /// Those of ``FaultStatus/translation``.
   public internal(set) var translationFaults: UInt64 = 0
+  /// Those of ``FaultStatus/accessFlag``.
   public internal(set) var accessFlagFaults: UInt64 = 0
+  /// Those of ``FaultStatus/permission``.
   public internal(set) var permissionFaults: UInt64 = 0
+  /// Those of ``FaultStatus/addressSize``, and of what stage 2 does not raise.
   public internal(set) var addressSizeFaults: UInt64 = 0
   /// Accesses that KVM left to the VMM.
   public internal(set) var mmioExits: UInt64 = 0

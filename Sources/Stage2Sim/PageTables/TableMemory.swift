@@ -12,7 +12,7 @@ public struct EntryReference: Hashable, Sendable {
 /// Tables lie in one range of physical memory of their own, so that a physical address is one subtraction
 /// away from its entry.
 ///
-/// A copy shares its pages until one of the two is to change. Who changes some calls ``makeUnique()`` before, once for any
+/// A copy shares its pages until one of the two is to change. Who changes some calls `makeUnique()` before, once for any
 /// number of changes in a row.
 public struct TableMemory: Sendable {
   /// The physical address of the first table page.
