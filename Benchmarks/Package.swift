@@ -29,6 +29,7 @@ let package = Package(
       name: "model-bench",
       dependencies: [
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "CharacterDeviceServer", package: "virt-walker"),
         .product(name: "Inspection", package: "virt-walker"),
         .product(name: "Stage2Sim", package: "virt-walker"),
         .product(name: "VirtWalkerDevice", package: "virt-walker"),

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "loop.h"
+
 static char byte;
 
 static void device_init_done(void *user_data)
@@ -57,14 +59,7 @@ int main(int count, char **arguments)
     session = cuse_lowlevel_setup(2, options, &device, &operations, &is_multithreaded, NULL);
     if (!session)
         return 71;
-    if (count > 2) {
-        struct fuse_loop_config *configuration = fuse_loop_cfg_create();
-
-        result = fuse_session_loop_mt(session, configuration);
-        fuse_loop_cfg_destroy(configuration);
-    } else {
-        result = fuse_session_loop(session);
-    }
+    result = run_loop(session, count > 2);
     cuse_lowlevel_teardown(session);
     return result < 0;
 }

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "loop.h"
+
 static char byte;
 
 static void file_init(void *user_data, struct fuse_conn_info *connection)
@@ -69,14 +71,7 @@ int main(int count, char **arguments)
         fprintf(stderr, "null-fuse: cannot mount %s: %s\n", arguments[1], strerror(errno));
         return 71;
     }
-    if (count > 2) {
-        struct fuse_loop_config *configuration = fuse_loop_cfg_create();
-
-        result = fuse_session_loop_mt(session, configuration);
-        fuse_loop_cfg_destroy(configuration);
-    } else {
-        result = fuse_session_loop(session);
-    }
+    result = run_loop(session, count > 2);
     fuse_session_unmount(session);
     fuse_remove_signal_handlers(session);
     fuse_session_destroy(session);

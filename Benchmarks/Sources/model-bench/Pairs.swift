@@ -1,4 +1,5 @@
 import ArgumentParser
+import CharacterDeviceServer
 import Inspection
 import Stage2Sim
 import VirtWalkerDevice
@@ -16,10 +17,7 @@ struct Pairs: ParsableCommand {
   var rounds: Int
 
   func run() throws {
-    var machine = try VirtualMachine.booted()
-    guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
-      throw ValidationError("the registers cannot be mapped")
-    }
+    var (machine, registers) = try bootedMachine()
     var traced = machine
     traced.trace = TraceRing(capacity: 1 << 14)
     let driver = try VirtWalkerDriver(loadedIn: .booted())
@@ -33,36 +31,25 @@ struct Pairs: ParsableCommand {
     )
     // In turn, as the clock rate of a CPU changes.
     for _ in 0...rounds {
-      times.machine.append(
-        try time { byte in
-          try machine.writeb(byte, to: registers)
-          return try machine.readb(registers + 1)
-        })
-      times.traced.append(
-        try time { byte in
-          try traced.writeb(byte, to: registers)
-          return try traced.readb(registers + 1)
-        })
-      times.driver.append(
-        try time { byte in
-          _ = try driver.write(CollectionOfOne(byte).span)
-          var output = OutputSpan(buffer: buffer, initializedCount: 0)
-          try driver.read(into: &output)
-          return output[0]
-        })
-      times.device.append(
-        try time { byte in
-          _ = try device.write(CollectionOfOne(byte).span)
-          var output = OutputSpan(buffer: buffer, initializedCount: 0)
-          try device.read(into: &output)
-          return output[0]
-        })
+      times.machine.append(try time { try hideAndSeek($0, on: &machine, registers) })
+      times.traced.append(try time { try hideAndSeek($0, on: &traced, registers) })
+      times.driver.append(try time { try pair($0, on: driver, buffer) })
+      times.device.append(try time { try pair($0, on: device, buffer) })
     }
     // Without the first round, which the caches and the trace's ring had to be filled in.
     func ns(_ times: [Double]) -> String { "{\"ns\": \(median(Array(times.dropFirst())))}" }
     print(
       "{\"machine\": \(ns(times.machine)), \"traced\": \(ns(times.traced)), \"driver\": \(ns(times.driver)), \"device\": \(ns(times.device))}"
     )
+  }
+
+  private func pair(
+    _ byte: UInt8, on device: some CharacterDevice, _ buffer: UnsafeMutableBufferPointer<UInt8>
+  ) throws -> UInt8 {
+    _ = try device.write(CollectionOfOne(byte).span)
+    var output = OutputSpan(buffer: buffer, initializedCount: 0)
+    try device.read(into: &output)
+    return output[0]
   }
 
   /// Nanoseconds for a pair.
@@ -75,4 +62,21 @@ struct Pairs: ParsableCommand {
     }
     return Double(now() - start) / Double(pairs)
   }
+}
+
+/// The machine, and where its guest has HIDE and SEEK.
+func bootedMachine() throws -> (VirtualMachine, registers: UInt64) {
+  var machine = try VirtualMachine.booted()
+  guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
+    throw ValidationError("the registers cannot be mapped")
+  }
+  return (machine, registers)
+}
+
+/// Hides a byte, and seeks one.
+func hideAndSeek(_ byte: UInt8, on machine: inout VirtualMachine, _ registers: UInt64) throws
+  -> UInt8
+{
+  try machine.writeb(byte, to: registers)
+  return try machine.readb(registers + 1)
 }

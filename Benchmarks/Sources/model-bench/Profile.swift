@@ -10,14 +10,10 @@ struct Profile: ParsableCommand {
   var pairs: Int
 
   func run() throws {
-    var machine = try VirtualMachine.booted()
-    guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
-      throw ValidationError("the registers cannot be mapped")
-    }
+    var (machine, registers) = try bootedMachine()
     machine.trace = TraceRing(capacity: 1 << 14)
     for index in 0..<pairs {
-      try machine.writeb(UInt8(truncatingIfNeeded: index), to: registers)
-      _ = try machine.readb(registers + 1)
+      _ = try hideAndSeek(UInt8(truncatingIfNeeded: index), on: &machine, registers)
     }
   }
 }
