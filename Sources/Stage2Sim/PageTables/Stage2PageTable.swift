@@ -65,13 +65,6 @@ public struct Stage2PageTable {
     return ipaBits > shift ? 1 << (ipaBits - shift) : 1
   }
 
-  /// The entry for `address` in the table whose first entry is `table` (`kvm_pgtable_idx`).
-  func entry(for address: UInt64, in table: EntryReference, level: Int) -> EntryReference {
-    let shift = UInt64(truncatingIfNeeded: granule.shift(level: level))
-    let index = Int(truncatingIfNeeded: address &>> shift)
-    return table.advanced(by: index & (granule.entriesPerTable &- 1))
-  }
-
   /// The entry for `address` in the start tables (`kvm_pgd_page_idx`).
   func rootEntry(for address: UInt64) -> EntryReference {
     // They are side by side, and so are like one that is larger.

@@ -204,7 +204,7 @@ private struct WalkPosition {
     entry = entry.advanced(by: 1)
   }
 
-  /// Goes down to the table below the entry.
+  /// Goes down to the table below the entry, to the entry there (`kvm_pgtable_idx`).
   mutating func enter(_ table: EntryReference) {
     level &+= 1
     shift &-= tableShift
@@ -318,20 +318,17 @@ extension Stage2PageTable {
   /// The entry that decides over an address of the IPA range; or one that points to a table where none is.
   @inline(__always)
   func lastEntry(for address: UInt64) -> Leaf {
-    let bits = granule.pageShift &- 3
-    var level = startLevel
-    var shift = granule.shift(level: level)
-    var entry = rootEntry(for: address)
-    while true {
-      let descriptor = memory[entry]
-      guard descriptor.isTable(level: level),
-        let table = memory.table(at: descriptor.outputAddress(granule))
-      else { return Leaf(descriptor: descriptor, level: level) }
-      level &+= 1
-      shift &-= bits
-      let index = Int(truncatingIfNeeded: address &>> UInt64(truncatingIfNeeded: shift))
-      entry = table.advanced(by: index & (granule.entriesPerTable &- 1))
-    }
+    var position = WalkPosition(address: address, in: self)
+    while let table = table(at: position) { position.enter(table) }
+    return Leaf(descriptor: memory[position.entry], level: position.level)
+  }
+
+  /// The table that the entry of a position points to, if it is one.
+  @inline(__always)
+  private func table(at position: WalkPosition) -> EntryReference? {
+    let descriptor = memory[position.entry]
+    guard descriptor.isTable(level: position.level) else { return nil }
+    return memory.table(at: descriptor.outputAddress(granule))
   }
 }
 
@@ -356,13 +353,11 @@ extension Stage2PageTable {
   /// The entries on the way to the leaf for `address`, from the start level down.
   private func entries(for address: UInt64) -> [EntryReference] {
     guard address >> UInt64(ipaBits) == 0 else { return [] }
-    var entries = [rootEntry(for: address)]
-    for level in startLevel..<Granule.lastLevel {
-      let descriptor = self[entries[entries.count - 1]]
-      guard descriptor.isTable(level: level),
-        let table = memory.table(at: descriptor.outputAddress(granule))
-      else { break }
-      entries.append(entry(for: address, in: table, level: level + 1))
+    var position = WalkPosition(address: address, in: self)
+    var entries = [position.entry]
+    while let table = table(at: position) {
+      position.enter(table)
+      entries.append(position.entry)
     }
     return entries
   }
