@@ -30,6 +30,11 @@ let package = Package(
       providers: [.apt(["libfuse3-dev", "pkg-config"])]
     ),
     .systemLibrary(name: "CLinux"),
+    .systemLibrary(
+      name: "CSeccomp",
+      pkgConfig: "libseccomp",
+      providers: [.apt(["libseccomp-dev", "pkg-config"])]
+    ),
     .target(name: "Stage2Sim", swiftSettings: strict),
     .target(name: "Scenarios", dependencies: ["Stage2Sim"], swiftSettings: strict),
     .target(
@@ -37,6 +42,7 @@ let package = Package(
       dependencies: [
         "CFuse",
         "CLinux",
+        "CSeccomp",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict

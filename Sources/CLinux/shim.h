@@ -3,18 +3,81 @@
 #define CLINUX_SHIM_H
 
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <linux/sched.h>
 #include <stdint.h>
 #include <mntent.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/vfs.h>
 #include <time.h>
+#include <unistd.h>
 
-// These two need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
+// These need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
 static const int CLINUX_O_DIRECT = __O_DIRECT;
 static const short CLINUX_POSIX_SPAWN_SETSID = 0x80;
+static const int CLINUX_F_OFD_SETLK = 37;
+long syscall(long number, ...);
+int setgroups(size_t count, const gid_t *groups);
+
+// Swift does not offer it, as a child of a process with several threads may do next to nothing. Call it while there is one.
+static inline pid_t clinux_fork(void) { return fork(); }
+
+// prctl(2) and syscall(2) take a variable number of arguments, and Swift calls no such functions.
+
+static inline int clinux_prctl(int option, unsigned long argument)
+{
+    return prctl(option, argument, 0UL, 0UL, 0UL);
+}
+
+static inline int clinux_set_name(const char *name) { return prctl(PR_SET_NAME, name, 0UL, 0UL, 0UL); }
+
+static inline int clinux_close_range(unsigned int first, unsigned int last)
+{
+    return syscall(SYS_close_range, first, last, 0U);
+}
+
+// The capabilities of this thread, as two words of 32 bits each.
+static inline int clinux_get_capabilities(struct __user_cap_data_struct *data)
+{
+    struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+
+    return syscall(SYS_capget, &header, data);
+}
+
+static inline int clinux_set_capabilities(const struct __user_cap_data_struct *data)
+{
+    struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+
+    return syscall(SYS_capset, &header, data);
+}
+
+// struct landlock_ruleset_attr as of version 6 of its interface: the headers that programs are built with may be older than the
+// kernel that they run on.
+struct clinux_landlock_rules {
+    uint64_t file_system, network, scopes;
+};
+
+static inline int clinux_landlock_version(void)
+{
+    return syscall(SYS_landlock_create_ruleset, (void *)0, 0UL, LANDLOCK_CREATE_RULESET_VERSION);
+}
+
+static inline int clinux_landlock_create(const struct clinux_landlock_rules *rules, size_t size)
+{
+    return syscall(SYS_landlock_create_ruleset, rules, size, 0U);
+}
+
+static inline int clinux_landlock_restrict_self(int ruleset)
+{
+    return syscall(SYS_landlock_restrict_self, ruleset, 0U);
+}
 
 // Nanoseconds since the host was started, without the time that it was suspended. In C, as Swift would take struct timespec
 // from whichever module it saw it in first.

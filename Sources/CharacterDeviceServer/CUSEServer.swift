@@ -49,14 +49,17 @@ public final class CUSEServer: NodeServer {
     do throws(NodeError) {
       try apply(access)
     } catch {
-      session.close()
+      session.disconnect()
       throw error
     }
   }
 
   public func process() throws(Errno) -> Processed { try session.process() }
 
-  public func close() { session.close() }
+  public func disconnect() { session.disconnect() }
+
+  /// Nothing: the kernel has removed the node.
+  public func remove() {}
 
   private static let control: FilePath = "/dev/cuse"
 

@@ -60,6 +60,19 @@ public protocol NodeServer: AnyObject {
   /// - Throws: What the kernel's end of the connection failed with.
   func process() throws(Errno) -> Processed
 
-  /// Takes the node away. Clients that still have it open get errors from now on. A second call does nothing.
-  func close()
+  /// Ends the connection to the kernel. Clients that have the node open get errors from now on. A second call does
+  /// nothing.
+  func disconnect()
+
+  /// Takes away what is left of the node after ``disconnect()``, or after the end of the process that served it. It takes
+  /// the rights that it took to make the node. Call it once: another server may have its node there later.
+  func remove()
+}
+
+extension NodeServer {
+  /// Takes the node away.
+  public func close() {
+    disconnect()
+    remove()
+  }
 }

@@ -18,6 +18,7 @@ public final class EventLoop {
   /// This thread sleeps in the system call that gets the next request of ``hot``.
   private var isBlocking = false
   private let latency: WakeLatency
+  private let load = SystemLoad()
   private var watcher: Watcher?
 
   /// A server, and who hears of its requests.
@@ -165,13 +166,13 @@ extension EventLoop {
       hits = 1
     }
     guard policy == .automatic else { return }
-    learner.served(at: clinux_monotonic_nanoseconds()) { [latency] in
+    learner.served(at: clinux_monotonic_nanoseconds()) { [latency, load] in
       Waiting.allCases.filter { waiting in
         switch waiting {
         case .sleep: true
         case .alert: latency.isAvailable
         // Else it would take the CPU from those who have something to do, the client among them.
-        case .poll: !cpusAreTaken()
+        case .poll: !load.takesAllCPUs
         }
       }
     }
@@ -228,19 +229,24 @@ extension EventLoop {
   }
 }
 
-/// As many threads want to run as there are CPUs, besides this one (proc_loadavg(5)).
-private func cpusAreTaken() -> Bool {
-  let descriptor = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)
-  guard descriptor >= 0 else { return false }
-  defer { close(descriptor) }
-  var text = [UInt8](repeating: 0, count: 64)
-  let fields = text[..<max(0, read(descriptor, &text, text.count))]
-    .split(separator: UInt8(ascii: " "))
-  // RUNNABLE/ALL
-  guard fields.count > 3, let slash = fields[3].firstIndex(of: UInt8(ascii: "/")),
-    let runnable = Int(String(decoding: fields[3][..<slash], as: UTF8.self))
-  else { return false }
-  return runnable > sysconf(Int32(_SC_NPROCESSORS_ONLN))
+/// How many threads want to run (proc_loadavg(5)). It is opened once, as a server in a ``Sandbox`` opens nothing.
+private final class SystemLoad {
+  private let descriptor = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)
+  private let cpus = sysconf(Int32(_SC_NPROCESSORS_ONLN))
+
+  deinit { if descriptor >= 0 { close(descriptor) } }
+
+  /// As many threads want to run as there are CPUs, besides this one.
+  var takesAllCPUs: Bool {
+    var text = [UInt8](repeating: 0, count: 64)
+    let fields = text[..<max(0, pread(descriptor, &text, text.count, 0))]
+      .split(separator: UInt8(ascii: " "))
+    // RUNNABLE/ALL
+    guard fields.count > 3, let slash = fields[3].firstIndex(of: UInt8(ascii: "/")),
+      let runnable = Int(String(decoding: fields[3][..<slash], as: UTF8.self))
+    else { return false }
+    return runnable > cpus
+  }
 }
 
 extension FileDescriptor {

@@ -44,7 +44,9 @@ public final class FUSEServer: NodeServer {
 
   public func process() throws(Errno) -> Processed { try mount.session.process() }
 
-  public func close() { mount.close() }
+  public func disconnect() { mount.session.disconnect() }
+
+  public func remove() { mount.remove() }
 
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()

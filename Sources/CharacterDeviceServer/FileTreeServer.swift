@@ -45,10 +45,12 @@ public final class FileTreeServer: NodeServer {
   /// Somebody waits at the end of a pipe.
   public var hasWaiting: Bool { context.hasWaiting }
 
-  public func close() {
+  public func disconnect() {
     context.endWaiting()
-    mount.close()
+    mount.session.disconnect()
   }
+
+  public func remove() { mount.remove() }
 
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()

@@ -49,10 +49,7 @@ struct FuseMount {
   }
 
   /// Unmounts it, and removes what was made for it.
-  func close() {
-    session.close()
-    mountPoint.remove()
-  }
+  func remove() { mountPoint.remove() }
 }
 
 /// What `stat(2)` gives of a file, but for its size: now is when it was made.

@@ -42,7 +42,7 @@ final class FuseSession {
     do throws(NodeError) {
       try initialize(what)
     } catch {
-      close()
+      disconnect()
       throw error
     }
   }
@@ -83,16 +83,15 @@ final class FuseSession {
     }
   }
 
-  /// Ends the connection: the device of CUSE goes away, a mount of FUSE is unmounted.
-  func close() {
+  /// Ends the connection: the device of CUSE goes away, a mount of FUSE is dead.
+  func disconnect() {
     guard isOpen else { return }
     isOpen = false
-    fuse_session_unmount(session)
     fuse_session_destroy(session)
     free(buffer.mem)
   }
 
-  deinit { close() }
+  deinit { disconnect() }
 }
 
 extension FuseSession.Context {

@@ -78,9 +78,8 @@ struct MountPoint {
     return count <= 2
   }
 
-  /// Takes away what is left of the mount, and the file.
+  /// Takes away the mount, if it is still there, and the file.
   func remove() {
-    // The mount outlives its session where the kernel's end was cut first.
     if Self.isMounted(path, fileSystem: fileSystem) { Self.unmount(path) }
     guard let identity, (try? FileIdentity(path)) == identity else { return }
     switch kind {

@@ -9,6 +9,7 @@ import SystemPackage
 struct Daemon {
   private let options: Serve
   private let log: Logger
+  private let systemd = Notification()
 
   init(_ options: Serve) throws {
     self.options = options
@@ -25,11 +26,16 @@ struct Daemon {
     let signals = try TerminationSignals()
     var instances: [Instance] = []
     var pidFile: PIDFile?
-    defer {
-      for instance in instances.reversed() { instance.close() }
+    var keeper: Keeper?
+    func cleanUp() {
+      for instance in instances.reversed() { instance.remove() }
       pidFile?.remove()
-      // Last: virt-walkerd stop waits for the lock of one node, and all is gone then.
+      // Last: the next start waits for the lock of one node, and all is gone then.
       for instance in instances { instance.unlock() }
+    }
+    defer {
+      for instance in instances.reversed() { instance.disconnect() }
+      if let keeper { keeper.finish() } else { cleanUp() }
     }
     if let count = options.count {
       try allowOpenFiles(forNodes: count)
@@ -50,9 +56,39 @@ struct Daemon {
     }
     let followers = try Followers(instances, loop)
     for instance in instances { try serve(instance, loop, followers) }
-    try announceReady(instances)
+    let exit = try options.readyDescriptor.map(Detached.Exit.init)
+
+    let started = try Keeper(keeping: instances.map(\.lockDescriptor), cleanUp: cleanUp)
+    keeper = started
+    try loop.add(started.descriptor) {
+      log.error(
+        "somebody has killed the keeper, which takes \(describe(instances)) away in the end: restart the daemon, or the next start clears what is left"
+      )
+      loop.remove(started.descriptor)
+    }
+    try giveUpRights()
+    announceReady(instances)
+    try exit?.take(keepingStandardError: options.logFile != nil)
     try loop.run()
-    Notification.send("STOPPING=1")
+    systemd.send("STOPPING=1")
+  }
+
+  /// From here on, nothing but what is open.
+  private func giveUpRights() throws {
+    let limits = try enterSandbox()
+    let landlock = limits.landlock.map { "Landlock \($0)" } ?? "no Landlock in this kernel"
+    log.debug("serves as uid \(geteuid()), without capabilities, with seccomp and \(landlock)")
+  }
+
+  private func enterSandbox() throws(NodeError) -> Sandbox.Limits {
+    do throws(NodeError) {
+      return try Sandbox.enter(as: options.runAs.user)
+    } catch {
+      guard error.kind == .notPermitted, options.runAs.isDefault else { throw error }
+      // A container's root may have no other users.
+      log.warning("\(error.problem): runs on as root, without root's capabilities")
+    }
+    return try Sandbox.enter(as: nil)
   }
 
   /// Answers the requests for node and tree.
@@ -75,7 +111,7 @@ struct Daemon {
         log.warning(
           "\(tree.path) was taken away from outside (umount): the node is served without a tree")
         loop.remove(tree.descriptor)
-        instance.closeTree()
+        tree.disconnect()
         return
       }
       followers.noteNews(of: instance)
@@ -83,17 +119,12 @@ struct Daemon {
   }
 
   /// Tells whoever waits that each node answers.
-  private func announceReady(_ instances: [Instance]) throws {
+  private func announceReady(_ instances: [Instance]) {
     let lines = instances.map { "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))\n" }
     // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)
-    Notification.send(
+    systemd.send(
       "READY=1\nSTATUS=serving \(describe(instances)) by \(instances[0].backend.rawValue)")
-    if let descriptor = options.readyDescriptor {
-      try Detached.leaveTerminal(keepingStandardError: options.logFile != nil)
-      let ready = FileDescriptor(rawValue: descriptor)
-      _ = try ready.closeAfter { try ready.writeAll("\n".utf8) }
-    }
   }
 
   /// The node, or the first and the last of many.

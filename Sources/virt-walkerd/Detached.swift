@@ -49,12 +49,23 @@ enum Detached {
     return child
   }
 
-  /// In the child: lets go of the terminal and of the directory it was started in.
-  static func leaveTerminal(keepingStandardError: Bool) throws {
-    let null = try FileDescriptor.open("/dev/null", .readWrite, options: [.closeOnExec])
-    defer { try? null.close() }
-    dup2(null.rawValue, STDOUT_FILENO)
-    if !keepingStandardError { dup2(null.rawValue, STDERR_FILENO) }
-    chdir("/")
+  /// The child's way out of the terminal and of the directory that it was started in.
+  struct Exit {
+    private let ready: FileDescriptor
+    private let null: FileDescriptor
+
+    init(ready: Int32) throws {
+      self.ready = FileDescriptor(rawValue: ready)
+      null = try FileDescriptor.open("/dev/null", .readWrite, options: [.closeOnExec])
+      chdir("/")
+    }
+
+    /// Goes, and tells the one who waits.
+    func take(keepingStandardError: Bool) throws {
+      dup2(null.rawValue, STDOUT_FILENO)
+      if !keepingStandardError { dup2(null.rawValue, STDERR_FILENO) }
+      try null.close()
+      _ = try ready.closeAfter { try ready.writeAll("\n".utf8) }
+    }
   }
 }

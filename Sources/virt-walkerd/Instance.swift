@@ -48,25 +48,30 @@ final class Instance {
           node: node, backend: backend.rawValue, machine: options.machine.summary,
           tree: tree?.path))
     } catch {
-      close()
+      tree?.close()
+      server.close()
       unlock()
       throw error
     }
   }
 
-  /// Takes node and tree away.
-  func close() {
-    closeTree()
-    server.close()
+  /// Ends the connections of node and tree.
+  func disconnect() {
+    tree?.disconnect()
+    server.disconnect()
+  }
+
+  /// Takes away what is left of node and tree.
+  func remove() {
+    tree?.remove()
+    server.remove()
   }
 
   /// Gives the node free for another daemon.
   func unlock() { lock.release() }
 
-  func closeTree() {
-    tree?.close()
-    tree = nil
-  }
+  /// Held as long as it is open in any process.
+  var lockDescriptor: FileDescriptor { lock.file }
 
   /// Events that each of so many nodes keeps: a few megabytes for all of them.
   private static func traceCapacity(nodes: Int) -> Int {

@@ -230,6 +230,47 @@ struct AccessOptions: ParsableArguments {
   }
 }
 
+/// Whom the daemon becomes when it has made its nodes.
+struct UserOptions: ParsableArguments {
+  @Option(
+    name: .customLong("user"),
+    help: ArgumentHelp(
+      "Started by root, serve as this user, a name, without capabilities. If not said: virt-walker where there is one, else nobody.",
+      valueName: "user"),
+    transform: UserOptions.parseUser)
+  var given: Sandbox.User?
+
+  func validate() throws {
+    guard given == nil || geteuid() == 0 else {
+      throw ValidationError("--user needs root")
+    }
+  }
+
+  /// Nobody has said whom.
+  var isDefault: Bool { given == nil }
+
+  /// Nil for who has started the daemon, without root's rights.
+  var user: Sandbox.User? {
+    guard geteuid() == 0 else { return nil }
+    return given ?? Self.lookUp("virt-walker") ?? Self.lookUp("nobody")
+      // A system as small as an initramfs.
+      ?? Sandbox.User(name: "nobody", id: 65534, group: 65534)
+  }
+
+  private static func parseUser(_ text: String) throws -> Sandbox.User {
+    guard let user = lookUp(text) else {
+      throw ValidationError("there is no user '\(text)': getent passwd lists them")
+    }
+    return user
+  }
+
+  private static func lookUp(_ name: String) -> Sandbox.User? {
+    getpwnam(name).map {
+      Sandbox.User(name: name, id: $0.pointee.pw_uid, group: $0.pointee.pw_gid)
+    }
+  }
+}
+
 extension FilePath {
   /// The same file, its directory without symbolic links.
   func inResolvedDirectory(advice: String) throws -> FilePath {

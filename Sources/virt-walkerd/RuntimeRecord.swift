@@ -1,3 +1,4 @@
+import CLinux
 import CharacterDeviceServer
 import Glibc
 import SystemPackage
@@ -102,26 +103,37 @@ struct RuntimeRecord {
     return FilePath("/tmp/virt-walkerd-\(geteuid())")
   }
 
-  /// The process that holds the lock on `file`; nil where nobody does.
+  /// The process that serves, by its lock on `file`; nil where none does.
   fileprivate static func lockHolder(_ file: FileDescriptor) -> pid_t? {
-    var lock = wholeFileLock
+    var lock = flock(byte: .server)
     guard fcntl(file.rawValue, F_GETLK, &lock) == 0, lock.l_type != F_UNLCK else { return nil }
     return lock.l_pid
   }
 }
 
-/// A write lock on all of a file, as fcntl(2) takes it.
-private var wholeFileLock: flock {
-  var lock = flock()
-  lock.l_type = Int16(F_WRLCK)
-  lock.l_whence = Int16(SEEK_SET)
-  return lock
+extension flock {
+  /// A byte of a record, locked for what it stands for.
+  fileprivate enum Byte: Int {
+    /// The node is served: held by the server until it ends.
+    case server
+    /// The node is in use: held by server and keeper, until the last of them ends.
+    case node
+  }
+
+  /// A write lock as fcntl(2) takes it.
+  fileprivate init(byte: Byte) {
+    self.init()
+    l_type = Int16(F_WRLCK)
+    l_whence = Int16(SEEK_SET)
+    l_start = off_t(byte.rawValue)
+    l_len = 1
+  }
 }
 
-/// The right to serve one node, held by this process until it ends, whatever way it ends.
+/// The right to serve one node, held by this process and its keeper until both have ended, whatever way they end.
 struct NodeLock {
   private let path: FilePath
-  private let file: FileDescriptor
+  let file: FileDescriptor
 
   /// - Throws: ``Failure`` where another daemon has it.
   init(_ node: FilePath) throws {
@@ -130,6 +142,9 @@ struct NodeLock {
     path = directory.appending(
       node.string.dropFirst().map { ["/": "%2F", "%": "%25"][$0] ?? String($0) }.joined())
     let advice = "make it writable for you"
+    // What a keeper has to do takes a moment.
+    let pause: UInt32 = 10_000  // microseconds
+    var pauses = 1000
     while true {
       guard mkdir(directory.string, 0o755) == 0 || errno == EEXIST else {
         throw Failure(.current, doing: "create", at: directory, advice: advice)
@@ -147,11 +162,21 @@ struct NodeLock {
       }
       let file = FileDescriptor(rawValue: descriptor)
       guard Self.lock(file) else {
-        let holder = RuntimeRecord.lockHolder(file).map { "pid \($0)" } ?? "another daemon"
+        let server = RuntimeRecord.lockHolder(file)
         try? file.close()
-        throw Failure(
-          "\(node) is already served by \(holder): virt-walkerd stop, or choose another --name or --path",
-          status: .cannotCreate)
+        if let server {
+          throw Failure(
+            "\(node) is already served by pid \(server): virt-walkerd stop, or choose another --name or --path",
+            status: .cannotCreate)
+        }
+        guard pauses > 0 else {
+          throw Failure(
+            "\(node) was served by a daemon that has ended, and its keeper still holds \(path): see what it waits for: fuser -v \(path)",
+            status: .cannotCreate)
+        }
+        pauses -= 1
+        usleep(pause)
+        continue
       }
       if (try? FileIdentity(file)) == (try? FileIdentity(path)) {
         self.file = file
@@ -178,8 +203,11 @@ struct NodeLock {
   }
 
   private static func lock(_ file: FileDescriptor) -> Bool {
-    var lock = wholeFileLock
-    return fcntl(file.rawValue, F_SETLK, &lock) == 0
+    // Of the open file, which a child shares; and of the process, which tells its pid and goes with it.
+    var node = flock(byte: .node)
+    var server = flock(byte: .server)
+    return fcntl(file.rawValue, CLINUX_F_OFD_SETLK, &node) == 0
+      && fcntl(file.rawValue, F_SETLK, &server) == 0
   }
 
   /// In /tmp anybody could have made it.

@@ -29,6 +29,8 @@ struct Serve: ParsableCommand {
 
   @OptionGroup(title: "Node") var access: AccessOptions
 
+  @OptionGroup var runAs: UserOptions
+
   @Option(
     help: ArgumentHelp(
       "Serve as many nodes, each with a machine and a tree of its own, their names numbered from 0: virt_walker0, virt_walker1. With --tree DIR the trees are DIR/virt_walker0 and so on.",
