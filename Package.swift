@@ -123,11 +123,18 @@ let package = Package(
       dependencies: ["Scenarios", "Stage2Sim"],
       swiftSettings: strict
     ),
+    .executableTarget(
+      name: "sandbox-probe",
+      dependencies: ["CLinux", "CharacterDeviceServer"],
+      path: "Tests/SandboxProbe",
+      swiftSettings: strict
+    ),
     .testTarget(
       name: "CharacterDeviceServerTests",
       dependencies: [
         "CharacterDeviceServer",
         "mirror",
+        "sandbox-probe",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

@@ -58,9 +58,6 @@ public final class CUSEServer: NodeServer {
 
   public func disconnect() { session.disconnect() }
 
-  /// Nothing: the kernel has removed the node.
-  public func remove() {}
-
   private static let control: FilePath = "/dev/cuse"
 
   private static func openControl() throws(NodeError) -> FileDescriptor {

@@ -70,6 +70,8 @@ public protocol NodeServer: AnyObject {
 }
 
 extension NodeServer {
+  public func remove() {}
+
   /// Takes the node away.
   public func close() {
     disconnect()

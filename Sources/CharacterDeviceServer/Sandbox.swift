@@ -113,7 +113,7 @@ extension Sandbox {
   ///
   /// Documentation/userspace-api/landlock.rst of the kernel: a set of rules that handles an access and has no rule for it
   /// denies it everywhere.
-  private static func denyFiles() throws(NodeError) -> Int? {
+  static func denyFiles() throws(NodeError) -> Int? {
     let version = clinux_landlock_version()
     // Not built in, or not switched on (lsm= on the kernel's command line).
     guard version > 0 else { return nil }

@@ -115,7 +115,7 @@ private struct Traffic {
 
     func write() throws { _ = try writer.writeAll([0]) }
 
-    func close() {
+    func disconnect() {
       try? descriptor.close()
       try? writer.close()
     }

@@ -46,9 +46,99 @@ import Testing
     try await expectNothingLeft(of: daemon.node)
   }
 
+  @Test func killedDaemonLeavesNothing() async throws {
+    let file = "/tmp/\(name).pid"
+    let daemon = try await RunningDaemon("--pid-file \(file)", name: name)
+    let client = try await shell(
+      """
+      exec 3<>\(node); kill -KILL $(cat \(file)); head -c1 <&3
+      for i in $(seq 500); do [ -e \(file) ] || [ -e \(node) ] || break; sleep 0.01; done
+      """)
+    #expect(client.errors.contains("error") || client.errors.contains("not connected"))
+    #expect(!FileManager.default.fileExists(atPath: file))
+    // The record goes last; a start waits for it.
+    try await RunningDaemon(name: name).stop()
+    try await expectNothingLeft(of: daemon.node)
+  }
+
+  @Test func nextStartWaitsForTheKeeper() async throws {
+    let daemon = try await RunningDaemon(name: name)
+    let pid = try await daemon.pid
+    let run = try await shell(
+      """
+      keeper=$(pgrep -P \(pid)); kill -STOP $keeper; kill -KILL \(pid)
+      { sleep 0.5; kill -CONT $keeper; } &
+      $virt_walkerd serve --detach --name \(name) && printf A >\(node) && head -c1 \(node)
+      """)
+    #expect(run.output.hasSuffix("A"), "\(run.errors)")
+    let stop = try await shell("$virt_walkerd stop --name \(name)")
+    #expect(stop.succeeded, "\(stop.errors)")
+    try await expectNothingLeft(of: node)
+  }
+
+  @Test func keepersEndIsTold() async throws {
+    let file = "/tmp/\(name).log"
+    let daemon = try await RunningDaemon("--log-file \(file)", name: name)
+    let pid = try await daemon.pid
+    let run = try await shell(
+      """
+      pkill -KILL -P \(pid); printf A >\(node); head -c1 \(node)
+      until grep -q keeper \(file); do sleep 0.02; done; cat \(file); rm \(file)
+      """)
+    #expect(run.output.hasPrefix("A"))
+    #expect(run.output.contains("killed the keeper, which takes \(node) away"))
+    _ = try await shell("$virt_walkerd stop --name \(name)")
+    // Nobody is left who may.
+    try await RunningDaemon(name: name).stop()
+  }
+
+  /// Root's daemon is nobody when it serves, with nothing but what is open; and its keeper has what it takes to unmount.
+  @Test func rightsAreGivenUp() async throws {
+    let daemon = try await RunningDaemon(name: name)
+    let pid = try await daemon.pid
+    let run = try await shell(
+      """
+      fields() { sed -n 's/^\\(Uid\\|Gid\\|Groups\\|Cap...\\|NoNewPrivs\\|Seccomp\\):[[:space:]]*//p' /proc/$1/status | tr -s '\\t ' ' '; }
+      fields \(pid); echo keeper; fields $(pgrep -P \(pid)) | sed -n '1,2p;5p;9p'
+      """)
+    #expect(
+      run.output == """
+        65534 65534 65534 65534
+        65534 65534 65534 65534
+
+        0000000000000000
+        0000000000000000
+        0000000000000000
+        0000000000000000
+        0000000000000000
+        1
+        2
+        keeper
+        0 0 0 0
+        0 0 0 0
+        000000000020000a
+        1
+
+        """, "\(run.errors)")
+    try await daemon.stop()
+  }
+
+  @Test func userIsWhoIsSaid() async throws {
+    let daemon = try await RunningDaemon("--user daemon", name: name)
+    let pid = try await daemon.pid
+    let user = try await shell(
+      "stat -c %U /proc/\(pid)/task; ps -o user= -p \(pid); printf U >\(node); head -c1 \(node)")
+    #expect(user.output.hasSuffix("daemon\nU"), "\(user.errors)")
+    try await daemon.stop()
+
+    let unknown = try await shell("$virt_walkerd serve --name \(name) --user no-such-user")
+    #expect(unknown.status == .exited(64))
+    #expect(unknown.errors.contains("there is no user 'no-such-user': getent passwd lists them"))
+  }
+
   @Test func killedDaemonIsClearedAwayByTheNext() async throws {
     let daemon = try await RunningDaemon()
-    kill(pid_t(try await daemon.pid), SIGKILL)
+    try await daemon.killWithKeeper()
     let dead = try await shell("sleep 0.2; head -c1 \(daemon.node)")
     #expect(!dead.succeeded)
     let status = try await shell("$virt_walkerd status")
@@ -64,7 +154,7 @@ import Testing
   /// Somebody unmounted it by hand meanwhile: the file below is still ours.
   @Test func fileOfAKilledDaemonIsClearedAway() async throws {
     let daemon = try await RunningDaemon()
-    kill(pid_t(try await daemon.pid), SIGKILL)
+    try await daemon.killWithKeeper()
     let unmounted = try await shell("sleep 0.2; umount \(daemon.node) && cat \(daemon.node)")
     #expect(unmounted.output == "mount point of virt-walkerd, which removes it when it ends\n")
     try await RunningDaemon(name: String(daemon.node.dropFirst(5))).stop()
@@ -176,7 +266,7 @@ import Testing
   @Test func pidFileOfAKilledDaemonIsReplaced() async throws {
     let file = "/tmp/\(name).pid"
     let first = try await RunningDaemon("--pid-file \(file)", name: name)
-    kill(pid_t(try await first.pid), SIGKILL)
+    try await first.killWithKeeper()
     let second = try await RunningDaemon("--pid-file \(file)", name: name)
     let pid = try await second.pid
     #expect(try String(contentsOfFile: file, encoding: .utf8) == "\(pid)\n")

@@ -62,6 +62,13 @@ struct RunningDaemon {
     }
   }
 
+  /// Kills it together with the process that would clean up after it.
+  func killWithKeeper() async throws {
+    let pid = try await pid
+    let kill = try await shell("pkill -KILL -P \(pid) && kill -KILL \(pid)")
+    #expect(kill.succeeded, "\(kill.errors)")
+  }
+
   /// Ends it as users do, and makes sure that nothing is left.
   func stop() async throws {
     let stop = try await shell("$virt_walkerd stop \(selector)")

@@ -349,7 +349,7 @@ import Testing
 
   @Test func killedDaemonsTreeIsClearedAway() async throws {
     let daemon = try await RunningDaemon()
-    kill(pid_t(try await daemon.pid), SIGKILL)
+    try await daemon.killWithKeeper()
     let next = try await RunningDaemon(name: String(daemon.node.dropFirst(5)))
     let walk = try await shell("head -n 1 \(next.tree)/walk")
     #expect(walk.output.hasPrefix("walk of "))

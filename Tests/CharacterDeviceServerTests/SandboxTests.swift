@@ -1,0 +1,51 @@
+import CharacterDeviceServer
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+/// Run as root, as the other tests of nodes are.
+@Suite(.timeLimit(.minutes(1))) struct SandboxTests {
+  /// Built with these tests.
+  private let program: FilePath = {
+    let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    return FilePath(tests ?? "").removingLastComponent().appending("sandbox-probe")
+  }()
+
+  /// What came of each of the probe's attempts.
+  private func probe(_ mode: String) async throws -> [String: String] {
+    let directory = FilePath("/tmp/sandbox-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(
+      atPath: directory.string, withIntermediateDirectories: false)
+    defer { try? FileManager.default.removeItem(atPath: directory.string) }
+    for file in ["old", "other"] {
+      #expect(
+        FileManager.default.createFile(atPath: directory.appending(file).string, contents: nil))
+    }
+    let result = try await Subprocess.run(
+      .path(program), arguments: [directory.string, mode], output: .string(limit: 1 << 16),
+      error: .string(limit: 1 << 16))
+    #expect(result.terminationStatus.isSuccess, "\(result.standardError)")
+    let lines = result.standardOutput.split(separator: "\n").map { $0.split(separator: ": ") }
+    return Dictionary(uniqueKeysWithValues: lines.map { (String($0[0]), String($0.last ?? "")) })
+  }
+
+  /// With root's rights, each attempt works: what refuses it inside is the sandbox.
+  @Test func whatWorksOutsideIsRefusedInside() async throws {
+    let outside = try await probe("outside")
+    #expect(outside.count == 19)
+    #expect(outside.allSatisfy { $0.value == "works" }, "\(outside)")
+    var inside = try await probe("inside")
+    #expect(inside.removeValue(forKey: "thread") == "works")
+    #expect(inside.count == 18)
+    #expect(inside.allSatisfy { $0.value == "Operation not permitted" }, "\(inside)")
+  }
+
+  /// The second line: files stay out of reach even if a system call gets through.
+  @Test func landlockRefusesFiles() async throws {
+    let refused = ["open", "mkdir", "create", "rename", "symlink", "unlink", "spawn"]
+    let landlock = try await probe("landlock")
+    for what in refused { #expect(landlock[what] == "Permission denied", "\(what)") }
+    #expect(landlock["mount"] == "Operation not permitted")
+  }
+}

@@ -1,0 +1,76 @@
+// Tries what a server in its sandbox must not be able to do, in a directory that holds two empty files, `old` and `other`, and
+// says what came of each:
+//
+//   sandbox-probe DIRECTORY outside     without a sandbox
+//   sandbox-probe DIRECTORY inside      in it, as nobody
+//   sandbox-probe DIRECTORY landlock    with that part of it only
+import CLinux
+import Glibc
+
+@testable import CharacterDeviceServer
+
+@main
+struct SandboxProbe {
+  static func main() throws {
+    let directory = CommandLine.arguments[1]
+    switch CommandLine.arguments[2] {
+    case "inside":
+      try Sandbox.enter(as: Sandbox.User(name: "nobody", id: 65534, group: 65534))
+    case "landlock":
+      guard try Sandbox.denyFiles() != nil else { return print("this kernel has no Landlock") }
+    default: break
+    }
+
+    attempt("thread", startThread)
+    attempt("open") { open("/dev/zero", O_RDONLY) }
+    attempt("mkdir") { mkdir("\(directory)/made", 0o700) }
+    attempt("create") { open("\(directory)/file", O_CREAT | O_RDWR, 0o600) }
+    attempt("rename") { rename("\(directory)/old", "\(directory)/new") }
+    attempt("symlink") { symlink("/etc/passwd", "\(directory)/link") }
+    attempt("unlink") { unlink("\(directory)/other") }
+    attempt("mount") { mount("none", directory, "tmpfs", 0, nil) }
+    attempt("umount") { umount2(directory, Int32(MNT_DETACH)) }
+    attempt("socket") { socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0) }
+    attempt("network") { socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0) }
+    attempt("fork") {
+      let child = clinux_fork()
+      if child == 0 { _exit(0) }
+      return child
+    }
+    attempt("spawn") {
+      var child = pid_t()
+      let error = withArgumentVector(["/bin/true"]) {
+        posix_spawn(&child, "/bin/true", nil, nil, $0, nil)
+      }
+      errno = error
+      return error == 0 ? 0 : -1
+    }
+    attempt("signal") { kill(getppid(), 0) }
+    attempt("code") {
+      mmap(nil, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        == MAP_FAILED ? -1 : 0
+    }
+    attempt("limit") {
+      var limit = rlimit()
+      return getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+    attempt("terminal") {
+      var size = winsize()
+      return ioctl(STDIN_FILENO, UInt(TIOCGWINSZ), &size) == 0 || errno == ENOTTY ? 0 : -1
+    }
+    attempt("groups") { setgroups(0, nil) }
+    attempt("root") { setuid(0) }
+  }
+
+  private static func attempt(_ what: String, _ body: () -> Int32) {
+    print("\(what):", body() >= 0 ? "works" : String(cString: strerror(errno)))
+  }
+}
+
+/// A server's own threads go on.
+private func startThread() -> Int32 {
+  var thread = pthread_t()
+  errno = pthread_create(&thread, nil, { _ in nil }, nil)
+  guard errno == 0 else { return -1 }
+  return pthread_join(thread, nil)
+}
