@@ -67,6 +67,7 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .plugin(name: "SourceCommit", capability: .buildTool()),
     .executableTarget(
       name: "virt-walkerd",
       dependencies: [
@@ -80,7 +81,8 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
-      swiftSettings: strict
+      swiftSettings: strict,
+      plugins: ["SourceCommit"]
     ),
     .systemLibrary(name: "CPageTable"),
     .executableTarget(

@@ -1,5 +1,4 @@
 import ArgumentParser
-import CharacterDeviceServer
 
 @main
 struct VirtWalkerd: ParsableCommand {
@@ -15,7 +14,7 @@ struct VirtWalkerd: ParsableCommand {
       71 a system error, 73 the node exists or is served already, 77 not permitted. Those of status, watch, replay and \
       explain: virt-walkerd help COMMAND.
       """,
-    version: "0.1.0 (libfuse \(LibFuse.version))",
+    version: version,
     subcommands: [
       Serve.self, Status.self, Stop.self, Watch.self, Replay.self, Explain.self,
     ],
