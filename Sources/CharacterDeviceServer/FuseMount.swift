@@ -33,15 +33,18 @@ struct FuseMount {
       throw NodeError(
         .system, "libfuse refused to make \(path)", advice: "see its messages above")
     }
+    let mountPoint: MountPoint
     do throws(NodeError) {
       mountPoint = try MountPoint(kind, path, fileSystem: fileSystem)
     } catch {
       fuse_session_destroy(created)
       throw error
     }
+    defer { mountPoint.release() }
+    self.mountPoint = mountPoint
     do throws(NodeError) {
       session = try FuseSession(
-        created, context: context, mountPoint: path.string, what: path.string)
+        created, context: context, mountPoint: mountPoint.target, what: path.string)
     } catch {
       mountPoint.remove()
       throw error

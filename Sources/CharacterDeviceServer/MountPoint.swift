@@ -10,8 +10,11 @@ struct MountPoint {
   let path: FilePath
   let fileSystem: String
   private let kind: Kind
-  /// Nil for a directory that was there before, and stays.
-  private let identity: FileIdentity?
+  /// The file or the directory itself, until it is mounted over.
+  private let file: FileDescriptor
+  private let identity: FileIdentity
+  /// False for a directory that was there before, and stays.
+  private let isMade: Bool
 
   /// What the file says to whoever finds it: only then is it taken for ours.
   private static let text = "mount point of virt-walkerd, which removes it when it ends\n"
@@ -23,9 +26,10 @@ struct MountPoint {
     self.fileSystem = fileSystem
     do {
       switch kind {
-      case .file: identity = try Self.makeFile(path)
-      case .directory: identity = try Self.makeDirectory(path)
+      case .file: (file, isMade) = (try Self.makeFile(path), true)
+      case .directory: (file, isMade) = try Self.makeDirectory(path)
       }
+      identity = try FileIdentity(file)
     } catch {
       let errno = error as? Errno ?? .ioError
       let place =
@@ -40,23 +44,35 @@ struct MountPoint {
     }
   }
 
-  private static func makeFile(_ path: FilePath) throws -> FileIdentity {
+  private static func makeFile(_ path: FilePath) throws -> FileDescriptor {
     let file = try FileDescriptor.open(
       path, .writeOnly, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
       permissions: [.ownerReadWrite])
-    return try file.closeAfter {
+    do {
       _ = try file.writeAll(text.utf8)
-      return try FileIdentity(file)
+    } catch {
+      // As where a disk is full.
+      unlink(path.string)
+      try? file.close()
+      throw error
     }
+    return file
   }
 
-  private static func makeDirectory(_ path: FilePath) throws(Errno) -> FileIdentity? {
-    if mkdir(path.string, 0o700) != 0 {
-      guard errno == EEXIST else { throw .current }
-      return nil
-    }
-    return try FileIdentity(path)
+  private static func makeDirectory(_ path: FilePath) throws -> (FileDescriptor, isMade: Bool) {
+    let isMade = mkdir(path.string, 0o700) == 0
+    guard isMade || errno == EEXIST else { throw Errno.current }
+    let directory = try FileDescriptor.open(
+      path, .readOnly, options: [.directory, .noFollow, .closeOnExec])
+    return (directory, isMade)
   }
+
+  /// What mount(2) is to mount over. For root it is the file that was made, whatever stands at its path by then: in a
+  /// directory of somebody else's that may be a link to a file of root's.
+  var target: String { geteuid() == 0 ? "/proc/self/fd/\(file.rawValue)" : path.string }
+
+  /// It is mounted over, or will not be.
+  func release() { try? file.close() }
 
   /// - Throws: Where something is at `path` that cannot be mounted over.
   static func checkIsFree(_ path: FilePath, for kind: Kind) throws(NodeError) {
@@ -81,7 +97,7 @@ struct MountPoint {
   /// Takes away the mount, if it is still there, and the file.
   func remove() {
     if Self.isMounted(path, fileSystem: fileSystem) { Self.unmount(path) }
-    guard let identity, (try? FileIdentity(path)) == identity else { return }
+    guard isMade, (try? FileIdentity(path)) == identity else { return }
     switch kind {
     case .file: unlink(path.string)
     case .directory: rmdir(path.string)

@@ -27,6 +27,9 @@ struct RuntimeRecord {
   }
 
   private init?(parsing text: String) {
+    // Root prints what a server wrote that is not root.
+    guard !text.utf8.contains(where: { $0 < 0x20 && $0 != UInt8(ascii: "\n") || $0 == 0x7f })
+    else { return nil }
     var values: [Substring: Substring] = [:]
     for line in text.split(separator: "\n") {
       let pair = line.split(separator: "=", maxSplits: 1)
@@ -85,10 +88,13 @@ struct RuntimeRecord {
     defer { try? file.close() }
     var bytes = [UInt8](repeating: 0, count: 8192)
     guard let count = try? bytes.withUnsafeMutableBytes({ try file.read(into: $0) }),
-      let record = RuntimeRecord(
+      var record = RuntimeRecord(
         parsing: String(decoding: bytes.prefix(count), as: UTF8.self))
     else { return nil }
-    return Found(record: record, isRunning: lockHolder(file) != nil)
+    let server = lockHolder(file)
+    // Root's stop ends the process that the kernel knows to hold the lock, not one that a server writes down.
+    if let server { record.pid = server }
+    return Found(record: record, isRunning: server != nil)
   }
 
   /// Where root's daemons keep their records.
