@@ -21,22 +21,17 @@ public enum Sandbox {
     }
   }
 
-  /// What the kernel holds the process to, besides that it has no capabilities and cannot get any: user, seccomp(2) and
-  /// landlock(7).
-  public struct Limits: Hashable, Sendable {
-    /// The version of Landlock's interface; nil where the kernel has no Landlock.
-    public let landlock: Int?
-  }
-
-  /// Gives up root and all capabilities for good, and all system calls but those that a server makes with what is open.
+  /// Gives up root and all capabilities for good, and all system calls but those that a server makes with what is open:
+  /// capabilities(7), seccomp(2), landlock(7).
   ///
   /// No file can be opened any more, no program started, no connection made, no memory made executable. It holds for this
   /// thread and those that it starts: call it while there is one.
   ///
   /// - Parameter user: Whom to become; nil to stay who one is, without capabilities.
+  /// - Returns: The version of the kernel's Landlock; nil where it has none.
   /// - Throws: ``NodeError``. The process may have lost some of its rights then, and should end.
   @discardableResult
-  public static func enter(as user: User?) throws(NodeError) -> Limits {
+  public static func enter(as user: User?) throws(NodeError) -> Int? {
     // The bounding set first: it is a capability that allows to change it.
     dropBoundingSet()
     if let user { try become(user) }
@@ -46,7 +41,7 @@ public enum Sandbox {
     }
     let landlock = try denyFiles()
     try allowSystemCalls()
-    return Limits(landlock: landlock)
+    return landlock
   }
 
   /// Keeps those of the capabilities of this process that are among `kept`.

@@ -75,12 +75,11 @@ struct Daemon {
 
   /// From here on, nothing but what is open.
   private func giveUpRights() throws {
-    let limits = try enterSandbox()
-    let landlock = limits.landlock.map { "Landlock \($0)" } ?? "no Landlock in this kernel"
+    let landlock = try enterSandbox().map { "Landlock \($0)" } ?? "no Landlock in this kernel"
     log.debug("serves as uid \(geteuid()), without capabilities, with seccomp and \(landlock)")
   }
 
-  private func enterSandbox() throws(NodeError) -> Sandbox.Limits {
+  private func enterSandbox() throws(NodeError) -> Int? {
     do throws(NodeError) {
       return try Sandbox.enter(as: options.runAs.user)
     } catch {
