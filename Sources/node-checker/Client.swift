@@ -37,9 +37,9 @@ final class Client {
     }
   }
 
-  /// In one round a writer is alone, in the next there are two, and so on to all.
+  /// In the first round all write, in the next one less, and so on until one is alone.
   func takesPart(in round: Int, writers: Int) -> Bool {
-    kind == .read || (number + round / writers) % writers <= round % writers
+    kind == .read || (number + round / writers) % writers >= round % writers
   }
 
   /// What it has done since this was called last.

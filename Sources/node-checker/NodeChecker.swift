@@ -96,7 +96,7 @@ struct NodeChecker: ParsableCommand {
         of: clients.filter { $0.takesPart(in: turn, writers: writers) },
         in: Round(
           until: min(end, now() + Self.timeOfRound), operationsOfRound: Self.operationsOfRound,
-          operations: operations, writersPause: turn % writers == 0),
+          operations: operations, writersPause: turn % writers == writers - 1),
         interrupts: interrupt)
       for check in checks { check.takeHistories() }
       number += 1
