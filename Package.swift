@@ -95,6 +95,20 @@ let package = Package(
       swiftSettings: strict
     ),
     .executableTarget(
+      name: "node-checker",
+      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "faulty-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/FaultyDevice",
+      swiftSettings: strict
+    ),
+    .executableTarget(
       name: "mirror",
       dependencies: [
         "CharacterDeviceServer",
@@ -158,6 +172,16 @@ let package = Package(
         "CharacterDeviceServer",
         "Inspection",
         "Stage2Sim",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "NodeCheckerTests",
+      dependencies: [
+        "node-checker",
+        "faulty-device",
+        .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict

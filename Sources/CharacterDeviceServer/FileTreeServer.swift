@@ -45,6 +45,9 @@ public final class FileTreeServer: NodeServer {
   /// Somebody waits at the end of a pipe.
   public var hasWaiting: Bool { context.hasWaiting }
 
+  /// Until ``disconnect()``.
+  public var isConnected: Bool { mount.session.isOpen }
+
   public func disconnect() {
     context.endWaiting()
     mount.session.disconnect()

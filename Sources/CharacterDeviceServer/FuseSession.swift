@@ -16,7 +16,7 @@ final class FuseSession {
   let descriptor: FileDescriptor
   private let session: OpaquePointer
   private var buffer = fuse_buf()
-  private var isOpen = true
+  private(set) var isOpen = true
 
   /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
   ///

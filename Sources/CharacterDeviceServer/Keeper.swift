@@ -8,7 +8,15 @@ import SystemPackage
 /// ``finish()``, by a crash, by kill -9. So the server can give up root (``Sandbox``), and its node goes all the same. It reads
 /// nothing of what the server writes, so there is nothing that a server could make it do but to clean up.
 public final class Keeper {
-  /// Readable when the keeper has ended before the server: somebody has killed it.
+  /// What the keeper tells.
+  public enum News: Hashable, Sendable {
+    /// Mounts have come or gone; see ``MountTable``.
+    case mountsChanged
+    /// It has ended before the server: somebody has killed it.
+    case end
+  }
+
+  /// Readable when there are ``News``.
   public let descriptor: FileDescriptor
   private let process: pid_t
 
@@ -32,6 +40,12 @@ public final class Keeper {
       throw errno
     }
     descriptor = FileDescriptor(rawValue: ends[0])
+  }
+
+  /// What it has told last, once ``descriptor`` is readable.
+  public func news() -> News {
+    var bytes = [UInt8](repeating: 0, count: 64)
+    return read(descriptor.rawValue, &bytes, bytes.count) > 0 ? .mountsChanged : .end
   }
 
   /// Lets the keeper clean up now, and waits until it has.
@@ -60,11 +74,26 @@ public final class Keeper {
       _ = clinux_prctl(PR_SET_NO_NEW_PRIVS, 1)
     }
 
-    var byte: UInt8 = 0
-    var count: Int
-    repeat { count = read(server, &byte, 1) } while count > 0 || count < 0 && errno == EINTR
+    watchMounts(for: server)
     cleanUp()
     _exit(0)
+  }
+
+  /// Tells the server when mounts have come or gone, until it ends.
+  private static func watchMounts(for server: Int32) {
+    let mounts = try? MountTable()
+    while true {
+      var descriptors = [
+        pollfd(fd: server, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: mounts?.descriptor.rawValue ?? -1, events: Int16(POLLPRI), revents: 0),
+      ]
+      guard poll(&descriptors, 2, -1) > 0 else { continue }
+      var byte: UInt8 = 0
+      // It says nothing, and what it says all the same means nothing.
+      if descriptors[0].revents != 0, read(server, &byte, 1) <= 0 { return }
+      // One that the server has not read yet says the same.
+      if descriptors[1].revents != 0 { send(server, &byte, 1, Int32(MSG_DONTWAIT)) }
+    }
   }
 
   /// Closes all descriptors but the standard ones and `kept`.

@@ -38,7 +38,6 @@ struct Daemon {
       if let keeper { keeper.finish() } else { cleanUp() }
     }
     if let count = options.count {
-      try allowOpenFiles(forNodes: count)
       for number in 0..<count {
         instances.append(try Instance(options, number: number, log: log))
       }
@@ -56,15 +55,21 @@ struct Daemon {
     }
     let followers = try Followers(instances, loop)
     for instance in instances { try serve(instance, loop, followers) }
+    let mounts = try Mounts(of: instances)
     let exit = try options.readyDescriptor.map(Detached.Exit.init)
 
     let started = try Keeper(keeping: instances.map(\.lockDescriptor), cleanUp: cleanUp)
     keeper = started
     try loop.add(started.descriptor) {
-      log.error(
-        "somebody has killed the keeper, which takes \(describe(instances)) away in the end: restart the daemon, or the next start clears what is left"
-      )
-      loop.remove(started.descriptor)
+      switch started.news() {
+      case .mountsChanged:
+        for tree in try mounts.missingTrees() { goOn(without: tree, loop) }
+      case .end:
+        log.error(
+          "somebody has killed the keeper, which takes \(describe(instances)) away in the end: restart the daemon, or the next start clears what is left"
+        )
+        loop.remove(started.descriptor)
+      }
     }
     try giveUpRights()
     announceReady(instances)
@@ -96,25 +101,26 @@ struct Daemon {
       switch processed {
       case .request: followers.noteNews(of: instance)
       case .nothing: break
-      case .end:
-        throw Failure(
-          "\(instance.node) was taken away from outside (umount, or an abort of the connection): start again",
-          status: .unavailable)
+      case .end: throw Failure(takenAway: instance.node)
       }
     }
     guard let tree = instance.tree else { return }
-    let log = log
     try loop.add(tree.descriptor) {
-      // The device goes on without.
       guard let processed = try? tree.process(), processed != .end else {
-        log.warning(
-          "\(tree.path) was taken away from outside (umount): the node is served without a tree")
-        loop.remove(tree.descriptor)
-        tree.disconnect()
+        goOn(without: tree, loop)
         return
       }
       followers.noteNews(of: instance)
     }
+  }
+
+  /// The tree is gone, and the device serves without. A second call does nothing.
+  private func goOn(without tree: FileTreeServer, _ loop: EventLoop) {
+    guard tree.isConnected else { return }
+    log.warning(
+      "\(tree.path) was taken away from outside (umount): the node is served without a tree")
+    loop.remove(tree.descriptor)
+    tree.disconnect()
   }
 
   /// Tells whoever waits that each node answers.
@@ -130,6 +136,42 @@ struct Daemon {
   private func describe(_ instances: [Instance]) -> String {
     let nodes = instances.map(\.node.string)
     return nodes.count == 1 ? nodes[0] : "\(nodes[0]) to \(nodes[nodes.count - 1])"
+  }
+}
+
+extension Failure {
+  fileprivate init(takenAway node: FilePath) {
+    self.init(
+      "\(node) was taken away from outside (umount, or an abort of the connection): start again",
+      status: .unavailable)
+  }
+}
+
+/// The mounts of nodes and trees.
+private final class Mounts {
+  private let table: MountTable
+  private var nodes: [MountTable.Mount: FilePath] = [:]
+  private var trees: [MountTable.Mount: FileTreeServer] = [:]
+
+  init(of instances: [Instance]) throws(Errno) {
+    table = try MountTable()
+    for instance in instances {
+      // A character device is no mount.
+      if let mount = table.mount(at: instance.node) { nodes[mount] = instance.node }
+      if let tree = instance.tree, let mount = table.mount(at: tree.path) { trees[mount] = tree }
+    }
+  }
+
+  /// The trees that were unmounted since this was asked last.
+  ///
+  /// - Throws: Where a node was. While clients have it open it would go on for them, and who opens it later would write to the
+  ///   file below.
+  func missingTrees() throws(Failure) -> [FileTreeServer] {
+    let missing = table.missing(of: Array(nodes.keys) + trees.keys)
+    for mount in missing {
+      if let node = nodes[mount] { throw Failure(takenAway: node) }
+    }
+    return missing.compactMap { trees.removeValue(forKey: $0) }
   }
 }
 
@@ -165,21 +207,6 @@ private func openStandardDescriptors() throws {
     }
   } while descriptor <= STDERR_FILENO
   close(descriptor)
-}
-
-/// Makes sure that so many nodes can be served: the limit that a shell sets is often 1024.
-private func allowOpenFiles(forNodes count: Int) throws {
-  // A node's connection, its tree's and its lock; standard streams, signals, timer and what a moment needs.
-  let needed = rlim_t(3 * count + 32)
-  var limit = rlimit()
-  getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-  guard needed <= limit.rlim_max else {
-    throw Failure(
-      "\(count) nodes need \(needed) open files, and this process may have \(limit.rlim_max): ulimit -Hn \(needed) as root, LimitNOFILE= in a systemd unit, or a smaller --count",
-      status: .unavailable)
-  }
-  limit.rlim_cur = max(limit.rlim_cur, needed)
-  setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
 
 /// Opens `path` for appending in place of standard error.

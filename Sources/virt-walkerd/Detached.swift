@@ -57,6 +57,8 @@ enum Detached {
     init(ready: Int32) throws {
       self.ready = FileDescriptor(rawValue: ready)
       null = try FileDescriptor.open("/dev/null", .readWrite, options: [.closeOnExec])
+      // Started as /proc/self/exe, it would be "exe" to ps(1), top(1) and the kernel's log.
+      clinux_set_name("virt-walkerd")
       chdir("/")
     }
 

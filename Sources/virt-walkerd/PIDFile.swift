@@ -19,7 +19,12 @@ struct PIDFile {
       let file = try FileDescriptor.open(
         absolute, .writeOnly, options: [.create, .truncate, .closeOnExec, .noFollow],
         permissions: [.ownerReadWrite, .groupRead, .otherRead])
-      _ = try file.closeAfter { try file.writeAll(text.utf8) }
+      do {
+        _ = try file.closeAfter { try file.writeAll(text.utf8) }
+      } catch {
+        unlink(absolute.string)
+        throw error
+      }
     } catch {
       throw Failure(
         error as? Errno ?? .ioError, doing: "write", at: path,

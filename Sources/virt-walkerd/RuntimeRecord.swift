@@ -147,13 +147,12 @@ struct NodeLock {
     // One component for a whole path, and no two paths alike.
     path = directory.appending(
       node.string.dropFirst().map { ["/": "%2F", "%": "%25"][$0] ?? String($0) }.joined())
-    let advice = "make it writable for you"
     // What a keeper has to do takes a moment.
     let pause: UInt32 = 10_000  // microseconds
     var pauses = 1000
     while true {
       guard mkdir(directory.string, 0o755) == 0 || errno == EEXIST else {
-        throw Failure(.current, doing: "create", at: directory, advice: advice)
+        throw Self.refused(.current, doing: "create", at: directory)
       }
       guard Self.isOwn(directory) else {
         throw Failure(
@@ -164,7 +163,9 @@ struct NodeLock {
       // The last daemon to end took the directory away.
       if descriptor < 0 && errno == ENOENT { continue }
       guard descriptor >= 0 else {
-        throw Failure(.current, doing: "open", at: path, advice: advice)
+        let errno = Errno.current
+        rmdir(directory.string)
+        throw Self.refused(errno, doing: "create", at: path)
       }
       let file = FileDescriptor(rawValue: descriptor)
       guard Self.lock(file) else {
@@ -195,10 +196,24 @@ struct NodeLock {
 
   /// Says what is served.
   func write(_ record: RuntimeRecord) throws {
-    guard ftruncate(file.rawValue, 0) == 0 else {
-      throw Failure(.current, doing: "write", at: path, advice: "see whether its disk is full")
+    do {
+      guard ftruncate(file.rawValue, 0) == 0 else { throw Errno.current }
+      _ = try file.writeAll(toAbsoluteOffset: 0, record.text.utf8)
+    } catch {
+      throw Self.refused(error as? Errno ?? .ioError, doing: "write", at: path)
     }
-    _ = try file.writeAll(toAbsoluteOffset: 0, record.text.utf8)
+  }
+
+  private static func refused(
+    _ errno: Errno, doing action: String, at path: FilePath
+  ) -> Failure {
+    let advice =
+      switch errno {
+      case .noSpace: "make room there: df and df -i say what is full"
+      case .readOnlyFileSystem: "mount its file system writable"
+      default: "make it writable for you"
+      }
+    return Failure(errno, doing: action, at: path, advice: advice)
   }
 
   /// Gives the node free. The file goes first: who opens it later makes a new one.

@@ -85,6 +85,7 @@ struct Serve: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
+      try allowOpenFiles(forNodes: count ?? 1)
       if detach {
         try Detached.run()
       } else {
@@ -120,4 +121,19 @@ struct Serve: ParsableCommand {
     guard !text.isEmpty else { throw ValidationError("an empty name is no file") }
     return FilePath(text)
   }
+}
+
+/// Makes sure that so many nodes can be served: the limit that a shell sets is often 1024.
+private func allowOpenFiles(forNodes count: Int) throws {
+  // A node's connection, its tree's and its lock; standard streams, signals, timer and what a moment needs.
+  let needed = rlim_t(3 * count + 32)
+  var limit = rlimit()
+  getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  guard needed <= limit.rlim_max else {
+    throw Failure(
+      "\(needed) open files are needed for so many nodes (\(count)), and this process may have \(limit.rlim_max): ulimit -Hn \(needed) as root, LimitNOFILE= in a systemd unit, or a smaller --count",
+      status: .unavailable)
+  }
+  limit.rlim_cur = max(limit.rlim_cur, needed)
+  setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }

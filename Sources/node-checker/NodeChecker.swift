@@ -1,0 +1,135 @@
+import ArgumentParser
+import Glibc
+
+/// Proves that a node is one byte for all who write and read it at once.
+@main
+struct NodeChecker: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "node-checker",
+    abstract: "Proves that nodes lose and mix up no byte.",
+    discussion: """
+      Many clients write and read one byte at a time, and the start, the end and the result of each system call are \
+      recorded. Then all of it is proven linearizable: each byte that was read is one that was written to that node, and \
+      not yet overwritten. Clients write different bytes, 256 in all.
+
+      Exit status: 0 where all is as it has to be; 1 where it is not; 64 for wrong usage.
+      """)
+
+  @Argument(help: ArgumentHelp("The nodes, each with clients of its own.", valueName: "node"))
+  var nodes: [String]
+
+  @Option(help: "How many clients write to a node.")
+  var writers = 4
+
+  @Option(help: "How many clients read from a node.")
+  var readers = 4
+
+  @Flag(help: "Every second client opens the node for each operation anew.")
+  var reopen = false
+
+  @Option(help: "How long.")
+  var seconds = 5.0
+
+  @Option(help: "How many operations each client makes at most.")
+  var operations = Int.max
+
+  @Option(
+    help: ArgumentHelp(
+      "The byte that each node has, two hex digits; if not said, any.", valueName: "byte"),
+    transform: NodeChecker.parseByte)
+  var initial: UInt8?
+
+  @Flag(help: "Sends the clients signals that interrupt their system calls.")
+  var interrupt = false
+
+  @Flag(
+    help: """
+      The node is to go away: each client goes on until a call fails, and each of them has to. Without this no call may fail.
+      """)
+  var untilError = false
+
+  func validate() throws {
+    guard writers > 0, readers >= 0, writers <= 256 else {
+      throw ValidationError(
+        "--writers is 1 to 256, as clients write different bytes; --readers is 0 or more")
+    }
+    guard seconds > 0, seconds < 1e6, operations > 0 else {
+      throw ValidationError(
+        "--seconds is more than 0 and less than a million; --operations is more than 0")
+    }
+  }
+
+  func run() throws {
+    try allowOpenFiles(nodes.count * (writers + readers))
+    if interrupt { receiveSignals() }
+    let checks = nodes.map {
+      NodeCheck(
+        $0, writers: writers, readers: readers, reopens: reopen,
+        initial: initial.map { [$0] } ?? Array(0...255))
+    }
+    try makeRounds(checks)
+    for check in checks { print(check.summary) }
+    var faults = checks.flatMap { $0.faults(expectingFailures: untilError) }
+    if !checks.allSatisfy(\.hasWritten) { faults.append("there are nodes that took no byte") }
+    if untilError && !checks.allSatisfy(\.hasFailedWhole) {
+      faults.append("there are clients to whom no call has failed")
+    }
+    for fault in faults { print("# \(fault)") }
+    guard faults.isEmpty else { throw ExitCode.failure }
+  }
+
+  /// What is checked at once bounds the memory.
+  private static let operationsOfRound = 10_000
+  private static let timeOfRound: UInt64 = 200_000_000
+
+  /// Rounds of operations, each checked at its end, until the time is over or all clients have done enough or have failed.
+  private func makeRounds(_ checks: [NodeCheck]) throws(Failure) {
+    let end = now() + UInt64(seconds * 1e9)
+    var number = 0
+    while now() < end, checks.allSatisfy({ $0.faults(expectingFailures: untilError).isEmpty }) {
+      let clients = checks.flatMap(\.clients).filter {
+        $0.failure == nil && $0.operations < operations
+      }
+      if clients.isEmpty { return }
+      let turn = number
+      try makeOperations(
+        of: clients.filter { $0.takesPart(in: turn, writers: writers) },
+        in: Round(
+          until: min(end, now() + Self.timeOfRound), operationsOfRound: Self.operationsOfRound,
+          operations: operations, writersPause: turn % writers == writers - 1),
+        interrupts: interrupt)
+      for check in checks { check.takeHistories() }
+      number += 1
+    }
+  }
+
+  private static func parseByte(_ text: String) throws -> UInt8 {
+    guard text.utf8.count == 2, let byte = UInt8(text, radix: 16) else {
+      throw ValidationError("'\(text)' is no byte: give two hex digits")
+    }
+    return byte
+  }
+}
+
+/// Makes sure that each client can have its node open: the limit that a shell sets is often 1024.
+private func allowOpenFiles(_ count: Int) throws(Failure) {
+  // Standard streams, and what a moment needs.
+  let needed = rlim_t(count + 16)
+  var limit = rlimit()
+  getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  guard needed <= limit.rlim_max else {
+    throw Failure(
+      "\(count) clients need \(needed) open files, and this process may have \(limit.rlim_max): ulimit -Hn \(needed) as root, or fewer clients"
+    )
+  }
+  limit.rlim_cur = max(limit.rlim_cur, needed)
+  setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+}
+
+/// SIGUSR1 interrupts system calls from now on, and does nothing else.
+private func receiveSignals() {
+  var action = sigaction()
+  // No SA_RESTART: the system call is to end, where it can.
+  action.__sigaction_handler.sa_handler = { _ in }
+  sigaction(SIGUSR1, &action, nil)
+}

@@ -1,0 +1,74 @@
+// One byte at one or more nodes, wrong now and then: what node-checker has to find.
+//
+// usage: faulty-device FAULT FILE...      (until SIGTERM)
+//
+//   none    it is as it has to be
+//   lose    a write is taken, and forgotten
+//   mix     a write goes to the next node
+//   invent  a read gives a byte that nobody wrote to that node of late
+//   stale   a read gives the byte before the last
+//   empty   a read gives no byte, and no error
+import CharacterDeviceServer
+import Glibc
+import SystemPackage
+
+enum Fault: String { case none, lose, mix, invent, stale, empty }
+
+final class FaultyDevice: CharacterDevice {
+  private let fault: Fault
+  /// What takes writes that are mixed up.
+  var other: FaultyDevice?
+  private var byte: UInt8 = 0
+  private var byteBefore: UInt8 = 0
+  private var requests = 0
+
+  init(_ fault: Fault) { self.fault = fault }
+
+  /// One request in some thousand is wrong: in a run of a second there are a few.
+  private func isWrong(_ fault: Fault) -> Bool {
+    guard fault == self.fault else { return false }
+    requests += 1
+    return requests % 3001 == 0
+  }
+
+  func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
+    if isWrong(.empty) { return }
+    buffer.append(isWrong(.stale) ? byteBefore : isWrong(.invent) ? byte &+ 128 : byte)
+  }
+
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    if isWrong(.mix), let other { other.take(bytes[0]) } else if !isWrong(.lose) { take(bytes[0]) }
+    return 1
+  }
+
+  private func take(_ new: UInt8) {
+    byteBefore = byte
+    byte = new
+  }
+}
+
+@main
+struct Main {
+  static func main() throws {
+    let arguments = CommandLine.arguments
+    guard arguments.count > 2, let fault = Fault(rawValue: arguments[1]) else {
+      print("usage: faulty-device FAULT FILE...")
+      exit(64)
+    }
+    let signals = try TerminationSignals()
+    let devices = arguments.dropFirst(2).map { _ in FaultyDevice(fault) }
+    for (index, device) in devices.enumerated() {
+      device.other = devices[(index + 1) % devices.count]
+    }
+    let servers = try zip(arguments.dropFirst(2), devices).map {
+      try FUSEServer(path: FilePath($0), fileSystem: "faulty_device", device: $1)
+    }
+    defer { for server in servers { server.close() } }
+    let loop = try EventLoop()
+    for server in servers { try loop.add(server) { if $0 == .end { loop.stop() } } }
+    try loop.add(signals.descriptor) { loop.stop() }
+    try FileDescriptor.standardOutput.writeAll("ready\n".utf8)
+    try loop.run()
+    for device in devices { device.other = nil }
+  }
+}
