@@ -1,0 +1,31 @@
+// swift-tools-version: 6.2
+// A package of its own, so that who uses virt-walker does not get what only fuzzing needs. scripts/fuzz builds and runs it.
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// One fuzzer: an executable that gives what libFuzzer makes up to a part of virt-walker.
+func fuzzer(_ name: String, of modules: [String]) -> Target {
+  .executableTarget(
+    name: "fuzz-\(name)",
+    dependencies: ["FuzzSupport"]
+      + modules.map { .product(name: $0, package: "virt-walker") },
+    swiftSettings: strict)
+}
+
+let package = Package(
+  name: "fuzzing",
+  dependencies: [.package(name: "virt-walker", path: "..")],
+  targets: [
+    .target(name: "FuzzSupport", swiftSettings: strict),
+    fuzzer("scenario", of: ["Scenarios"]),
+    fuzzer("control", of: ["CharacterDeviceServer", "Inspection", "Stage2Sim"]),
+    fuzzer("syndrome", of: ["Stage2Sim"]),
+    fuzzer("descriptor", of: ["Inspection", "Stage2Sim"]),
+    fuzzer("replay", of: ["Scenarios"]),
+  ]
+)

@@ -1,0 +1,95 @@
+import CharacterDeviceServer
+import FuzzSupport
+import Inspection
+import SystemPackage
+
+@testable import Stage2Sim
+
+/// A device with the files of its tree, in this process. No time goes by.
+struct Device {
+  private let device: InspectedDevice
+  private let files: [String: FileTree]
+
+  init(_ configuration: VirtualMachine.Configuration) {
+    do {
+      device = try InspectedDevice(
+        configuration, node: "/dev/fuzz", traceCapacity: 1 << 9, task: ("fuzz", 1),
+        clock: { 1_000_000_000 })
+    } catch {
+      fatalError("there is no such machine: \(error)")
+    }
+    files = Self.flatten(device.tree, "")
+  }
+
+  private static func flatten(_ tree: FileTree, _ name: String) -> [String: FileTree] {
+    guard case .directory(let entries) = tree else { return [name: tree] }
+    return entries.reduce(into: [:]) { files, entry in
+      files.merge(flatten(entry.value, "\(name)\(name.isEmpty ? "" : "/")\(entry.key)")) { $1 }
+    }
+  }
+
+  /// All that a file says.
+  func read(_ name: String) -> String {
+    switch files[name] {
+    case .text(let make), .commands(let make?, _): String(decoding: make(), as: UTF8.self)
+    case nil, .directory, .commands, .pipe: fatalError("\(name) is no file to read")
+    }
+  }
+
+  /// All that a step can change: each word of each table, their reference counts, the registers, the counters.
+  var state: State {
+    let machine = device.machine
+    return State(
+      words: machine.stage2.memory.words, counts: machine.stage2.memory.counts,
+      registers: (0...30).map { machine.vcpu[$0] } + [machine.vcpu.pc], fault: machine.vcpu.fault,
+      slots: machine.slots, counters: read("stats"))
+  }
+
+  struct State: Equatable {
+    let words: [UInt64]
+    let counts: [UInt32]
+    let registers: [UInt64]
+    let fault: FaultInfo
+    let slots: [MemorySlot]
+    let counters: String
+  }
+
+  /// Reads each file once.
+  func readAll() {
+    for (name, file) in files {
+      switch file {
+      case .text, .commands(_?, _): _ = read(name)
+      case .pipe(let text): readToEnd(text.makeReader())
+      case .directory, .commands: break
+      }
+    }
+  }
+
+  private func readToEnd(_ reader: any GrowingTextReader) {
+    while reader.hasMore { check(!reader.next().isEmpty, "a pipe has more, and gives nothing") }
+  }
+
+  func makeControlWriter() -> any CommandWriter { makeWriter("control") }
+
+  private func makeWriter(_ name: String) -> any CommandWriter {
+    guard case .commands(_, let makeWriter) = files[name] else { fatalError("no file \(name)") }
+    return makeWriter()
+  }
+
+  /// Reads a byte of the node.
+  func seek() throws(Errno) -> UInt8? {
+    let bytes = try [UInt8](capacity: 1) { (buffer) throws(Errno) in
+      try device.read(into: &buffer)
+    }
+    return bytes.first
+  }
+
+  /// Boots the machine anew.
+  func reset() {
+    do {
+      _ = try makeWriter("reset").write([UInt8(ascii: "1")].span)
+    } catch {
+      fatalError("no reset: \(error)")
+    }
+  }
+}

@@ -1,0 +1,87 @@
+import FuzzSupport
+
+@testable import Inspection
+@testable import Stage2Sim
+
+/// Puts any entries into a machine's stage 2, and has them used and shown. What is decoded of an entry makes it again, and a
+/// copy of a machine stays what it was.
+@_cdecl("LLVMFuzzerTestOneInput")
+func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  let bytes = Array(UnsafeBufferPointer(start: start, count: count))
+  var input = InputReader(bytes)
+  let granule = input.next(of: Granule.allCases)
+  var machine: VirtualMachine
+  do {
+    machine = try .booted(
+      .init(
+        cpu: input.next(of: CPUModel.allCases), granule: granule,
+        ipaBits: input.next(of: [32, 36, 40]),
+        backing: input.next(of: Backing.allCases), memorySize: 1 << 30))
+  } catch {
+    fatalError("no machine: \(error)")
+  }
+  let snapshot = machine
+  let before = snapshot.stage2.memory.words
+  let limit = 64
+  for _ in 0..<limit where !input.isAtEnd { machine.doOneThing(&input) }
+  check(snapshot.stage2.memory.words == before, "a copy has changed with its original")
+  let report = WalkReport(of: machine, last: nil)
+  check(report.text.utf8.count < 1 << 14, "a long text: \(report.text)")
+  check(report.drawing.hasSuffix("</svg>\n"), "no drawing: \(report.drawing)")
+  check(machine.stage2.dump.utf8.count < 1 << 20, "a long dump")
+  return 0
+}
+
+/// Puts an entry in the place of the leaf.
+private struct Replacement: Stage2Visitor {
+  static let flags = WalkFlags.leaf
+  let entry: UInt64
+
+  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
+    let old = table[visit.entry]
+    var new = Stage2Descriptor(rawValue: entry)
+    checkFields(of: new, level: visit.level, granule: table.granule)
+    // The kernel makes tables of tables alone.
+    if new.isTable(level: visit.level) { new.rawValue &= ~Stage2Descriptor.tableOrPage }
+    table[visit.entry] = new
+    table[visit.entry].hiddenByte = old.hiddenByte
+    check(table[visit.entry].hiddenByte == old.hiddenByte, "the byte is not hidden in \(new)")
+    table[visit.entry].hiddenByte = new.hiddenByte
+    check(table[visit.entry] == new, "hiding a byte changes other bits of \(new)")
+  }
+}
+
+func checkFields(of entry: Stage2Descriptor, level: Int, granule: Granule) {
+  check(UInt64("\(entry)", radix: 16) == entry.rawValue, "\(entry) is printed wrong")
+  let fields =
+    granule.addressMask | Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
+  guard entry.isLeaf(level: level) else { return }
+  let made = Stage2Descriptor(
+    leafAt: level, mapping: entry.outputAddress(granule), attributes: entry.rawValue,
+    granule: granule)
+  check(made.rawValue == entry.rawValue & (fields | 3), "\(entry) is made as \(made)")
+}
+
+extension VirtualMachine {
+  /// Something that a guest, its host or a hook does.
+  fileprivate mutating func doOneThing(_ input: inout InputReader) {
+    let granule = configuration.granule
+    let pages: [UInt64] = [0, 1, 2, 15, 16, 511, 512, 513]
+    let offset = input.next(of: pages) * granule.pageSize
+    let address = HideSeek.target + offset
+    let size = input.next(of: pages) * granule.pageSize
+    // An error of the kernel's is an outcome like any other.
+    switch input.next(UInt8.self) % 10 {
+    case 0...2:
+      var replacement = Replacement(entry: input.next())
+      try? stage2.walk(address: address, size: granule.pageSize, visitor: &replacement)
+    case 3: run(.access(.load(.word, to: 0), address: address))
+    case 4: run(.access(.store(.word, from: 0), address: address))
+    case 5: run(.nop, at: address)
+    case 6: _ = try? HideSeek.walk(hiding: input.next(), at: address, in: &stage2)
+    case 7: try? advise(input.next(of: MemoryAdvice.allCases), offset..<offset + size)
+    case 8: try? stage2.unmap(address: address, size: size)
+    default: try? stage2.writeProtect(address: address, size: size)
+    }
+  }
+}

@@ -1,0 +1,39 @@
+import FuzzSupport
+import Scenarios
+
+/// Reads a text as a recording, as `virt-walkerd replay` does. What can be read means the same when it was printed; what
+/// cannot has an error at a place of the text.
+@_cdecl("LLVMFuzzerTestOneInput")
+func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  let bytes = Array(UnsafeBufferPointer(start: start, count: count))
+  guard let text = String(validating: bytes, as: UTF8.self) else { return 0 }
+  let ends = bytes.count { $0 == UInt8(ascii: "\n") }
+  let recording: Recording
+  do throws(ScenarioError) {
+    recording = try Recording(parsing: text)
+  } catch {
+    // An end that is missed stands behind the last line.
+    check((1...ends + 2).contains(error.line), "line of \(error), of \(ends) ends of lines")
+    check((1...Scenario.maximumLineLength + 1).contains(error.column), "column of \(error)")
+    check(!error.message.utf8.contains { $0 < 0x20 }, "message of \(error)")
+    return 0
+  }
+  let printed = recording.description
+  // As bytes: strings are equal where Unicode calls them equivalent.
+  check(
+    [bytes, bytes + "\n".utf8].contains(Array(printed.utf8)),
+    "the text changes when it is printed")
+  checkSame(recording, try? Recording(parsing: printed))
+  checkSame(recording.machine, try? MachineDescription(parsing: "\(recording.machine)"))
+  for (_, step) in recording.steps { checkSame(step, try? Step(parsing: "\(step)")) }
+
+  let scenario = recording.scenario
+  checkSame(scenario, try? Scenario(parsing: "\(scenario)"))
+  let hasObservations = recording.lines.contains { !$0.observations.isEmpty }
+  checkSame(hasObservations ? nil : scenario, try? Scenario(parsing: text))
+  return 0
+}
+
+func checkSame<Value: Equatable>(_ value: Value?, _ reread: Value?) {
+  check(value == reread, "\(String(describing: value)) is read as \(String(describing: reread))")
+}

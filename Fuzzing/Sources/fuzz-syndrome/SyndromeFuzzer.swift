@@ -1,0 +1,98 @@
+import FuzzSupport
+
+@testable import Stage2Sim
+
+/// Decodes instructions and syndromes. The registers of an abort say what the instruction says that took it; and an abort
+/// with any registers has an end.
+@_cdecl("LLVMFuzzerTestOneInput")
+func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  let bytes = Array(UnsafeBufferPointer(start: start, count: count))
+  var input = InputReader(bytes)
+  let machine = booted(&input)
+  checkFields(of: ExceptionSyndrome(rawValue: input.next()))
+  run(input.next(UInt32.self), on: machine, &input)
+  handleAbort(on: machine, &input)
+  return 0
+}
+
+func booted(_ input: inout InputReader) -> VirtualMachine {
+  do {
+    return try .booted(
+      .init(
+        cpu: input.next(of: CPUModel.allCases), granule: input.next(of: Granule.allCases),
+        backing: input.next(of: Backing.allCases), memorySize: 1 << 30))
+  } catch {
+    fatalError("no machine: \(error)")
+  }
+}
+
+/// What is encoded of the fields of a data abort is the syndrome again.
+func checkFields(of syndrome: ExceptionSyndrome) {
+  guard syndrome.exceptionClass == ExceptionSyndrome.dataAbort, syndrome.isValid,
+    let status = syndrome.faultStatus,
+    let size = LoadStore.Size(rawValue: UInt8(syndrome.accessSize.trailingZeroBitCount))
+  else { return }
+  let access = LoadStore(
+    isStore: syndrome.isWrite, size: size, register: syndrome.register,
+    isSignExtending: syndrome.isSignExtending, is64Bit: syndrome.is64Bit,
+    isAcquireRelease: syndrome.rawValue >> 14 & 1 != 0)
+  let encoded = ExceptionSyndrome(dataAbort: status, level: syndrome.faultLevel, access: access)
+  // EC, IL, ISV to AR, WnR, DFSC.
+  let fields: UInt64 = 0xffff_c07f
+  check(
+    encoded.rawValue & ~(1 << 25) == syndrome.rawValue & fields & ~(1 << 25),
+    "\(syndrome) is encoded as \(encoded)")
+}
+
+/// Runs one instruction with any registers, and one step of the VMM behind it.
+func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) {
+  let places: [UInt64] = [
+    HideSeek.hideAddress, HideSeek.target, HideSeek.target + 0x20_0000, 0, 1 << 40, .max,
+  ]
+  func runs() -> (RunResult, FaultInfo, [UInt64]) {
+    var input = input
+    var machine = booted
+    for register in 0...30 {
+      machine.setRegister(
+        register, to: input.next(of: places) &+ UInt64(truncatingIfNeeded: input.next(Int8.self)))
+    }
+    // The guest's kernel has executed there.
+    let code = VirtualMachine.kernelAddress
+    do {
+      try machine.write(UInt64(word), to: code, count: 4)
+    } catch {
+      fatalError("no code: \(error)")
+    }
+    let result = machine.run(at: code)
+    machine.completeMMIO(data: input.next())
+    return (result, machine.vcpu.fault, (0...31).map { machine.vcpu[$0] })
+  }
+  let (result, fault, registers) = runs()
+  check((result, fault, registers) == runs(), "\(word) does not do the same twice")
+
+  guard case .access(let access, _) = A64Instruction(decoding: word),
+    fault.syndrome.exceptionClass == ExceptionSyndrome.dataAbort
+  else { return }
+  check(fault.syndrome.isWrite == access.isStore, "WnR of \(fault.syndrome) for \(access)")
+  check(
+    fault.syndrome.isValid == access.hasValidSyndrome, "ISV of \(fault.syndrome) for \(access)")
+  guard access.hasValidSyndrome else { return }
+  check(
+    fault.syndrome.accessSize == access.size.bytes && fault.syndrome.register == access.register
+      && fault.syndrome.is64Bit == access.is64Bit
+      && fault.syndrome.isSignExtending == access.isSignExtending,
+    "\(fault.syndrome) for \(access)")
+}
+
+/// Has KVM handle an abort with any registers.
+func handleAbort(on booted: VirtualMachine, _ input: inout InputReader) {
+  var machine = booted
+  let classes = [ExceptionSyndrome.instructionAbort, ExceptionSyndrome.dataAbort]
+  let syndrome = input.next(of: classes) << 26 | input.next(UInt64.self) & 0x3ff_ffff
+  let ipa = input.next(UInt64.self) & 0xffff_ffff_ffff
+  machine.vcpu.fault = FaultInfo(
+    syndrome: ExceptionSyndrome(rawValue: syndrome), far: input.next(), ipa: ipa)
+  check(machine.vcpu.fault.pageAddress == ipa & ~0xfff, "HPFAR_EL2 of \(ipa)")
+  // Any error of KVM's is an end, too.
+  _ = try? machine.handleGuestAbort()
+}
