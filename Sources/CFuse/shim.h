@@ -6,6 +6,7 @@
 
 #include <fuse_lowlevel.h>
 #include <cuse_lowlevel.h>
+#include <stdio.h>
 
 #if FUSE_VERSION < FUSE_MAKE_VERSION(3, 14)
 #error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
@@ -24,6 +25,34 @@ static inline struct fuse_session *ccuse_lowlevel_new(
     void *user_data)
 {
     return cuse_lowlevel_new(args, info, operations, user_data);
+}
+
+// Libfuse's messages come with a va_list. That is a structure on arm64, where Swift 6.2's compiler crashes on a function
+// that takes one: they are put together here.
+
+typedef void (*cfuse_log_receiver)(const char *message);
+
+// In a function, as Swift compiles no variable of a header.
+static inline cfuse_log_receiver *cfuse_the_log_receiver(void)
+{
+    static cfuse_log_receiver receiver;
+
+    return &receiver;
+}
+
+static inline void cfuse_log(enum fuse_log_level level, const char *format, va_list arguments)
+{
+    char message[512];
+
+    (void)level;
+    vsnprintf(message, sizeof(message), format, arguments);
+    (*cfuse_the_log_receiver())(message);
+}
+
+static inline void cfuse_set_log(cfuse_log_receiver receiver)
+{
+    *cfuse_the_log_receiver() = receiver;
+    fuse_set_log_func(cfuse_log);
 }
 
 #endif

@@ -26,13 +26,10 @@ public enum LibFuse {
   /// The library's messages belong to the process, not to one server.
   public static func setLog(_ receive: @escaping @Sendable (String) -> Void) {
     receiver.withLock { $0 = receive }
-    fuse_set_log_func { _, format, arguments in
-      guard let format, let arguments else { return }
-      var text = [CChar](repeating: 0, count: 512)
-      vsnprintf(&text, text.count, format, arguments)
-      let message = text.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+    cfuse_set_log { message in
+      guard let message else { return }
       LibFuse.receiver.withLock { $0 }?(
-        String(message.reversed().drop { $0.isWhitespace }.reversed()))
+        String(String(cString: message).reversed().drop { $0.isWhitespace }.reversed()))
     }
   }
 }

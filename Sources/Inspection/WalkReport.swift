@@ -23,7 +23,8 @@ struct WalkReport {
   var entry: Stage2Descriptor { leaf.descriptor }
 
   var text: String {
-    ([heading, ""] + table + [""] + picture + [""] + fields + lastLine).map { "\($0)\n" }.joined()
+    let lines: [[String]] = [[heading, ""], table, [""], picture, [""], fields, lastLine]
+    return lines.joined().map { "\($0)\n" }.joined()
   }
 
   private var heading: String {
