@@ -106,8 +106,7 @@ public final class EventLoop {
         if let window {
           try unblock()
           if try poll(hot, for: window) { continue }
-        } else {
-          try block(on: hot)
+        } else if try block(on: hot) {
           let hadRequest = try hot.process()
           if hadRequest { answered(hot) }
           if hadRequest, watcher?.hasNews != true { continue }
@@ -209,14 +208,21 @@ extension EventLoop {
 
   /// Lets the next system call for a request of `served` sleep until there is one. ``watcher`` ends it when another
   /// descriptor has something.
-  private func block(on served: Served) throws(Errno) {
-    guard !isBlocking else { return }
-    if watcher == nil { watcher = try Watcher(epoll: epoll, latency: latency) }
+  ///
+  /// - Returns: Whether it is so. It takes a thread and a descriptor, and the system may have none left.
+  private func block(on served: Served) throws(Errno) -> Bool {
+    guard !isBlocking else { return true }
+    if watcher == nil { watcher = try? Watcher(epoll: epoll, latency: latency) }
+    guard let watcher else {
+      hits = 0
+      return false
+    }
     let descriptor = served.server.descriptor
     epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
     descriptor.setBlocking(true)
     isBlocking = true
-    watcher?.watch()
+    watcher.watch()
+    return true
   }
 
   /// No system call for a request sleeps any more.
