@@ -41,6 +41,8 @@ final class DeviceContext: FuseSession.Context {
     do throws(Errno) {
       try device.open()
       info?.pointee.direct_io = 1
+      // Who is killed closes the node, and would wait for the answer to a flush, of which no signal ends it.
+      info?.pointee.noflush = 1
       fuse_reply_open(request, info)
     } catch {
       fuse_reply_err(request, error.rawValue)

@@ -268,6 +268,8 @@ private final class TreeContext: FuseSession.Context {
       inode, node(inode).content, isWritten: mode != O_RDONLY)
     info.pointee.fh = lastHandle
     info.pointee.direct_io = 1
+    // See DeviceContext.answerOpen.
+    info.pointee.noflush = 1
     // A client that was interrupted meanwhile never closes what it did not get.
     if fuse_reply_open(request, info) != 0 { openFiles[lastHandle] = nil }
   }
