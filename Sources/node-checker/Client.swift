@@ -48,14 +48,16 @@ final class Client {
     return history
   }
 
+  /// Opens the node, unless it is open. Each operation does so, too.
+  func open() {
+    guard descriptor < 0 else { return }
+    descriptor = Glibc.open(node, (kind == .write ? O_WRONLY : O_RDONLY) | O_CLOEXEC)
+    if descriptor < 0 { failure = ("open", errno) }
+  }
+
   private func operate() {
-    if descriptor < 0 {
-      descriptor = open(node, (kind == .write ? O_WRONLY : O_RDONLY) | O_CLOEXEC)
-      guard descriptor >= 0 else {
-        failure = ("open", errno)
-        return
-      }
-    }
+    open()
+    guard descriptor >= 0 else { return }
     var byte: UInt8 = 0
     if kind == .write {
       byte = bytes[written % bytes.count]
@@ -87,32 +89,38 @@ final class Client {
 
 /// A time in which clients make operations; their histories are checked at its end.
 final class Round: Sendable {
-  private let end: UInt64
+  private let time: UInt64
+  private let limit: UInt64
   private let operationsOfRound: Int
   private let operations: Int
   /// After each write, so that readers see what has become of it: a write that is lost beside others may have happened right
   /// before them.
   let writersPause: Bool
-  private let isStopped = Atomic(false)
+  private let end = Atomic<UInt64>(0)
 
   /// - Parameters:
-  ///   - end: When it is over, as ``now()``.
+  ///   - time: How long it takes, in nanoseconds.
+  ///   - limit: When it is over, as ``now()``, whenever it began.
   ///   - operationsOfRound: So many of one client are enough.
   ///   - operations: So many of one client are enough in all rounds.
   ///   - writersPause: For a moment after each write.
-  init(until end: UInt64, operationsOfRound: Int, operations: Int, writersPause: Bool) {
-    self.end = end
+  init(
+    time: UInt64, limit: UInt64, operationsOfRound: Int, operations: Int, writersPause: Bool
+  ) {
+    self.time = time
+    self.limit = limit
     self.operationsOfRound = operationsOfRound
     self.operations = operations
     self.writersPause = writersPause
   }
 
+  func begin() { end.store(min(limit, now() + time), ordering: .relaxed) }
+
+  /// Each client makes one operation at least, however long it takes until it has a CPU.
   func isOver(after count: Int, of allCount: Int) -> Bool {
     count >= operationsOfRound || allCount >= operations
-      || isStopped.load(ordering: .relaxed) || now() >= end
+      || count > 0 && now() >= end.load(ordering: .relaxed)
   }
-
-  func stop() { isStopped.store(true, ordering: .relaxed) }
 }
 
 /// A thread for each of `clients`, as it sleeps in its system calls, until `round` is over for all of them.
@@ -124,22 +132,24 @@ func makeOperations(
   let running = Running()
   var threads: [pthread_t] = []
   defer { for thread in threads { pthread_join(thread, nil) } }
-  for client in clients {
-    var thread = pthread_t()
-    let start = Unmanaged.passRetained(Start(client: client, round: round, running: running))
-    running.count.add(1, ordering: .relaxed)
-    let error = pthread_create(
-      &thread, nil,
-      { start in
-        Unmanaged<Start>.fromOpaque(start!).takeRetainedValue().run()
-        return nil
-      }, start.toOpaque())
-    guard error == 0 else {
-      start.release()
-      round.stop()
-      throw Failure("no thread for client \(threads.count): \(message(error))")
+  try running.gate.withLock { (_) throws(Failure) in
+    for client in clients {
+      var thread = pthread_t()
+      let start = Unmanaged.passRetained(Start(client: client, round: round, running: running))
+      running.count.add(1, ordering: .relaxed)
+      let error = pthread_create(
+        &thread, nil,
+        { start in
+          Unmanaged<Start>.fromOpaque(start!).takeRetainedValue().run()
+          return nil
+        }, start.toOpaque())
+      guard error == 0 else {
+        start.release()
+        throw Failure("no thread for client \(threads.count): \(message(error))")
+      }
+      threads.append(thread)
     }
-    threads.append(thread)
+    round.begin()
   }
   guard interrupts else { return }
   var turn = 0
@@ -164,14 +174,17 @@ private final class Start {
   }
 
   func run() {
+    running.gate.withLock { _ in }
     client.makeOperations(in: round)
     running.count.subtract(1, ordering: .releasing)
   }
 }
 
-/// How many threads have not ended.
 private final class Running: Sendable {
+  /// How many threads have not ended.
   let count = Atomic(0)
+  /// Held until all have been started: they begin together.
+  let gate = Mutex(())
 }
 
 /// Nanoseconds of a clock that all threads share and nobody sets.
