@@ -13,7 +13,7 @@ import Testing
 
   /// The checker's exit status and output for two nodes that have `fault`.
   private func check(
-    _ fault: String, options: String = "--seconds 30"
+    _ fault: String, options: String = "--seconds 240"
   ) async throws -> (status: TerminationStatus, output: String) {
     let script = """
       mkdir $directory && cd $directory || exit 98
@@ -35,7 +35,7 @@ import Testing
 
   @Test(arguments: ["", "--reopen", "--interrupt", "--initial 00"])
   func rightDeviceIsRight(options: String) async throws {
-    let result = try await check("none", options: "--seconds 60 --operations 2000 \(options)")
+    let result = try await check("none", options: "--seconds 240 --operations 2000 \(options)")
     #expect(result.status == .exited(0), "\(result.output)")
     #expect(
       result.output.contains("/one: 8000 writes, 8000 reads of "), "\(result.output)")
