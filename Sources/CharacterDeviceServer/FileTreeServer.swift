@@ -162,9 +162,20 @@ private final class TreeContext: FuseSession.Context {
     }
   }
 
+  /// What all clients together can have, so that none of them can make this process grow without end.
+  private enum Limit {
+    static let openFiles = 4096
+    /// Reads that wait.
+    static let waiting = 1024
+    /// Of texts that are read, in bytes.
+    static let snapshots = 64 << 20
+  }
+
   private var nodes: [Node] = []
   private var openFiles: [UInt64: OpenFile] = [:]
   private var lastHandle: UInt64 = 0
+  /// The bytes of all files' snapshots.
+  private var snapshotBytes = 0
   /// Those that somebody waits for.
   private var waitingHandles: Set<UInt64> = []
   private let access: NodeAccess
@@ -263,6 +274,10 @@ private final class TreeContext: FuseSession.Context {
       fuse_reply_err(request, EACCES)
       return
     }
+    guard openFiles.count < Limit.openFiles else {
+      fuse_reply_err(request, ENFILE)
+      return
+    }
     lastHandle += 1
     openFiles[lastHandle] = OpenFile(
       inode, node(inode).content, isWritten: mode != O_RDONLY)
@@ -277,6 +292,7 @@ private final class TreeContext: FuseSession.Context {
   func release(_ info: fuse_file_info, _ request: fuse_req_t?) {
     let file = openFiles.removeValue(forKey: info.fh)
     waitingHandles.remove(info.fh)
+    snapshotBytes -= file?.snapshot?.count ?? 0
     if let handle = file?.pollHandle { fuse_pollhandle_destroy(handle) }
     file?.writer?.finish()
     fuse_reply_err(request, 0)
@@ -290,6 +306,12 @@ private final class TreeContext: FuseSession.Context {
     switch node(file.inode).content {
     case .text(let make), .commands(let make?, _):
       let text = offset == 0 ? make() : file.snapshot ?? make()
+      let bytes = snapshotBytes - (file.snapshot?.count ?? 0) + text.count
+      guard bytes <= Limit.snapshots else {
+        fuse_reply_err(request, ENOMEM)
+        return
+      }
+      snapshotBytes = bytes
       file.snapshot = text
       reply(request, text.dropFirst(offset).prefix(size))
     case .pipe:
@@ -297,6 +319,10 @@ private final class TreeContext: FuseSession.Context {
         reply(request, file.next(size))
       } else if info.flags & O_NONBLOCK != 0 {
         fuse_reply_err(request, EAGAIN)
+      } else if waitingHandles.reduce(0, { $0 + (openFiles[$1]?.waiting.count ?? 0) })
+        >= Limit.waiting
+      {
+        fuse_reply_err(request, ENOMEM)
       } else {
         file.waiting.append((request, size))
         waitingHandles.insert(info.fh)

@@ -59,6 +59,7 @@ final class ControlWriter: CommandWriter {
     if split.last?.isEmpty == true { split.removeLast() }
     for (index, bytes) in split.enumerated() {
       let line = String(decoding: bytes, as: UTF8.self)
+      try Scenario.checkLength(bytes.count, line: index + 1)
       guard !Scenario.Line.isComment(bytes) else {
         lines.append(Scenario.Line(text: line, content: .comment))
         continue

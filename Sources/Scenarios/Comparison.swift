@@ -62,14 +62,29 @@ extension Recording {
 
   /// The recording of the same scenario on the model.
   public func played() throws(UnplayableMachine) -> Recording {
-    var player = try Player(machine)
-    var number = 1
-    let lines = lines.map { old in
+    var played: [Line] = []
+    for line in try Playback(of: self) { played.append(line) }
+    return Recording(machine: machine, lines: played)
+  }
+
+  /// The lines of ``played()``, one after the other: all together they may be much longer than the scenario.
+  public struct Playback: Sequence, IteratorProtocol {
+    private var player: Player
+    private var rest: ArraySlice<Line>
+    private var number = 1
+
+    /// - Throws: Where there is no such machine.
+    public init(of recording: Recording) throws(UnplayableMachine) {
+      player = try Player(recording.machine)
+      rest = recording.lines[...]
+    }
+
+    public mutating func next() -> Line? {
+      guard let old = rest.popFirst() else { return nil }
       var line = Line(number: number, line: old.line)
       if case .step(let step) = old.line.content { line.observations = player.play(step) }
       number += 1 + line.observations.count
       return line
     }
-    return Recording(machine: machine, lines: lines)
   }
 }

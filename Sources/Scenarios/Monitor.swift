@@ -198,7 +198,7 @@ extension Monitor {
       try machine.protect(try offsets(of: range), protection)
     case .munmap(let range): try machine.unmapMemory(try offsets(of: range))
     case .mmap(let range): try machine.mapMemory(try offsets(of: range))
-    case .fork: machine.fork()
+    case .fork: try machine.fork()
     case .endFork: guard machine.endFork() else { throw .noChild }
     case .ksm: try machine.mergeEqualPages()
     case .age(let address): try machine.age(try offset(of: address))
@@ -268,6 +268,10 @@ extension Monitor {
     }
     var page = 0
     while page < pages {
+      if page % 64 == 0, bitmap[page / 64] == 0 {
+        page += 64
+        continue
+      }
       let first = page
       while isDirty(page) { page += 1 }
       if page > first {

@@ -61,7 +61,8 @@ public struct Scenario: Hashable, Sendable {
     lines.compactMap { if case .step(let step) = $0.content { step } else { nil } }
   }
 
-  static func checkLength(_ length: Int, line: Int) throws(ScenarioError) {
+  /// - Throws: Where a line is too long.
+  package static func checkLength(_ length: Int, line: Int) throws(ScenarioError) {
     guard length <= maximumLineLength else {
       throw ScenarioError(
         line: line, column: maximumLineLength + 1,

@@ -126,7 +126,7 @@ private struct Text {
 
   func play() throws {
     do {
-      try write(recording.played().description)
+      for line in try Recording.Playback(of: recording) { try write(line.description) }
     } catch let error as UnplayableMachine {
       throw Failure("cannot play \(name): \(error)", status: .unavailable)
     }

@@ -59,6 +59,7 @@ import Testing
     ("host fork \n", "1:10: expected"), ("host\tfork", "1:5: expected printable ASCII"),
     ("machine cpu=max", "1:1: expected guest or host: the machine runs already"),
     ("  result 0", "1:1: expected"), (String(repeating: "x", count: 300), "1:255: expected"),
+    ("host fork\n#" + String(repeating: " ", count: 254), "2:255: expected the end of the line"),
   ])
   func aBadLineChangesNothing(text: String, message: String) throws {
     let device = try Device(.init(backing: .anonymous))

@@ -150,7 +150,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     #expect(machine.run(store) == .retired)
 
     let frame = try machine.leaf(for: page).descriptor.outputAddress(.kib4)
-    machine.fork()
+    try machine.fork()
     #expect(try !machine.leaf(for: page).descriptor.isValid)
     #expect(machine.run(store) == .retired)
     #expect(try machine.leaf(for: page).descriptor.outputAddress(.kib4) != frame)

@@ -307,6 +307,64 @@ import Testing
     }
   }
 
+  /// What all clients together can have is bounded: more gets an error, and what is closed makes room.
+  @Test func limits() async throws {
+    var files = rlimit()
+    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
+    files.rlim_cur = files.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
+
+    let daemon = try await RunningDaemon()
+    var opened: [Int32] = []
+    while opened.count < 5000 {
+      let file = open("\(daemon.tree)/pte", O_RDONLY)
+      guard file >= 0 else { break }
+      opened.append(file)
+    }
+    #expect(errno == ENFILE)
+    #expect(opened.count == 4096)
+    for file in opened { close(file) }
+
+    // A full trace is more than a megabyte, and each of its readers has one of its own.
+    let fill = try await shell("for i in $(seq 3000); do printf A >\(daemon.node); done")
+    #expect(fill.succeeded, "\(fill.errors)")
+    opened = []
+    var byte: UInt8 = 0
+    while opened.count < 100 {
+      let file = open("\(daemon.tree)/trace", O_RDONLY)
+      opened.append(file)
+      guard read(file, &byte, 1) == 1 else { break }
+    }
+    #expect(errno == ENOMEM)
+    #expect((20..<100).contains(opened.count), "\(opened.count)")
+    close(opened.removeFirst())
+    #expect(read(opened[opened.count - 1], &byte, 1) == 1)
+    for file in opened { close(file) }
+
+    // Reads that wait: the one too many has an error at once, the others the end of the file when the daemon ends.
+    let pipe = open("\(daemon.tree)/guest/dmesg_pipe", O_RDONLY)
+    var lines = [UInt8](repeating: 0, count: 1 << 20)
+    while read(pipe, &lines, lines.count) == lines.count {}
+    let errors = Mutex<[Int32]>([])
+    let ended = DispatchGroup()
+    for _ in 0...1024 {
+      ended.enter()
+      let thread = Thread {
+        var byte: UInt8 = 0
+        let count = read(pipe, &byte, 1)
+        if count != 0 { errors.withLock { $0.append(errno) } }
+        ended.leave()
+      }
+      thread.stackSize = 1 << 16
+      thread.start()
+    }
+    while errors.withLock({ $0.isEmpty }) { try await Task.sleep(for: .milliseconds(10)) }
+    try await daemon.stop()
+    ended.wait()
+    #expect(errors.withLock { $0 } == [ENOMEM])
+    close(pipe)
+  }
+
   // MARK: - Where it is
 
   @Test func noTree() async throws {

@@ -59,6 +59,7 @@ extension HostMemory {
     guard pages.contains(where: { process.entries[$0]?.isWritable == true }) else {
       return .goesOn(.invalidArgument)
     }
+    guard hasFreePage else { return .ends(.outOfMemory) }
     notifier.invalidateRangeStart(range)
     notifier.invalidateRangeEnd(range)
     let head = physical.allocate(.anonymous, size: hugePageSize)
@@ -90,6 +91,7 @@ extension HostMemory {
     }
     // `SCAN_TRUNCATED`
     guard !cached.isEmpty else { return .ends(.invalidArgument) }
+    guard hasFreePage else { return .ends(.outOfMemory) }
 
     let head = physical.allocate(.cached(offset: start), size: hugePageSize)
     physical[folio: head].isDirty = true

@@ -2,7 +2,8 @@
 extension HostMemory {
   /// Faults until an access to `address` succeeds, as the CPU or `__get_user_pages` does.
   ///
-  /// - Throws: `EFAULT` where there is no memory, or it may not be accessed so; `ENOMEM` where hugetlb's pool is empty.
+  /// - Throws: `EFAULT` where there is no memory, or it may not be accessed so; `ENOMEM` where hugetlb's pool is empty, or
+  ///   the host's memory.
   mutating func makeAccessible(
     _ address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
   ) throws(KernelError) {
@@ -33,16 +34,20 @@ extension HostMemory {
   }
 
   /// `handle_mm_fault`
+  ///
+  /// - Throws: `ENOMEM` where the host has no more (``HostLimits``).
   mutating func handleFault(
     at address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard let index = firstArea(endingAfter: address) else { throw .badAddress }
+    let block = granule.block(of: address)
+    guard hasFreePage else { throw .outOfMemory }
+    if process.directory[block] == nil { try checkRoom(forTables: 1) }
     process.makeDirectory(for: address, granule: granule)
     if areas[index].flags.contains(.hugetlb) {
       try handleHugetlbFault(at: address, for: access, area: index, notifier: &notifier)
       return
     }
-    let block = granule.block(of: address)
     switch process.directory[block] {
     case nil:
       // `hugepage_vma_check`: huge pages are for those who asked for them.

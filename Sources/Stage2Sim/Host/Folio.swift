@@ -39,6 +39,8 @@ struct PhysicalMemory: Sendable {
   let hugeZeroPage: UInt64
   /// By the address of the first byte.
   private(set) var folios: [UInt64: Folio] = [:]
+  /// The bytes of all of them.
+  private(set) var inUse: UInt64 = 0
   private var next: UInt64
   private var hasWrapped = false
   /// What was freed last, by its size: the kernel's allocator, too, gives that out again first.
@@ -75,6 +77,7 @@ struct PhysicalMemory: Sendable {
   /// A frame for a folio: one that was freed lately, or the next that is free.
   mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> UInt64 {
     var frame: UInt64
+    inUse += size
     defer { if kind == .anonymous && size == granule.pageSize { lru.add(frame) } }
     if let last = lately[size]?.popLast() {
       frame = last
@@ -115,6 +118,7 @@ struct PhysicalMemory: Sendable {
 
   mutating func free(_ head: UInt64) {
     guard let folio = folios.removeValue(forKey: head) else { return }
+    inUse -= folio.size
     lru.forget(head)
     guard lru.holds(head) == 0 else {
       held.append(head)
@@ -157,6 +161,7 @@ struct PhysicalMemory: Sendable {
   /// `split_huge_page`: its pages become folios of their own; `mappings` says how often each is mapped.
   mutating func split(_ head: UInt64, mappings: (UInt64) -> Int) {
     guard let folio = folios.removeValue(forKey: head) else { return }
+    inUse -= folio.size
     let pieces = granule.pageSize / Folio.pieceSize
     for offset in stride(from: 0, to: folio.size, by: Int(granule.pageSize)) {
       var page = Folio(kind: folio.kind, size: granule.pageSize)
@@ -167,6 +172,7 @@ struct PhysicalMemory: Sendable {
         page.contents[piece * Folio.pieceSize] = folio.contents[offset + piece * Folio.pieceSize]
       }
       folios[head + offset] = page
+      inUse += page.size
     }
   }
 

@@ -1,6 +1,10 @@
 extension HostMemory {
   /// fork(2): a child that shares the VMM's pages (`dup_mmap`, `copy_page_range`).
-  mutating func fork(notifier: inout some MMUNotifier) {
+  ///
+  /// - Throws: `EAGAIN` where there are as many as may be, `ENOMEM` where there is no room for its page tables.
+  mutating func fork(notifier: inout some MMUNotifier) throws(KernelError) {
+    guard children.count < HostLimits.children else { throw .tryAgain }
+    try checkRoom(forTables: process.directory.count)
     var child = AddressSpace()
     // `vma_needs_copy`: what has no anonymous page the child's own faults will find.
     let copied = areas.filter {

@@ -88,7 +88,11 @@ extension HostMemory {
   /// The pages in `range` that are anonymous, by themselves or with a huge page.
   private func mappedPages(of process: Int, in range: Range<UInt64>) -> [KSM.Place] {
     let shift = UInt64(granule.pageShift)
-    return (range.lowerBound >> shift..<range.upperBound >> shift)
+    return self[process: process].blocks(in: range, granule: granule)
+      .flatMap { block in
+        let part = part(of: range, in: block)
+        return part.lowerBound >> shift..<part.upperBound >> shift
+      }
       .map { KSM.Place(process: process, page: $0) }
       .filter { place in
         guard let frame = frame(of: place), let head = physical.folio(of: frame) else {

@@ -153,12 +153,13 @@ extension HostMemory {
 
   /// mmap(2) of anonymous memory at a fixed address: `mmap_region`. What was there goes.
   ///
-  /// - Throws: `ENOMEM` inside a hugetlb page.
+  /// - Throws: `ENOMEM` inside a hugetlb page, and where there are as many areas as may be.
   mutating func map(
     _ range: Range<UInt64>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let range = try wholePages(range)
     guard !range.isEmpty else { throw .invalidArgument }
+    guard areas.count < HostLimits.areas else { throw .outOfMemory }
     do {
       try unmap(range, notifier: &notifier)
     } catch {

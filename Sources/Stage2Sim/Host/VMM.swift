@@ -85,7 +85,9 @@ extension VirtualMachine {
   }
 
   /// fork(2): the VMM has a child that shares its pages, until ``endFork()``.
-  public mutating func fork() { host.fork(notifier: &kvm) }
+  ///
+  /// - Throws: `EAGAIN` where it has 64 of them, `ENOMEM` where the host has no room for more page tables.
+  public mutating func fork() throws(KernelError) { try host.fork(notifier: &kvm) }
 
   /// Ends the youngest child.
   ///

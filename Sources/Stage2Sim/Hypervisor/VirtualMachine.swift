@@ -57,8 +57,8 @@ public struct VirtualMachine {
     public static let ipaSizes = 32...48
     /// The least guest RAM: the boot stub and the kernel have to fit in.
     public static let leastMemory: UInt64 = 4 << 20
-    /// The most guest RAM, with any IPA size: half of the VMM's own addresses.
-    public static let mostMemory: UInt64 = 1 << 46
+    /// The most guest RAM, with any IPA size. KVM takes less than 8 TiB in one slot (`KVM_MEM_MAX_NR_PAGES`).
+    public static let mostMemory: UInt64 = 1 << 42
     /// What ``memorySize`` may be: guest RAM ends within the IPA range.
     public static func memorySizes(ipaBits: Int) -> ClosedRange<UInt64> {
       leastMemory...min(1 << UInt64(ipaBits) - memoryBase, mostMemory)
