@@ -403,6 +403,7 @@ private final class TreeContext: FuseSession.Context {
 
   func list(_ inode: fuse_ino_t, _ size: Int, from start: Int, _ request: fuse_req_t?) {
     let entries = [(".", inode), ("..", node(inode).parent)] + node(inode).children
+    let size = min(size, 1 << 16)
     var buffer = [CChar](repeating: 0, count: size)
     var used = 0
     for (index, entry) in entries.enumerated().dropFirst(start) {
