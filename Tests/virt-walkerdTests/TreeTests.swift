@@ -353,7 +353,7 @@ import Testing
       ended.enter()
       let thread = Thread {
         var byte: UInt8 = 0
-        let count = read(pipe, &byte, 1)
+        let count = pread(pipe, &byte, 1, 0)
         if count != 0 { errors.withLock { $0.append(errno) } }
         ended.leave()
       }
