@@ -3,9 +3,9 @@
 ///
 /// Just-in-time linearization (Wing and Gong 1993; Lowe 2017): goes through the starts and ends of the operations in their
 /// order, and keeps all states in which the register can be. An operation takes effect when its end comes, at the latest.
-/// Three things keep the states few. A pending read takes effect as soon as the register has its byte. A pending write that
-/// nobody has seen may have happened right before the last write, and needs no state of its own for that. And a write that
-/// has not ended takes effect before another one only where a pending read saw it.
+/// Two things keep the states few. A pending read takes effect as soon as the register has its byte. And a pending write may
+/// have taken effect right before the last one that the register has, seen by pending reads or by nobody: that is decided only
+/// when its end comes, or the end of a read that saw it.
 struct Register {
   /// A possible state, but for ``lastWrites``.
   private struct State: Hashable {
@@ -112,8 +112,15 @@ struct Register {
         keep(state, lastWrite)
         continue
       }
-      if ended.operation.kind == .write && ended.start < lastWrite { keep(state, lastWrite) }
-      for after in statesAfter(state, with: number, ended.operation) { keep(after, time) }
+      let writes =
+        ended.operation.kind == .write
+        ? [number] : pendingWrites[ended.operation.byte, default: []].subtracting(state.done)
+      for write in writes {
+        keep(writing(write, in: state), time)
+        if max(ended.start, pending[write]!.start) < lastWrite {
+          keep(writing(write, in: state, before: lastWrite), lastWrite)
+        }
+      }
     }
     guard !states.isEmpty else {
       throw Violation(
@@ -132,46 +139,17 @@ struct Register {
     }
   }
 
-  /// The states to which writes lead from `state`, the last of which lets `operation` take effect, and each of the others a
-  /// pending read.
-  private func statesAfter(
-    _ state: State, with number: Int, _ operation: Operation
-  ) -> Set<State> {
-    var reached: Set<State> = []
-    var seen: Set<State> = []
-    var next = [state]
-    while let state = next.popLast() {
-      var writes = seenWrites(state)
-      if operation.kind == .write { writes.insert(number) }
-      for write in writes {
-        let after = writing(write, in: state)
-        if after.done.contains(number) {
-          reached.insert(after)
-        } else if seen.insert(after).inserted {
-          next.append(after)
-        }
-      }
-    }
-    return reached
-  }
-
-  /// The pending writes that can take effect, and that a pending read saw which has not.
-  private func seenWrites(_ state: State) -> Set<Int> {
-    var writes: Set<Int> = []
-    for (byte, reads) in pendingReads {
-      guard let candidates = pendingWrites[byte], !reads.isSubset(of: state.done) else {
-        continue
-      }
-      writes.formUnion(candidates.subtracting(state.done))
-    }
-    return writes
-  }
-
+  /// The state in which `write` has just taken effect, and the reads that have its byte.
   private func writing(_ write: Int, in state: State) -> State {
     let byte = pending[write]!.operation.byte
-    var done = state.done.union(pendingReads[byte] ?? [])
-    done.insert(write)
-    return State(byte: byte, done: done)
+    return State(byte: byte, done: state.done.union(pendingReads[byte] ?? []).union([write]))
+  }
+
+  /// The state in which `write` took effect right before the last one, and the reads that had started and have its byte.
+  private func writing(_ write: Int, in state: State, before lastWrite: Int) -> State {
+    let reads = pendingReads[pending[write]!.operation.byte, default: []]
+      .filter { pending[$0]!.start < lastWrite }
+    return State(byte: state.byte, done: state.done.union(reads).union([write]))
   }
 }
 

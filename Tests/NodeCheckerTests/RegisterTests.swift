@@ -107,6 +107,18 @@ import Testing
     )
   }
 
+  /// Of hundreds of clients at once there are more orders than anybody can try.
+  @Test func manyAtOnce() {
+    var history = (0..<100).map { write(UInt8($0), UInt64($0), 2000 + UInt64($0 * 37 % 100)) }
+    history += (0..<300).map { number in
+      let number = UInt64(number)
+      return read(UInt8(number * 7 % 100), 100 + number, 1500 + number * 11 % 800)
+    }
+    #expect(isLinearizable(history))
+    history.append(read(200, 100, 2000))
+    #expect(!isLinearizable(history))
+  }
+
   /// Short histories by chance, against all orders that there are.
   @Test(arguments: 0..<8)
   func sameAsTryingAllOrders(seed: UInt64) {
