@@ -21,6 +21,19 @@ import Testing
     #expect(try device.seek() == 0)
   }
 
+  /// The most guest RAM that a machine can have leaves room for the monitor's own.
+  @Test(arguments: [32, 40, 48], Backing.allCases)
+  func theLargestMachine(ipaBits: Int, backing: Backing) throws {
+    let sizes = VirtualMachine.Configuration.memorySizes(ipaBits: ipaBits)
+    let device = try Device(
+      .init(cpu: .max, ipaBits: ipaBits, backing: backing, memorySize: sizes.upperBound))
+    try device.hide(0x5a)
+    let last = VirtualMachine.Configuration.memoryBase + sizes.upperBound - 8
+    try device.write("guest ldr x0,[0x\(String(last, radix: 16))]\n", to: "control")
+    #expect(try device.lines("control")[1] == "  run retired pc +4 x0 0x0")
+    #expect(try device.seek() == 0x5a)
+  }
+
   /// The guest's own access to HIDE is the device's.
   @Test func theGuestCanHide() throws {
     let device = try Device()

@@ -347,23 +347,30 @@ import Testing
     while read(pipe, &lines, lines.count) > 0 {}
     #expect(errno == EAGAIN)
     #expect(fcntl(pipe, F_SETFL, O_RDONLY) == 0)
-    let errors = Mutex<[Int32]>([])
+    let failures = Atomic(0)
+    let error = Atomic<Int32>(0)
     let ended = DispatchGroup()
     for _ in 0...1024 {
       ended.enter()
       let thread = Thread {
         var byte: UInt8 = 0
         let count = pread(pipe, &byte, 1, 0)
-        if count != 0 { errors.withLock { $0.append(errno) } }
+        if count != 0 {
+          error.store(errno, ordering: .relaxed)
+          failures.add(1, ordering: .releasing)
+        }
         ended.leave()
       }
       thread.stackSize = 1 << 16
       thread.start()
     }
-    while errors.withLock({ $0.isEmpty }) { try await Task.sleep(for: .milliseconds(10)) }
+    while failures.load(ordering: .acquiring) == 0 {
+      try await Task.sleep(for: .milliseconds(10))
+    }
     try await daemon.stop()
     ended.wait()
-    #expect(errors.withLock { $0 } == [ENOMEM])
+    #expect(failures.load(ordering: .acquiring) == 1)
+    #expect(error.load(ordering: .relaxed) == ENOMEM)
     close(pipe)
   }
 

@@ -178,7 +178,8 @@ public struct VirtualMachine {
   public mutating func addPrivateMemory(
     slot id: Int, at ipa: UInt64, size: UInt64, flags: MemorySlot.Flags = []
   ) throws(KernelError) {
-    let address: UInt64 = 0x7e00_0000_0000 + UInt64(id) << 32
+    // Below all that is reserved around guest RAM, however much there is.
+    let address: UInt64 = 0x7000_0000_0000 + UInt64(id) << 32
     try setMemoryRegion(
       MemorySlot(id: id, ipa: ipa, size: size, userspaceAddress: address, flags: flags))
     host.mapPrivately(at: address, size: size)
