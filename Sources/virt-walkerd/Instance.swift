@@ -160,6 +160,8 @@ final class Instance {
     case nil:
       guard let path = usualTree else { return nil }
       do throws(NodeError) {
+        // Of a keeper that was killed after it had unmounted it.
+        if lock.left?.tree == path { rmdir(path.string) }
         // What is there belongs to somebody, also if it is empty.
         return try mountTree(at: path, mayExist: false)
       } catch {

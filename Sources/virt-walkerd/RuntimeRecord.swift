@@ -45,6 +45,16 @@ struct RuntimeRecord {
     self.pid = pid
   }
 
+  /// The record in `file`, if it has one.
+  fileprivate init?(_ file: FileDescriptor) {
+    var bytes = [UInt8](repeating: 0, count: 8192)
+    let count = try? bytes.withUnsafeMutableBytes {
+      try file.read(fromAbsoluteOffset: 0, into: $0)
+    }
+    guard let count else { return nil }
+    self.init(parsing: String(decoding: bytes.prefix(count), as: UTF8.self))
+  }
+
   /// A record that was found, and whether its daemon still runs.
   struct Found {
     let record: RuntimeRecord
@@ -86,11 +96,7 @@ struct RuntimeRecord {
       let file = try? FileDescriptor.open(path, .readOnly, options: [.noFollow, .closeOnExec])
     else { return nil }
     defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 8192)
-    guard let count = try? bytes.withUnsafeMutableBytes({ try file.read(into: $0) }),
-      var record = RuntimeRecord(
-        parsing: String(decoding: bytes.prefix(count), as: UTF8.self))
-    else { return nil }
+    guard var record = RuntimeRecord(file) else { return nil }
     let server = lockHolder(file)
     // Root's stop ends the process that the kernel knows to hold the lock, not one that a server writes down.
     if let server { record.pid = server }
@@ -140,6 +146,8 @@ extension flock {
 struct NodeLock {
   private let path: FilePath
   let file: FileDescriptor
+  /// What a daemon said of itself that was killed with its keeper.
+  let left: RuntimeRecord?
 
   /// - Throws: ``Failure`` where another daemon has it.
   init(_ node: FilePath) throws {
@@ -187,6 +195,7 @@ struct NodeLock {
       }
       if (try? FileIdentity(file)) == (try? FileIdentity(path)) {
         self.file = file
+        left = RuntimeRecord(file)
         return
       }
       // The file was removed between open and lock, by the daemon that held it.

@@ -423,6 +423,18 @@ import Testing
     try await next.stop()
   }
 
+  /// A keeper may be killed between unmounting and removing.
+  @Test func killedDaemonsEmptyDirectoryIsClearedAway() async throws {
+    let daemon = try await RunningDaemon()
+    try await daemon.killWithKeeper()
+    let unmounted = try await shell("umount \(daemon.tree) && ls -d \(daemon.tree)")
+    #expect(unmounted.output == "\(daemon.tree)\n")
+    let next = try await RunningDaemon(name: String(daemon.node.dropFirst(5)))
+    let walk = try await shell("head -n 1 \(next.tree)/walk")
+    #expect(walk.output.hasPrefix("walk of "))
+    try await next.stop()
+  }
+
   // MARK: - Several machines
 
   @Test func machinesOfOneDaemon() async throws {
