@@ -21,6 +21,14 @@ public enum Sandbox {
     }
   }
 
+  /// What the kernel confines the process by, besides that it has no capabilities and cannot get any.
+  public struct Confinement: Hashable, Sendable {
+    /// False where the kernel was built without.
+    public let seccomp: Bool
+    /// The version of Landlock's interface; nil where the kernel has no Landlock.
+    public let landlock: Int?
+  }
+
   /// Gives up root and all capabilities for good, and all system calls but those that a server makes with what is open:
   /// capabilities(7), seccomp(2), landlock(7).
   ///
@@ -28,10 +36,9 @@ public enum Sandbox {
   /// thread and those that it starts: call it while there is one.
   ///
   /// - Parameter user: Whom to become; nil to stay who one is, without capabilities.
-  /// - Returns: The version of the kernel's Landlock; nil where it has none.
   /// - Throws: ``NodeError``. The process may have lost some of its rights then, and should end.
   @discardableResult
-  public static func enter(as user: User?) throws(NodeError) -> Int? {
+  public static func enter(as user: User?) throws(NodeError) -> Confinement {
     // The bounding set first: it is a capability that allows to change it.
     dropBoundingSet()
     if let user { try become(user) }
@@ -40,8 +47,7 @@ public enum Sandbox {
       throw refused("set no_new_privs", .current)
     }
     let landlock = try denyFiles()
-    try allowSystemCalls()
-    return landlock
+    return Confinement(seccomp: try allowSystemCalls(), landlock: landlock)
   }
 
   /// Keeps those of the capabilities of this process that are among `kept`.
@@ -161,7 +167,9 @@ extension Sandbox {
     "geteuid", "getuid", "getegid", "getgid",
   ]
 
-  private static func allowSystemCalls() throws(NodeError) {
+  /// - Returns: Whether the kernel has seccomp.
+  private static func allowSystemCalls() throws(NodeError) -> Bool {
+    guard clinux_prctl(PR_GET_SECCOMP, 0) >= 0 || errno != EINVAL else { return false }
     guard let filter = seccomp_init(CSECCOMP_NOT_PERMITTED) else {
       throw refused("make a seccomp filter", .noMemory)
     }
@@ -197,5 +205,6 @@ extension Sandbox {
     guard result == 0 else {
       throw refused("load a seccomp filter", Errno(rawValue: -result))
     }
+    return true
   }
 }

@@ -80,11 +80,13 @@ struct Daemon {
 
   /// From here on, nothing but what is open.
   private func giveUpRights() throws {
-    let landlock = try enterSandbox().map { "Landlock \($0)" } ?? "no Landlock in this kernel"
-    log.debug("serves as uid \(geteuid()), without capabilities, with seccomp and \(landlock)")
+    let confinement = try enterSandbox()
+    let seccomp = confinement.seccomp ? "seccomp" : "no seccomp in this kernel"
+    let landlock = confinement.landlock.map { "Landlock \($0)" } ?? "no Landlock in this kernel"
+    log.debug("serves as uid \(geteuid()), without capabilities; \(seccomp), \(landlock)")
   }
 
-  private func enterSandbox() throws(NodeError) -> Int? {
+  private func enterSandbox() throws(NodeError) -> Sandbox.Confinement {
     do throws(NodeError) {
       return try Sandbox.enter(as: options.runAs.user)
     } catch {
