@@ -16,7 +16,8 @@ public enum Backing: String, CaseIterable, Sendable {
 /// its children, physical pages, and the page cache of one file.
 ///
 /// It does what Linux 6.1's mm/ does, function by function, with transparent huge pages where they were asked for
-/// (`madvise`), no swap, and memory enough up to ``HostLimits``. What the VMM's children do is nothing; that they share pages is what counts.
+/// (`madvise`), no swap, and memory enough up to ``HostLimits``. What the VMM's children do is nothing; that they share
+/// pages is what counts.
 struct HostMemory: Sendable {
   let granule: Granule
   /// The VMM's areas, by address.
