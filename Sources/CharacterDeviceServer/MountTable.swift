@@ -24,10 +24,19 @@ public final class MountTable {
   deinit { try? descriptor.close() }
 
   /// What is mounted over `path`, last; nil where nothing is.
-  public func mount(at path: FilePath) -> Mount? {
-    // As the table has what would end a field.
-    let name = path.string.map { ["\\": "\\134", " ": "\\040"][$0] ?? String($0) }.joined()
-    return lines.last { $0.count > 4 && $0[4] == name }.map(Self.mount)
+  public func mount(at path: FilePath) -> Mount? { mounts(at: [path])[path] }
+
+  /// The same for many paths, without those that nothing is mounted over. The table is read once.
+  public func mounts(at paths: some Sequence<FilePath>) -> [FilePath: Mount] {
+    var last: [Substring: Mount] = [:]
+    for fields in lines where fields.count > 4 { last[fields[4]] = Self.mount(fields) }
+    var mounts: [FilePath: Mount] = [:]
+    for path in paths {
+      // As the table has what would end a field.
+      let name = path.string.map { ["\\": "\\134", " ": "\\040"][$0] ?? String($0) }.joined()
+      mounts[path] = last[name[...]]
+    }
+    return mounts
   }
 
   /// Those of `mounts` that are not there any more.

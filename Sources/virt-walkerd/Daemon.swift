@@ -157,10 +157,11 @@ private final class Mounts {
 
   init(of instances: [Instance]) throws(Errno) {
     table = try MountTable()
+    let mounts = table.mounts(at: instances.map(\.node) + instances.compactMap(\.tree?.path))
     for instance in instances {
       // A character device is no mount.
-      if let mount = table.mount(at: instance.node) { nodes[mount] = instance.node }
-      if let tree = instance.tree, let mount = table.mount(at: tree.path) { trees[mount] = tree }
+      if let mount = mounts[instance.node] { nodes[mount] = instance.node }
+      if let tree = instance.tree, let mount = mounts[tree.path] { trees[mount] = tree }
     }
   }
 

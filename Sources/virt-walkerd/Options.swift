@@ -215,10 +215,7 @@ struct AccessOptions: ParsableArguments {
 
   private static func parseUser(_ text: String) throws -> UInt32 {
     if let id = UInt32(text), id != .max { return id }
-    guard let entry = getpwnam(text) else {
-      throw ValidationError("there is no user '\(text)': getent passwd lists them")
-    }
-    return entry.pointee.pw_uid
+    return try UserOptions.parseUser(text).id
   }
 
   private static func parseGroup(_ text: String) throws -> UInt32 {
@@ -257,7 +254,7 @@ struct UserOptions: ParsableArguments {
       ?? Sandbox.User(name: "nobody", id: 65534, group: 65534)
   }
 
-  private static func parseUser(_ text: String) throws -> Sandbox.User {
+  static func parseUser(_ text: String) throws -> Sandbox.User {
     guard let user = lookUp(text) else {
       throw ValidationError("there is no user '\(text)': getent passwd lists them")
     }
