@@ -65,7 +65,10 @@ struct RunningDaemon {
   /// Kills it together with the process that would clean up after it.
   func killWithKeeper() async throws {
     let pid = try await pid
-    let kill = try await shell("pkill -KILL -P \(pid) && kill -KILL \(pid)")
+    let kill = try await shell(
+      // A zombie has no program any more.
+      "pkill -KILL -P \(pid) && kill -KILL \(pid) && while [ -e /proc/\(pid)/exe ]; do sleep 0.02; done"
+    )
     #expect(kill.succeeded, "\(kill.errors)")
   }
 

@@ -189,7 +189,7 @@ import Testing
       printf A >\(daemon.node)
       cat trace_pipe >$out.cat & cat=$!; tail -n 1 -f guest/dmesg_pipe >$out.tail & tail=$!
       cat host/dmesg_pipe >$out.host & host=$!
-      lines() { for i in $(seq 200); do [ "$(grep -c "$2" $out.$1)" -ge $3 ] && return; sleep 0.05; done; echo "$1: $(cat $out.$1)"; }
+      lines() { until [ "$(grep -c "$2" $out.$1)" -ge $3 ]; do sleep 0.05; done; }
       lines cat virt_walker_hide 1; lines tail write 1; lines host MMIO 1
       printf B >\(daemon.node); lines cat virt_walker_hide 2; lines tail write 2; lines host MMIO 2
       head -n 2 trace_pipe | wc -l
@@ -201,8 +201,11 @@ import Testing
     #expect(run.output == "2\n2\n", "\(run.output)\(run.errors)")
     // A reader at the end sees it when the daemon goes.
     let end = try await shell(
-      "cat \(daemon.tree)/guest/dmesg_pipe & cat=$!; sleep 0.2; $virt_walkerd stop \(daemon.selector); wait $cat"
-    )
+      """
+      out=/tmp/\(RunningDaemon.uniqueName())
+      cat \(daemon.tree)/guest/dmesg_pipe >$out & cat=$!; until [ -s $out ]; do sleep 0.02; done
+      $virt_walkerd stop \(daemon.selector); wait $cat; status=$?; cat $out; rm $out; exit $status
+      """)
     #expect(end.succeeded && end.output.hasSuffix("write length: 1 bytes\n"))
     try await expectNothingLeft(of: daemon.node)
   }
@@ -256,7 +259,7 @@ import Testing
     let late = try await shell(
       """
       kill -CONT \(stopped); last=$(tail -n 1 \(daemon.tree)/trace)
-      for i in $(seq 200); do [ "$(tail -n 1 \(slow))" = "$last" ] && break; sleep 0.05; done
+      until [ "$(tail -n 1 \(slow))" = "$last" ]; do sleep 0.05; done
       kill \(stopped); awk '/^CPU:0 .LOST/ { lost += $3; next } { n++ } END { print n + lost, (lost > 0) }' \(slow)
       rm \(slow)
       """)

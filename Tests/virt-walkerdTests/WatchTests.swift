@@ -343,7 +343,8 @@ private struct Terminal {
   func wait(
     _ sourceLocation: SourceLocation = #_sourceLocation, until isExpected: (String) -> Bool
   ) async throws -> String {
-    let deadline = ContinuousClock.now + .seconds(20)
+    // For other tests may have the CPUs.
+    let deadline = ContinuousClock.now + .seconds(60)
     while true {
       let screen = try await screen()
       if isExpected(screen) { return screen }
