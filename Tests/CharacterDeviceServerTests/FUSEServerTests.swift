@@ -12,7 +12,7 @@ private final class NoDevice: CharacterDevice {
 
 /// The library with a device that is not the project's: Examples/Mirror, in a process of its own. A process that serves a
 /// node and forks can wait for itself: the child closes its copy of a client's descriptor, which asks the server.
-@Suite(.timeLimit(.minutes(5))) struct FUSEServerTests {
+@Suite(.timeLimit(.minutes(15))) struct FUSEServerTests {
   private let node = FilePath("/tmp/virt-walker-test-\(UUID().uuidString)")
 
   /// Runs `body`, a line of shell, while the mirror is served at `$node`.

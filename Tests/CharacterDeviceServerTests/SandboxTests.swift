@@ -5,7 +5,7 @@ import SystemPackage
 import Testing
 
 /// Run as root, as the other tests of nodes are.
-@Suite(.timeLimit(.minutes(1))) struct SandboxTests {
+@Suite(.timeLimit(.minutes(15))) struct SandboxTests {
   /// Built with these tests.
   private let program: FilePath = {
     let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")

@@ -4,7 +4,7 @@ import SystemPackage
 import Testing
 
 /// The whole checker on real nodes: of a device that is right, and of devices that are wrong in one request of thousands.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct MutationTests {
+@Suite(.serialized, .timeLimit(.minutes(15))) struct MutationTests {
   private let directory = FilePath("/tmp/node-checker-\(UUID().uuidString)")
   private static let programs: FilePath = {
     let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")

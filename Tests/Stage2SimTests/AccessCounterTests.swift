@@ -4,7 +4,7 @@ import SystemPackage
 import Testing
 
 /// Examples/AccessCounter, in a process of its own.
-@Suite(.timeLimit(.minutes(1))) struct AccessCounterTests {
+@Suite(.timeLimit(.minutes(15))) struct AccessCounterTests {
   @Test func countsAreThoseOfTheGuestsRounds() async throws {
     let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     let program = FilePath(tests).removingLastComponent().appending("access-counter")

@@ -85,7 +85,7 @@ import Testing
 }
 
 /// docs/inspection.md and docs/tour.md, against the program.
-@Suite(.timeLimit(.minutes(5))) struct InspectionDocumentTests {
+@Suite(.timeLimit(.minutes(15))) struct InspectionDocumentTests {
   private func page() throws -> String {
     try String(contentsOfFile: "\(repository)/docs/inspection.md", encoding: .utf8)
   }

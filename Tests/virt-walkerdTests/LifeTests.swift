@@ -5,7 +5,7 @@ import SystemPackage
 import Testing
 
 /// The daemon's life: starting, ending, and what it leaves: nothing.
-@Suite(.timeLimit(.minutes(5))) struct LifeTests {
+@Suite(.timeLimit(.minutes(15))) struct LifeTests {
   private let node = "/dev/\(RunningDaemon.uniqueName())"
   private var name: String { String(node.dropFirst(5)) }
 
@@ -330,7 +330,7 @@ import Testing
 }
 
 /// Errors on the command line: what is said, with which status, and that nothing comes of it.
-@Suite(.timeLimit(.minutes(5))) struct UsageTests {
+@Suite(.timeLimit(.minutes(15))) struct UsageTests {
   @Test(arguments: [
     ("--memory 1P", 64, "4M to 1023G"),
     ("--memory 3M", 64, "4M to 1023G"),

@@ -4,7 +4,7 @@ import SystemPackage
 import Testing
 
 /// `virt-walkerd replay`, as users and scripts run it.
-@Suite(.timeLimit(.minutes(5))) struct ReplayTests {
+@Suite(.timeLimit(.minutes(15))) struct ReplayTests {
   private static let head = "# Two steps.\nmachine cpu=cortex-a76 backing=anonymous memory=64M\n"
   private static let scenario =
     head + "\nhost write 0x40000000 0x7\nguest ldr w0,[0x40000000]\n"

@@ -6,7 +6,7 @@ import SystemPackage
 import Testing
 
 /// The inspection tree of a living daemon.
-@Suite(.timeLimit(.minutes(5))) struct TreeTests {
+@Suite(.timeLimit(.minutes(15))) struct TreeTests {
   private static let files = [
     "control", "guest/dmesg", "guest/dmesg_pipe", "host/dmesg", "host/dmesg_pipe", "ipa_range",
     "metrics", "pte", "reset", "stage2_levels", "stage2_page_tables", "stats", "trace",
