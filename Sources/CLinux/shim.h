@@ -8,7 +8,6 @@
 #include <linux/landlock.h>
 #include <linux/sched.h>
 #include <stdint.h>
-#include <mntent.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>

@@ -137,14 +137,7 @@ struct MountPoint {
 
   /// Whether the topmost mount at `path` is of our type.
   private static func isMounted(_ path: FilePath, fileSystem: String) -> Bool {
-    guard let mounts = setmntent("/proc/self/mounts", "r") else { return false }
-    defer { endmntent(mounts) }
-    var isOurs = false
-    while let entry = getmntent(mounts) {
-      guard String(cString: entry.pointee.mnt_dir) == path.string else { continue }
-      isOurs = String(cString: entry.pointee.mnt_type) == "fuse.\(fileSystem)"
-    }
-    return isOurs
+    (try? MountTable())?.mount(at: path)?.type == "fuse.\(fileSystem)"
   }
 
   /// Detaches the mount at `path`, as root or through fusermount3.

@@ -10,9 +10,19 @@ public final class MountTable {
   /// Has urgent data when mounts have come or gone, once for each poll(2): not for a descriptor that is in two sets.
   let descriptor: FileDescriptor
 
-  /// One mount, as the kernel numbers it: its own number, its parent's and its file system's.
+  /// One mount.
   public struct Mount: Hashable, Sendable {
-    fileprivate let numbers: [Substring]
+    /// As the kernel numbers it: its own number, its parent's and its file system's.
+    private let numbers: [ArraySlice<UInt8>]
+    /// The file system's type, as "tmpfs" or "fuse.virt-walkerd".
+    let type: String
+
+    fileprivate init(_ fields: [ArraySlice<UInt8>]) {
+      numbers = Array(fields.prefix(3))
+      // A dash ends the optional fields.
+      let end = fields.drop { $0 != [UInt8(ascii: "-")] }
+      type = String(decoding: end.dropFirst().first ?? [], as: UTF8.self)
+    }
   }
 
   public init() throws(Errno) {
@@ -28,14 +38,10 @@ public final class MountTable {
 
   /// The same for many paths, without those that nothing is mounted over. The table is read once.
   public func mounts(at paths: some Sequence<FilePath>) -> [FilePath: Mount] {
-    var last: [Substring: Mount] = [:]
-    for fields in lines where fields.count > 4 { last[fields[4]] = Self.mount(fields) }
+    var last: [ArraySlice<UInt8>: Mount] = [:]
+    for fields in lines where fields.count > 4 { last[fields[4]] = Mount(fields) }
     var mounts: [FilePath: Mount] = [:]
-    for path in paths {
-      // As the table has what would end a field.
-      let name = path.string.map { ["\\": "\\134", " ": "\\040"][$0] ?? String($0) }.joined()
-      mounts[path] = last[name[...]]
-    }
+    for path in paths { mounts[path] = last[Self.escaped(path)[...]] }
     return mounts
   }
 
@@ -43,16 +49,23 @@ public final class MountTable {
   public func missing(of mounts: some Sequence<Mount>) -> Set<Mount> {
     var missing = Set(mounts)
     // A line may be missed while others change.
-    for _ in 1...3 where !missing.isEmpty { missing.subtract(lines.map(Self.mount)) }
+    for _ in 1...3 where !missing.isEmpty { missing.subtract(lines.map(Mount.init)) }
     return missing
   }
 
-  private static func mount(_ fields: [Substring]) -> Mount {
-    Mount(numbers: Array(fields.prefix(3)))
+  /// As the table has it: in octal what would end a field, and the backslash.
+  private static func escaped(_ path: FilePath) -> [UInt8] {
+    path.string.utf8.flatMap { byte in
+      switch byte {
+      case UInt8(ascii: " "), UInt8(ascii: "\t"), UInt8(ascii: "\n"), UInt8(ascii: "\\"):
+        Array("\\\("00\(String(byte, radix: 8))".suffix(3))".utf8)
+      default: [byte]
+      }
+    }
   }
 
   /// The fields of each line, as the kernel has them now.
-  private var lines: [[Substring]] {
+  private var lines: [[ArraySlice<UInt8>]] {
     var text: [UInt8] = []
     var part = [UInt8](repeating: 0, count: 1 << 16)
     while true {
@@ -60,8 +73,7 @@ public final class MountTable {
       guard count > 0 else { break }
       text += part.prefix(count)
     }
-    return String(decoding: text, as: UTF8.self).split(separator: "\n").map {
-      $0.split(separator: " ")
-    }
+    // Not as characters: a name may begin with what combines with the space before it.
+    return text.split(separator: UInt8(ascii: "\n")).map { $0.split(separator: UInt8(ascii: " ")) }
   }
 }

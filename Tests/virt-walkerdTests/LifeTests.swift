@@ -174,6 +174,23 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
+  /// As the kernel's table of mounts has them: with \040 for a space, and \134 for a backslash.
+  @Test func strangeNamesAreFoundAmongTheMounts() async throws {
+    let run = try await shell(
+      """
+      node='/tmp/\(name) \\040\\ é'
+      serve() { $virt_walkerd serve --detach --path "$node"; }
+      pid() { $virt_walkerd status | sed -n 's|.*\(name) .*: fuse, pid \\([0-9]*\\).*|\\1|p'; }
+      serve && pid=$(pid) && pkill -KILL -P $pid && kill -KILL $pid || exit 99
+      while [ -e /proc/$pid/exe ]; do sleep 0.02; done
+      serve && printf A >"$node" && head -c1 "$node" || exit 99
+      pid=$(pid); umount -l "$node"
+      while [ -e /proc/$pid/exe ]; do sleep 0.02; done
+      ls -d "$node" || grep '\(name)' /proc/self/mounts || echo gone
+      """)
+    #expect(run.output.hasSuffix("Agone\n"), "\(run.output)\(run.errors)")
+  }
+
   @Test func secondDaemonIsRefusedAndTheFirstGoesOn() async throws {
     let daemon = try await RunningDaemon()
     let pid = try await daemon.pid
