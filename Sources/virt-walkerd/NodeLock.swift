@@ -131,6 +131,7 @@ extension String {
       default: false
       }
     }
-    return isPlain ? self : "'\(split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#))'"
+    let quote = #"'\''"#
+    return isPlain ? self : "'\(replacing("'", with: quote))'"
   }
 }

@@ -60,7 +60,8 @@ import Testing
     #expect(run.output.contains("\(node): fuse, pid \(pid) of another pid namespace, "))
     #expect(
       run.errors
-        == "virt-walkerd: \(node) is served by pid \(pid) of another pid namespace: stop it there\n")
+        == "virt-walkerd: \(node) is served by pid \(pid) of another pid namespace: stop it there\n"
+    )
     try await daemon.stop()
   }
 
