@@ -111,6 +111,7 @@ extension HostMemory {
   private mutating func mergePage(
     _ place: KSM.Place, _ scan: inout KSM.Scan, notifier: inout some MMUNotifier
   ) {
+    guard checkpoint?.passes() ?? true else { return }
     guard let frame = frame(of: place), let head = physical.folio(of: frame) else { return }
     let isMerged = physical[folio: head].kind == .merged
     if isMerged, ksm.items[place]?.stable == frame { return }
