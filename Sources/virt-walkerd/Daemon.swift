@@ -119,6 +119,12 @@ struct Daemon {
       }
       followers.noteNews(of: instance)
     }
+    try loop.add(tree.workDescriptor) {
+      guard !loop.isServingOthers else { return }
+      tree.proceed()
+      followers.noteNews(of: instance)
+    }
+    instance.onLongStep { loop.serveOthers(than: instance.server) }
   }
 
   /// The tree is gone, and the device serves without. A second call does nothing.
@@ -127,6 +133,7 @@ struct Daemon {
     log.warning(
       "\(tree.path) was taken away from outside (umount): the node is served without a tree")
     loop.remove(tree.descriptor)
+    loop.remove(tree.workDescriptor)
     tree.disconnect()
   }
 

@@ -244,6 +244,7 @@ extension HostMemory {
     _ item: KSM.ItemPlace, _ unstable: inout [KSM.Content: KSM.ItemPlace],
     notifier: inout some MMUNotifier
   ) {
+    guard checkpoint?.passes() ?? true else { return }
     let place = ksm.place(of: item)
     guard let frame = frame(of: place) else { return }
     let own = ksm.node(of: frame, in: physical)
