@@ -42,13 +42,16 @@ extension VirtualMachine {
   @inline(__always)
   private mutating func runDriver(_ access: LoadStore, at address: UInt64) throws(GuestStopped) {
     let result = run(.access(access, address: address), at: Self.kernelAddress)
-    guard case .retired = result else { throw GuestStopped(result: result, abort: lastAbort(of: result)) }
+    guard case .retired = result else {
+      throw GuestStopped(result: result, abort: lastAbort(of: result))
+    }
   }
 
   private func lastAbort(of result: RunResult) -> FaultInfo? {
     switch result {
-    case .mmio, .failed, .livelock: vcpu.fault
-    case .retired, .guestException, .notModelled: nil
+    // KVM may have injected the exception for an abort.
+    case .mmio, .failed, .livelock, .guestException: vcpu.fault
+    case .retired, .notModelled: nil
     }
   }
 }
