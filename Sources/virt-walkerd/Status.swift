@@ -12,11 +12,16 @@ struct Status: ParsableCommand {
 
   func run() throws {
     let found = RuntimeRecord.all()
+    let guests = GuestState.ask(
+      found.filter(\.isRunning).compactMap(\.record.tree), within: 1000)
     for daemon in found {
       let record = daemon.record
       if daemon.isRunning {
         let tree = record.tree.map { ", tree \($0)" } ?? ""
         print("\(record.node): \(record.backend), pid \(record.pid), \(record.machine)\(tree)")
+        if let tree = record.tree, let note = guests[tree]?.note(node: record.node, tree: tree) {
+          print(note)
+        }
       } else {
         print(
           "\(record.node): pid \(record.pid) was killed; the next start there clears what it left")
