@@ -235,15 +235,15 @@ private func redirectStandardError(to path: FilePath) throws {
     let file = try DirectoryEntry(path, followsLink: true)
       .openRegularFile(O_WRONLY | O_APPEND | O_CREAT, mode: 0o640)
     dup2(file.descriptor.rawValue, STDERR_FILENO)
+  } catch .notPermitted, .noSuchAddressOrDevice {
+    throw Failure(
+      "cannot write the log \(path): it is no regular file: choose another --log-file, or none to log to standard error",
+      status: .cannotCreate)
   } catch {
     let advice =
-      switch error {
-      case .notPermitted, .noSuchAddressOrDevice:
-        "it is no regular file: choose another --log-file, or none to log to standard error"
-      case .tooManySymbolicLinkLevels:
-        "a symbolic link on the way belongs to another user: choose another --log-file"
-      default: "choose another --log-file"
-      }
+      error == .tooManySymbolicLinkLevels
+      ? "a symbolic link on the way belongs to another user: choose another --log-file"
+      : "choose another --log-file"
     throw Failure(error, doing: "write the log", at: path, advice: advice)
   }
 }
