@@ -203,7 +203,8 @@ private struct ControlResult {
 
   var text: FileText {
     guard linesLeftOut > 0 else { return FileText([bytes[...]]) }
-    let note = "# \(linesLeftOut) more lines are left out: this file has at most \(Self.maximumSize >> 20) MiB.\n"
+    let note =
+      "# \(linesLeftOut) more lines are left out: this file has at most \(Self.maximumSize >> 20) MiB.\n"
     return FileText([bytes[...], Array(note.utf8)[...]])
   }
 }

@@ -117,6 +117,9 @@ extension Counters {
   }
 
   private func escaped(_ value: String) -> String {
-    value.map { ["\\": "\\\\", "\"": "\\\"", "\n": "\\n"][$0] ?? printable(String($0)) }.joined()
+    value.map { character in
+      ["\"": "\\\"", "\n": "\\n"][character]
+        ?? printable(String(character)).replacing("\\", with: "\\\\")
+    }.joined()
   }
 }

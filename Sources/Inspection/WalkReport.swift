@@ -27,7 +27,10 @@ struct WalkReport {
   var entry: Stage2Descriptor { leaf.descriptor }
 
   var text: String {
-    let lines: [[String]] = [[heading], stop.map(GuestStop.lines) ?? [], [""], table, [""], picture, [""], fields, lastLine]
+    let lines: [[String]] = [
+      [heading], stop.map(GuestStop.lines) ?? [], [""], table, [""], picture, [""], fields,
+      lastLine,
+    ]
     return lines.joined().map { "\($0)\n" }.joined()
   }
 

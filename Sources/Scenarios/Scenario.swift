@@ -86,7 +86,8 @@ package func printable(_ text: String, allowing allowed: Set<Unicode.Scalar> = [
     case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .unassigned:
       guard !allowed.contains(scalar) else { fallthrough }
       let digits = String(scalar.value, radix: 16)
-      printable += (scalar.value < 0x100
+      printable +=
+        (scalar.value < 0x100
         ? "\\x" + String(repeating: "0", count: 2 - digits.count) + digits : "\\u{\(digits)}")
         .unicodeScalars
     default: printable.append(scalar)

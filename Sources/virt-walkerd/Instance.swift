@@ -228,6 +228,6 @@ extension FilePath {
 extension MachineOptions {
   /// For people.
   fileprivate var summary: String {
-    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(granule) pages \(ipa)-bit IPA"
+    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(host.granule) pages \(host.ipa)-bit IPA"
   }
 }

@@ -109,17 +109,12 @@ struct HostOptions: ParsableArguments {
       "The memory that backs guest RAM. With huge pages (huge, hugetlb) the entry is a level-2 block, else a level-3 page."
   )
   var backing = Backing.huge
-}
-
-/// What the machine behind the node is made of.
-struct MachineOptions: ParsableArguments {
-  @OptionGroup var host: HostOptions
 
   @Option(
     help: ArgumentHelp(
       "The host's page size, and the guest's stage-2 granule. (values: 4K, 16K, 64K; default: \(Granule.kib4))",
       valueName: "size"),
-    transform: MachineOptions.parseGranule)
+    transform: HostOptions.parseGranule)
   var granule = Granule.kib4
 
   @Option(
@@ -127,6 +122,27 @@ struct MachineOptions: ParsableArguments {
       "The size of the intermediate physical address: 32 to 40 on cortex-a76, to 44 on cortex-a72, to 48 on max.",
       valueName: "bits"))
   var ipa = VirtualMachine.Configuration().ipaBits
+
+  func validate() throws {
+    let sizes = VirtualMachine.Configuration.ipaSizes
+    let most = min(cpu.ipaLimit, sizes.upperBound)
+    guard (sizes.lowerBound...most).contains(ipa) else {
+      throw ValidationError(
+        "--ipa \(ipa): \(cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
+    }
+  }
+
+  private static func parseGranule(_ text: String) throws -> Granule {
+    guard let granule = Granule(text) else {
+      throw ValidationError("'\(text)' is no page size: give 4K, 16K or 64K")
+    }
+    return granule
+  }
+}
+
+/// What the machine behind the node is made of.
+struct MachineOptions: ParsableArguments {
+  @OptionGroup var host: HostOptions
 
   @Option(
     help: ArgumentHelp(
@@ -137,23 +153,18 @@ struct MachineOptions: ParsableArguments {
 
   var configuration: VirtualMachine.Configuration {
     .init(
-      cpu: host.cpu, granule: granule, ipaBits: ipa, backing: host.backing, memorySize: memory)
+      cpu: host.cpu, granule: host.granule, ipaBits: host.ipa, backing: host.backing,
+      memorySize: memory)
   }
 
   func validate() throws {
-    let sizes = VirtualMachine.Configuration.ipaSizes
-    let most = min(host.cpu.ipaLimit, sizes.upperBound)
-    guard (sizes.lowerBound...most).contains(ipa) else {
-      throw ValidationError(
-        "--ipa \(ipa): \(host.cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
-    }
-    let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: ipa)
+    let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: host.ipa)
     guard allowed.contains(memory) else {
       throw ValidationError(
-        "--memory \(memory) is outside what the guest can have with \(ipa) bits of IPA: \(Self.size(allowed.lowerBound)) to \(Self.size(allowed.upperBound))"
+        "--memory \(memory) is outside what the guest can have with \(host.ipa) bits of IPA: \(Self.size(allowed.lowerBound)) to \(Self.size(allowed.upperBound))"
       )
     }
-    let page = host.backing == .hugetlb ? granule.blockSize : granule.pageSize
+    let page = host.backing == .hugetlb ? host.granule.blockSize : host.granule.pageSize
     guard memory % page == 0 else {
       throw ValidationError(
         "--memory \(memory) is no whole number of \(Self.size(page)) pages")
@@ -165,13 +176,6 @@ struct MachineOptions: ParsableArguments {
     let units: [(String, UInt64)] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
     let fit = units.first { bytes & (1 << $0.1 - 1) == 0 }
     return fit.map { "\(bytes >> $0.1)\($0.0)" } ?? "\(bytes)"
-  }
-
-  private static func parseGranule(_ text: String) throws -> Granule {
-    guard let granule = Granule(text) else {
-      throw ValidationError("'\(text)' is no page size: give 4K, 16K or 64K")
-    }
-    return granule
   }
 
   private static func parseMemory(_ text: String) throws -> UInt64 {

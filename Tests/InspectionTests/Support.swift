@@ -7,23 +7,27 @@ import Testing
 /// A device in this process, and its files.
 final class Device {
   let device: InspectedDevice
+  private let clock = Clock()
   private let files: [String: FileTree]
-  init(_ configuration: VirtualMachine.Configuration = .init()) throws {
-    let clock = Clock()
+  init(_ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test") throws {
     device = try InspectedDevice(
-      configuration, node: "/dev/test", task: ("virt-walkerd", 4711), clock: { clock.next() })
+      configuration, node: node, task: ("virt-walkerd", 4711),
+      clock: { [clock] in clock.next() })
     files = Self.flatten(device.tree, "")
   }
 
   /// A microsecond goes by from one operation to the next.
   private final class Clock {
-    private var time: UInt64 = 12_345_678_000
+    var time: UInt64 = 12_345_678_000
 
     func next() -> UInt64 {
       time += 1000
       return time
     }
   }
+
+  /// Lets time go by.
+  func wait(seconds: UInt64) { clock.time += seconds * 1_000_000_000 }
 
   private static func flatten(_ tree: FileTree, _ name: String) -> [String: FileTree] {
     guard case .directory(let entries) = tree else { return [name: tree] }

@@ -49,8 +49,9 @@ extension VirtualMachine {
 
   private func lastAbort(of result: RunResult) -> FaultInfo? {
     switch result {
-    case .mmio, .failed, .livelock: vcpu.fault
-    case .retired, .guestException, .notModelled: nil
+    // KVM may have injected the exception for an abort.
+    case .mmio, .failed, .livelock, .guestException: vcpu.fault
+    case .retired, .notModelled: nil
     }
   }
 }
