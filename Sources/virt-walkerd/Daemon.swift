@@ -27,10 +27,12 @@ struct Daemon {
   func run() throws {
     let signals = try TerminationSignals()
     var instances: [Instance] = []
+    var trees: TreesDirectory?
     var pidFile: PIDFile?
     var keeper: Keeper?
     func cleanUp() {
       for instance in instances.reversed() { instance.remove() }
+      trees?.remove()
       pidFile?.remove()
       // Last: the next start waits for the lock of one node, and all is gone then.
       for instance in instances { instance.unlock() }
@@ -41,6 +43,9 @@ struct Daemon {
     }
     let directory = try RuntimeDirectory()
     let numbers = options.count.map { (0..<$0).map(Optional.some) } ?? [nil]
+    if options.count != nil, case .directory(let path) = options.inspection.tree {
+      trees = try TreesDirectory(path)
+    }
     for number in numbers {
       instances.append(try Instance(options, number: number, in: directory, log: log))
     }
@@ -58,7 +63,7 @@ struct Daemon {
     let mounts = try Mounts(of: instances)
     let exit = try options.readyDescriptor.map(Detached.Exit.init)
 
-    let rights = directory.descriptors + (pidFile.map { [$0.directory] } ?? [])
+    let rights = directory.descriptors + [trees?.directory, pidFile?.directory].compactMap(\.self)
     let started = try Keeper(
       keeping: rights.map(\.descriptor) + instances.flatMap(\.keptDescriptors),
       unmounts: instances.contains(where: \.isMounted), cleanUp: cleanUp)
