@@ -56,6 +56,7 @@ extension HostMemory {
         ksm.isProcessMergeable = false
       }
       scanOnce(notifier: &notifier)
+      if let checkpoint, checkpoint.isStopped { return }
     }
   }
 
