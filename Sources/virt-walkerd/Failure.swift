@@ -1,6 +1,7 @@
 import ArgumentParser
 import CharacterDeviceServer
 import Glibc
+import Scenarios
 import SystemPackage
 
 /// What ends a command: a line for the user, and a status for scripts (sysexits.h).
@@ -63,7 +64,7 @@ func reportingFailures(_ body: () throws -> Void) throws {
     default: throw error
     }
     _ = try? FileDescriptor.standardError.writeAll(
-      "virt-walkerd: \(failure.description)\n".utf8)
+      "virt-walkerd: \(printable(failure.description))\n".utf8)
     throw failure.status
   }
 }
