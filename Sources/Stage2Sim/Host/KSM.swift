@@ -92,8 +92,10 @@ struct KSM: Sendable {
 
   /// `page_stable_node`
   func node(of frame: UInt64, in physical: PhysicalMemory) -> Int? {
-    guard physical.folios[frame]?.kind == .merged else { return nil }
-    return nodeOfFrame[frame]
+    guard let node = nodeOfFrame[frame], physical.folios[frame]?.kind == .merged else {
+      return nil
+    }
+    return node
   }
 
   func frame(ofNode node: Int) -> UInt64 { nodes[node]!.frame }
@@ -157,20 +159,23 @@ struct KSM: Sendable {
 }
 
 extension HostMemory {
-  /// Lets the scanner go over all mergeable memory until nothing changes: four times.
+  /// Lets the scanner go over all mergeable memory four times, or until nothing changes any more.
   ///
   /// - Throws: `ETIMEDOUT` where there is none, so that no scan ever ends.
   mutating func scanForMerging(notifier: inout some MMUNotifier) throws(KernelError) {
     ksm.forgetFreedNodes(in: physical)
     for _ in 0..<4 {
       guard !ksm.slots.isEmpty else { throw .timedOut }
-      scanOnce(notifier: &notifier)
+      guard scanOnce(notifier: &notifier) else { return }
     }
   }
 
   /// `ksm_do_scan`, from the first page of the first process to the last of the last.
-  private mutating func scanOnce(notifier: inout some MMUNotifier) {
+  ///
+  /// - Returns: False where it has changed nothing, so that another scan would change nothing either.
+  private mutating func scanOnce(notifier: inout some MMUNotifier) -> Bool {
     physical.drainLRU()
+    var hasChanged = false
     var unstable: [KSM.Content: KSM.ItemPlace] = [:]
     for slot in ksm.slots.indices {
       let process = ksm.slots[slot].process
@@ -178,26 +183,29 @@ extension HostMemory {
       var old = ksm.slots[slot].items[...]
       ksm.slots[slot].items = []
       for range in mergeableRanges(of: process) {
-        for page in mappedPages(of: process, in: range) {
+        for (page, frame) in mappedPages(of: process, in: range) {
           while let item = old.first, item.page < page {
             ksm.leave(item.node)
             old.removeFirst()
+            hasChanged = true
           }
           let item = old.first?.page == page ? old.removeFirst() : KSM.Item(page: page)
           ksm.slots[slot].items.append(item)
-          mergePage(
-            KSM.ItemPlace(slot: slot, item: ksm.slots[slot].items.count - 1), &unstable,
-            notifier: &notifier)
+          let place = KSM.ItemPlace(slot: slot, item: ksm.slots[slot].items.count - 1)
+          if mergePage(place, frame, &unstable, notifier: &notifier) { hasChanged = true }
         }
       }
       for item in old { ksm.leave(item.node) }
+      if !old.isEmpty { hasChanged = true }
     }
     // Without any mergeable area, a process is scanned no more.
+    let slotCount = ksm.slots.count
     ksm.slots.removeAll { slot in
       slot.process == 0
         ? !areas.contains { $0.flags.contains(.mergeable) }
         : !children[slot.process - 1].hasMergeableAreas
     }
+    return hasChanged || ksm.slots.count < slotCount
   }
 
   /// Where a process has pages that may be merged.
@@ -215,20 +223,29 @@ extension HostMemory {
     }
   }
 
-  /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page.
-  private func mappedPages(of process: Int, in range: Range<UInt64>) -> [UInt64] {
+  /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page, and their frames. A
+  /// page that is merged changes no frame of what is scanned after it.
+  private func mappedPages(
+    of process: Int, in range: Range<UInt64>
+  ) -> [(page: UInt64, frame: UInt64)] {
     let space = self[process: process]
     func isAnonymous(_ entry: HostEntry) -> Bool {
       physical.folio(of: entry.frame).map { physical[folio: $0].isAnonymous } ?? false
     }
-    var found: [UInt64] = []
+    var found: [(page: UInt64, frame: UInt64)] = []
     for block in space.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
       let pages = granule.page(of: part.lowerBound)..<granule.page(of: part.upperBound)
       if let entry = space[block: block] {
-        if isAnonymous(entry) { found += pages }
+        guard isAnonymous(entry) else { continue }
+        let first = granule.page(of: granule.address(ofBlock: block))
+        found += pages.lazy.map { ($0, entry.frame + granule.address(ofPage: $0 - first)) }
       } else {
-        found += pages.filter { space.entries[$0].map(isAnonymous) ?? false }
+        for page in pages {
+          if let entry = space.entries[page], isAnonymous(entry) {
+            found.append((page, entry.frame))
+          }
+        }
       }
     }
     return found
@@ -240,42 +257,45 @@ extension HostMemory {
   }
 
   /// `cmp_and_merge_page`
+  ///
+  /// - Returns: Whether anything but `unstable` has changed.
   private mutating func mergePage(
-    _ item: KSM.ItemPlace, _ unstable: inout [KSM.Content: KSM.ItemPlace],
+    _ item: KSM.ItemPlace, _ frame: UInt64, _ unstable: inout [KSM.Content: KSM.ItemPlace],
     notifier: inout some MMUNotifier
-  ) {
-    let place = ksm.place(of: item)
-    guard let frame = frame(of: place) else { return }
+  ) -> Bool {
     let own = ksm.node(of: frame, in: physical)
-    if let own, ksm[item].node == own { return }
+    if let own, ksm[item].node == own { return false }
+    let place = ksm.place(of: item)
     let content = content(of: frame)
     // What fork(2) has made of a merged page shares it, however many share it already.
     let node = own ?? ksm.shareableNode(content, in: physical)
     // Only after the search: for that the item is still where it was.
+    let wasMerged = ksm[item].node != nil
     ksm.leave(ksm[item].node)
     ksm[item].node = nil
     if let node {
       if merge(place, with: ksm.frame(ofNode: node), notifier: &notifier) {
         ksm.append(item, to: node)
       }
-      return
+      return true
     }
     guard ksm[item].content == content else {
       ksm[item].content = content
-      return
+      return true
     }
     // `unstable_tree_search_insert`
     guard let other = unstable[content] else {
       unstable[content] = item
-      return
+      return wasMerged
     }
     // The same page in two processes is not substituted for itself.
-    guard self.frame(of: ksm.place(of: other)) != frame else { return }
-    guard mergeTwo(place, ksm.place(of: other), notifier: &notifier) else { return }
+    guard self.frame(of: ksm.place(of: other)) != frame else { return wasMerged }
+    guard mergeTwo(place, ksm.place(of: other), notifier: &notifier) else { return true }
     unstable[content] = nil
     let made = ksm.makeNode(frame, content: content)
     ksm.append(other, to: made)
     ksm.append(item, to: made)
+    return true
   }
 
   /// `try_to_merge_two_pages`: the page that was found second becomes the merged one.
