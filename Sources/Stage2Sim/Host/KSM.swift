@@ -41,8 +41,24 @@ struct KSM: Sendable {
   /// `struct ksm_stable_node`: a merged page.
   private struct StableNode: Sendable {
     let frame: UInt64
+    /// Which of the chains it is in.
+    var chain: Int
     /// How many items share it (`rmap_hlist_len`).
     var sharers = 0
+
+    /// `__is_page_sharing_candidate`
+    func isShareable(offset: Int = 0) -> Bool {
+      sharers > 0 && sharers + offset < KSM.maxPageSharing
+    }
+  }
+
+  /// The nodes of one content (`STABLE_NODE_CHAIN`), or a single one.
+  private struct Chain: Sendable {
+    let content: Content
+    /// The first one last.
+    var nodes: [Int] = []
+    /// How many of them one more item may share.
+    var shareable = 0
   }
 
   /// How many items may share a page (`ksm_max_page_sharing`). A process gets above it by fork(2).
@@ -53,8 +69,11 @@ struct KSM: Sendable {
   private var nodes: [Int: StableNode] = [:]
   /// Which node a merged page has.
   private var nodeOfFrame: [UInt64: Int] = [:]
-  /// `root_stable_tree`: the nodes of each content, the first one last.
-  private var chains: [Content: [Int]] = [:]
+  /// `root_stable_tree`
+  private var chains: [Chain] = []
+  private var chainOfContent: [Content: Int] = [:]
+  /// Those of more nodes than one.
+  private var longChains: [Int] = []
   private var madeNodes = 0
   private var mergedPages = 0
 
@@ -101,46 +120,64 @@ struct KSM: Sendable {
   func frame(ofNode node: Int) -> UInt64 { nodes[node]!.frame }
 
   /// `stable_tree_search`: a merged page with this content that one more item may share.
+  ///
+  /// The search looks into the chains on its way through the tree, too. Which these are depends on the tree's shape: here
+  /// all chains are on the way.
   mutating func shareableNode(_ content: Content, in physical: PhysicalMemory) -> Int? {
-    guard let chain = chains[content],
-      let index = chain.lastIndex(where: {
-        isShareable($0) && node(of: nodes[$0]!.frame, in: physical) == $0
-      })
-    else { return nil }
-    // `stable_node_dup`: it becomes the first, where it can take yet another.
-    if index != chain.indices.last, isShareable(chain[index], offset: 1) {
-      chains[content]!.append(chains[content]!.remove(at: index))
-    }
-    return chain[index]
+    let chain = chainOfContent[content]
+    for other in longChains where other != chain { _ = firstShareable(of: other, in: physical) }
+    return chain.flatMap { firstShareable(of: $0, in: physical) }
   }
 
-  /// `__is_page_sharing_candidate`
-  private func isShareable(_ node: Int, offset: Int = 0) -> Bool {
-    guard let sharers = nodes[node]?.sharers else { return false }
-    return sharers > 0 && sharers + offset < Self.maxPageSharing
+  /// `stable_node_dup`: the first node of a chain that one more item may share. It becomes the first of all, where yet
+  /// another may.
+  private mutating func firstShareable(of chain: Int, in physical: PhysicalMemory) -> Int? {
+    guard chains[chain].shareable > 0,
+      let index = chains[chain].nodes.lastIndex(where: {
+        nodes[$0]!.isShareable() && node(of: nodes[$0]!.frame, in: physical) == $0
+      })
+    else { return nil }
+    let found = chains[chain].nodes[index]
+    if index != chains[chain].nodes.indices.last, nodes[found]!.isShareable(offset: 1) {
+      chains[chain].nodes.append(chains[chain].nodes.remove(at: index))
+    }
+    return found
   }
 
   /// `stable_tree_insert`: a merged page that nobody shares yet.
   mutating func makeNode(_ frame: UInt64, content: Content) -> Int {
+    let chain = chainOfContent[content] ?? chains.count
+    if chain == chains.count {
+      chains.append(Chain(content: content))
+      chainOfContent[content] = chain
+    }
     madeNodes += 1
-    nodes[madeNodes] = StableNode(frame: frame)
+    nodes[madeNodes] = StableNode(frame: frame, chain: chain)
     nodeOfFrame[frame] = madeNodes
-    chains[content, default: []].append(madeNodes)
+    chains[chain].nodes.append(madeNodes)
+    if chains[chain].nodes.count == 2 { longChains.append(chain) }
     return madeNodes
   }
 
   /// `stable_tree_append`
   mutating func append(_ place: ItemPlace, to node: Int) {
     mergedPages += 1
-    nodes[node]!.sharers += 1
+    addSharers(1, to: node)
     self[place].node = node
     self[place].number = mergedPages
   }
 
   /// `remove_rmap_item_from_tree`, as for the stable tree.
   mutating func leave(_ node: Int?) {
-    guard let node, nodes[node] != nil else { return }
-    nodes[node]!.sharers -= 1
+    if let node { addSharers(-1, to: node) }
+  }
+
+  private mutating func addSharers(_ count: Int, to node: Int) {
+    guard var changed = nodes[node] else { return }
+    let was = changed.isShareable() ? 1 : 0
+    changed.sharers += count
+    nodes[node] = changed
+    chains[changed.chain].shareable += (changed.isShareable() ? 1 : 0) - was
   }
 
   /// `remove_node_from_stable_tree` for what was freed or has been taken for something else since.
@@ -151,9 +188,18 @@ struct KSM: Sendable {
       nodes[node] = nil
       if nodeOfFrame[what.frame] == node { nodeOfFrame[what.frame] = nil }
     }
-    for (content, chain) in chains {
-      let rest = chain.filter { freed[$0] == nil }
-      if rest.count < chain.count { chains[content] = rest.isEmpty ? nil : rest }
+    let old = chains
+    chains = []
+    chainOfContent = [:]
+    longChains = []
+    for var chain in old {
+      chain.nodes.removeAll { freed[$0] != nil }
+      guard !chain.nodes.isEmpty else { continue }
+      chain.shareable = chain.nodes.count { nodes[$0]!.isShareable() }
+      for node in chain.nodes { nodes[node]!.chain = chains.count }
+      chainOfContent[chain.content] = chains.count
+      if chain.nodes.count > 1 { longChains.append(chains.count) }
+      chains.append(chain)
     }
   }
 }
