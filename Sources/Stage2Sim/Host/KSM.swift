@@ -41,8 +41,24 @@ struct KSM: Sendable {
   /// `struct ksm_stable_node`: a merged page.
   private struct StableNode: Sendable {
     let frame: UInt64
+    /// Which of the chains it is in.
+    var chain: Int
     /// How many items share it (`rmap_hlist_len`).
     var sharers = 0
+
+    /// `__is_page_sharing_candidate`
+    func isShareable(offset: Int = 0) -> Bool {
+      sharers > 0 && sharers + offset < KSM.maxPageSharing
+    }
+  }
+
+  /// The nodes of one content (`STABLE_NODE_CHAIN`), or a single one.
+  private struct Chain: Sendable {
+    let content: Content
+    /// The first one last.
+    var nodes: [Int] = []
+    /// How many of them one more item may share.
+    var shareable = 0
   }
 
   /// How many items may share a page (`ksm_max_page_sharing`). A process gets above it by fork(2).
@@ -53,8 +69,11 @@ struct KSM: Sendable {
   private var nodes: [Int: StableNode] = [:]
   /// Which node a merged page has.
   private var nodeOfFrame: [UInt64: Int] = [:]
-  /// `root_stable_tree`: the nodes of each content, the first one last.
-  private var chains: [Content: [Int]] = [:]
+  /// `root_stable_tree`
+  private var chains: [Chain] = []
+  private var chainOfContent: [Content: Int] = [:]
+  /// Those of more nodes than one.
+  private var longChains: [Int] = []
   private var madeNodes = 0
   private var mergedPages = 0
 
@@ -92,53 +111,73 @@ struct KSM: Sendable {
 
   /// `page_stable_node`
   func node(of frame: UInt64, in physical: PhysicalMemory) -> Int? {
-    guard physical.folios[frame]?.kind == .merged else { return nil }
-    return nodeOfFrame[frame]
+    guard let node = nodeOfFrame[frame], physical.folios[frame]?.kind == .merged else {
+      return nil
+    }
+    return node
   }
 
   func frame(ofNode node: Int) -> UInt64 { nodes[node]!.frame }
 
   /// `stable_tree_search`: a merged page with this content that one more item may share.
+  ///
+  /// The search looks into the chains on its way through the tree, too. Which these are depends on the tree's shape: here
+  /// all chains are on the way.
   mutating func shareableNode(_ content: Content, in physical: PhysicalMemory) -> Int? {
-    guard let chain = chains[content],
-      let index = chain.lastIndex(where: {
-        isShareable($0) && node(of: nodes[$0]!.frame, in: physical) == $0
-      })
-    else { return nil }
-    // `stable_node_dup`: it becomes the first, where it can take yet another.
-    if index != chain.indices.last, isShareable(chain[index], offset: 1) {
-      chains[content]!.append(chains[content]!.remove(at: index))
-    }
-    return chain[index]
+    let chain = chainOfContent[content]
+    for other in longChains where other != chain { _ = firstShareable(of: other, in: physical) }
+    return chain.flatMap { firstShareable(of: $0, in: physical) }
   }
 
-  /// `__is_page_sharing_candidate`
-  private func isShareable(_ node: Int, offset: Int = 0) -> Bool {
-    guard let sharers = nodes[node]?.sharers else { return false }
-    return sharers > 0 && sharers + offset < Self.maxPageSharing
+  /// `stable_node_dup`: the first node of a chain that one more item may share. It becomes the first of all, where yet
+  /// another may.
+  private mutating func firstShareable(of chain: Int, in physical: PhysicalMemory) -> Int? {
+    guard chains[chain].shareable > 0,
+      let index = chains[chain].nodes.lastIndex(where: {
+        nodes[$0]!.isShareable() && node(of: nodes[$0]!.frame, in: physical) == $0
+      })
+    else { return nil }
+    let found = chains[chain].nodes[index]
+    if index != chains[chain].nodes.indices.last, nodes[found]!.isShareable(offset: 1) {
+      chains[chain].nodes.append(chains[chain].nodes.remove(at: index))
+    }
+    return found
   }
 
   /// `stable_tree_insert`: a merged page that nobody shares yet.
   mutating func makeNode(_ frame: UInt64, content: Content) -> Int {
+    let chain = chainOfContent[content] ?? chains.count
+    if chain == chains.count {
+      chains.append(Chain(content: content))
+      chainOfContent[content] = chain
+    }
     madeNodes += 1
-    nodes[madeNodes] = StableNode(frame: frame)
+    nodes[madeNodes] = StableNode(frame: frame, chain: chain)
     nodeOfFrame[frame] = madeNodes
-    chains[content, default: []].append(madeNodes)
+    chains[chain].nodes.append(madeNodes)
+    if chains[chain].nodes.count == 2 { longChains.append(chain) }
     return madeNodes
   }
 
   /// `stable_tree_append`
   mutating func append(_ place: ItemPlace, to node: Int) {
     mergedPages += 1
-    nodes[node]!.sharers += 1
+    addSharers(1, to: node)
     self[place].node = node
     self[place].number = mergedPages
   }
 
   /// `remove_rmap_item_from_tree`, as for the stable tree.
   mutating func leave(_ node: Int?) {
-    guard let node, nodes[node] != nil else { return }
-    nodes[node]!.sharers -= 1
+    if let node { addSharers(-1, to: node) }
+  }
+
+  private mutating func addSharers(_ count: Int, to node: Int) {
+    guard var changed = nodes[node] else { return }
+    let was = changed.isShareable() ? 1 : 0
+    changed.sharers += count
+    nodes[node] = changed
+    chains[changed.chain].shareable += (changed.isShareable() ? 1 : 0) - was
   }
 
   /// `remove_node_from_stable_tree` for what was freed or has been taken for something else since.
@@ -149,29 +188,40 @@ struct KSM: Sendable {
       nodes[node] = nil
       if nodeOfFrame[what.frame] == node { nodeOfFrame[what.frame] = nil }
     }
-    for (content, chain) in chains {
-      let rest = chain.filter { freed[$0] == nil }
-      if rest.count < chain.count { chains[content] = rest.isEmpty ? nil : rest }
+    let old = chains
+    chains = []
+    chainOfContent = [:]
+    longChains = []
+    for var chain in old {
+      chain.nodes.removeAll { freed[$0] != nil }
+      guard !chain.nodes.isEmpty else { continue }
+      chain.shareable = chain.nodes.count { nodes[$0]!.isShareable() }
+      for node in chain.nodes { nodes[node]!.chain = chains.count }
+      chainOfContent[chain.content] = chains.count
+      if chain.nodes.count > 1 { longChains.append(chains.count) }
+      chains.append(chain)
     }
   }
 }
 
 extension HostMemory {
-  /// Lets the scanner go over all mergeable memory until nothing changes: four times.
+  /// Lets the scanner go over all mergeable memory four times, or until nothing changes any more.
   ///
   /// - Throws: `ETIMEDOUT` where there is none, so that no scan ever ends.
   mutating func scanForMerging(notifier: inout some MMUNotifier) throws(KernelError) {
     ksm.forgetFreedNodes(in: physical)
     for _ in 0..<4 {
       guard !ksm.slots.isEmpty else { throw .timedOut }
-      scanOnce(notifier: &notifier)
-      if let checkpoint, checkpoint.isStopped { return }
+      guard scanOnce(notifier: &notifier), checkpoint?.isStopped != true else { return }
     }
   }
 
   /// `ksm_do_scan`, from the first page of the first process to the last of the last.
-  private mutating func scanOnce(notifier: inout some MMUNotifier) {
+  ///
+  /// - Returns: False where it has changed nothing, so that another scan would change nothing either.
+  private mutating func scanOnce(notifier: inout some MMUNotifier) -> Bool {
     physical.drainLRU()
+    var hasChanged = false
     var unstable: [KSM.Content: KSM.ItemPlace] = [:]
     for slot in ksm.slots.indices {
       let process = ksm.slots[slot].process
@@ -179,26 +229,29 @@ extension HostMemory {
       var old = ksm.slots[slot].items[...]
       ksm.slots[slot].items = []
       for range in mergeableRanges(of: process) {
-        for page in mappedPages(of: process, in: range) {
+        for (page, frame) in mappedPages(of: process, in: range) {
           while let item = old.first, item.page < page {
             ksm.leave(item.node)
             old.removeFirst()
+            hasChanged = true
           }
           let item = old.first?.page == page ? old.removeFirst() : KSM.Item(page: page)
           ksm.slots[slot].items.append(item)
-          mergePage(
-            KSM.ItemPlace(slot: slot, item: ksm.slots[slot].items.count - 1), &unstable,
-            notifier: &notifier)
+          let place = KSM.ItemPlace(slot: slot, item: ksm.slots[slot].items.count - 1)
+          if mergePage(place, frame, &unstable, notifier: &notifier) { hasChanged = true }
         }
       }
       for item in old { ksm.leave(item.node) }
+      if !old.isEmpty { hasChanged = true }
     }
     // Without any mergeable area, a process is scanned no more.
+    let slotCount = ksm.slots.count
     ksm.slots.removeAll { slot in
       slot.process == 0
         ? !areas.contains { $0.flags.contains(.mergeable) }
         : !children[slot.process - 1].hasMergeableAreas
     }
+    return hasChanged || ksm.slots.count < slotCount
   }
 
   /// Where a process has pages that may be merged.
@@ -216,20 +269,29 @@ extension HostMemory {
     }
   }
 
-  /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page.
-  private func mappedPages(of process: Int, in range: Range<UInt64>) -> [UInt64] {
+  /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page, and their frames. A
+  /// page that is merged changes no frame of what is scanned after it.
+  private func mappedPages(
+    of process: Int, in range: Range<UInt64>
+  ) -> [(page: UInt64, frame: UInt64)] {
     let space = self[process: process]
     func isAnonymous(_ entry: HostEntry) -> Bool {
       physical.folio(of: entry.frame).map { physical[folio: $0].isAnonymous } ?? false
     }
-    var found: [UInt64] = []
+    var found: [(page: UInt64, frame: UInt64)] = []
     for block in space.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
       let pages = granule.page(of: part.lowerBound)..<granule.page(of: part.upperBound)
       if let entry = space[block: block] {
-        if isAnonymous(entry) { found += pages }
+        guard isAnonymous(entry) else { continue }
+        let first = granule.page(of: granule.address(ofBlock: block))
+        found += pages.lazy.map { ($0, entry.frame + granule.address(ofPage: $0 - first)) }
       } else {
-        found += pages.filter { space.entries[$0].map(isAnonymous) ?? false }
+        for page in pages {
+          if let entry = space.entries[page], isAnonymous(entry) {
+            found.append((page, entry.frame))
+          }
+        }
       }
     }
     return found
@@ -241,43 +303,46 @@ extension HostMemory {
   }
 
   /// `cmp_and_merge_page`
+  ///
+  /// - Returns: Whether anything but `unstable` has changed.
   private mutating func mergePage(
-    _ item: KSM.ItemPlace, _ unstable: inout [KSM.Content: KSM.ItemPlace],
+    _ item: KSM.ItemPlace, _ frame: UInt64, _ unstable: inout [KSM.Content: KSM.ItemPlace],
     notifier: inout some MMUNotifier
-  ) {
-    guard checkpoint?.passes() ?? true else { return }
-    let place = ksm.place(of: item)
-    guard let frame = frame(of: place) else { return }
+  ) -> Bool {
+    guard checkpoint?.passes() ?? true else { return false }
     let own = ksm.node(of: frame, in: physical)
-    if let own, ksm[item].node == own { return }
+    if let own, ksm[item].node == own { return false }
+    let place = ksm.place(of: item)
     let content = content(of: frame)
     // What fork(2) has made of a merged page shares it, however many share it already.
     let node = own ?? ksm.shareableNode(content, in: physical)
     // Only after the search: for that the item is still where it was.
+    let wasMerged = ksm[item].node != nil
     ksm.leave(ksm[item].node)
     ksm[item].node = nil
     if let node {
       if merge(place, with: ksm.frame(ofNode: node), notifier: &notifier) {
         ksm.append(item, to: node)
       }
-      return
+      return true
     }
     guard ksm[item].content == content else {
       ksm[item].content = content
-      return
+      return true
     }
     // `unstable_tree_search_insert`
     guard let other = unstable[content] else {
       unstable[content] = item
-      return
+      return wasMerged
     }
     // The same page in two processes is not substituted for itself.
-    guard self.frame(of: ksm.place(of: other)) != frame else { return }
-    guard mergeTwo(place, ksm.place(of: other), notifier: &notifier) else { return }
+    guard self.frame(of: ksm.place(of: other)) != frame else { return wasMerged }
+    guard mergeTwo(place, ksm.place(of: other), notifier: &notifier) else { return true }
     unstable[content] = nil
     let made = ksm.makeNode(frame, content: content)
     ksm.append(other, to: made)
     ksm.append(item, to: made)
+    return true
   }
 
   /// `try_to_merge_two_pages`: the page that was found second becomes the merged one.

@@ -774,6 +774,8 @@ static int host_ksm(void)
 
     write_file("/sys/kernel/mm/ksm/pages_to_scan", "100000");
     write_file("/sys/kernel/mm/ksm/sleep_millisecs", "1");
+    // How fast this runs must not decide which chains of equal pages are looked at as a whole.
+    write_file("/sys/kernel/mm/ksm/stable_node_chains_prune_millisecs", "100000000");
     write_file("/sys/kernel/mm/ksm/run", "1");
     while (time(NULL) < limit && ksm_scans() < start + 4)
         usleep(1000);
