@@ -2,6 +2,7 @@ import ArgumentParser
 import CharacterDeviceServer
 import Glibc
 import Logging
+import Scenarios
 import SystemPackage
 
 /// The life of a serving process, from its options to its end. What it makes it takes away in reverse order, whether
@@ -145,7 +146,7 @@ struct Daemon {
   /// Tells whoever waits that each node answers.
   private func announceReady(_ instances: [Instance]) {
     let lines = instances.map {
-      "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))".printable + "\n"
+      printable("\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))") + "\n"
     }
     // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)
@@ -240,15 +241,15 @@ private func redirectStandardError(to path: FilePath) throws {
     let file = try DirectoryEntry(path, followsLink: true)
       .openRegularFile(O_WRONLY | O_APPEND | O_CREAT, mode: 0o640)
     dup2(file.descriptor.rawValue, STDERR_FILENO)
+  } catch .notPermitted, .noSuchAddressOrDevice {
+    throw Failure(
+      "cannot write the log \(path): it is no regular file: choose another --log-file, or none to log to standard error",
+      status: .cannotCreate)
   } catch {
     let advice =
-      switch error {
-      case .notPermitted, .noSuchAddressOrDevice:
-        "it is no regular file: choose another --log-file, or none to log to standard error"
-      case .tooManySymbolicLinkLevels:
-        "a symbolic link on the way belongs to another user: choose another --log-file"
-      default: "choose another --log-file"
-      }
+      error == .tooManySymbolicLinkLevels
+      ? "a symbolic link on the way belongs to another user: choose another --log-file"
+      : "choose another --log-file"
     throw Failure(error, doing: "write the log", at: path, advice: advice)
   }
 }

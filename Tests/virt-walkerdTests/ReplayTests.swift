@@ -97,27 +97,24 @@ import Testing
   /// are. Before, a file like these took 188 MB for each MiB of it.
   @Test(arguments: ["", "#", "# c"])
   func memoryIsThatOfWhatIsPlayed(line: String) async throws {
-    let text = Self.scenario + String(repeating: line + "\n", count: 1 << 20)
+    let rest = String(repeating: line + "\n", count: 1 << 19)
+    let text = Self.scenario + rest
+    let recording = Self.recording + rest
     let run = try await replay(
       """
-      ulimit -v 200000
-      for file in a.txt b.txt; do $virt_walkerd replay $file | cmp - $file.expected || exit 1; done
-      $virt_walkerd replay a.txt - b.txt < a.txt | cat - | tail -c 5 | od -An -tx1
-      $virt_walkerd replay a.txt > c.txt && $virt_walkerd replay --check c.txt c.txt
-      """,
-      [
-        "a.txt": text, "b.txt": text,
-        "a.txt.expected": Self.recording + text.dropFirst(Self.scenario.count),
-        "b.txt.expected": Self.recording + text.dropFirst(Self.scenario.count),
-      ])
-    #expect(run.output.hasSuffix("\n2 recordings, 4 steps: all match\n"), "\(run.output)")
+      ulimit -v 150000
+      $virt_walkerd replay a.txt - a.txt <a.txt | cmp - expected.txt
+      head -c \(recording.utf8.count) expected.txt >b.txt
+      $virt_walkerd replay --check b.txt b.txt
+      """, ["a.txt": text, "expected.txt": String(repeating: recording, count: 3)])
+    #expect(run.output == "2 recordings, 4 steps: all match\n")
     #expect(run.errors.isEmpty)
   }
 
   /// What was seen of a step is not kept where the step is only played.
   @Test func memoryIsNotThatOfWhatWasSeen() async throws {
     let text = Self.head + "host ksm\n" + String(repeating: "  seen\n", count: 1 << 21)
-    let run = try await replay("ulimit -v 200000; $virt_walkerd replay a.txt", ["a.txt": text])
+    let run = try await replay("ulimit -v 150000; $virt_walkerd replay a.txt", ["a.txt": text])
     #expect(run.output.hasPrefix(Self.head + "host ksm\n  result ETIMEDOUT\n"))
     #expect(run.succeeded, "\(run.errors)")
   }
@@ -134,18 +131,17 @@ import Testing
     #expect(run.succeeded, "\(run.errors)")
   }
 
-  /// A file is read when it is played, not before, and a pipe is read once.
+  /// A pipe can be read once only. A file is read when it is checked, and again when it is played.
   @Test func pipesAndFilesAreMixed() async throws {
     let run = try await replay(
       """
-      mkfifo f && cat s.txt > f &
-      while ! [ -p f ]; do sleep 0.01; done
-      $virt_walkerd replay s.txt f - /dev/null/x s.txt < r.txt
-      cat s.txt > f &
-      $virt_walkerd replay s.txt f - s.txt < r.txt
+      :
+      mkfifo pipe
+      cat s.txt >pipe &
+      $virt_walkerd replay s.txt pipe - s.txt <r.txt
       """, ["r.txt": Self.recording, "s.txt": Self.scenario])
     #expect(run.output == String(repeating: Self.recording, count: 4))
-    #expect(run.errors.contains("cannot read /dev/null/x: Not a directory"))
+    #expect(run.succeeded, "\(run.errors)")
   }
 
   @Test(arguments: [
@@ -186,6 +182,29 @@ import Testing
     #expect(run.errors.contains(words), "\(run.errors)")
     // Nothing is played unless all can be.
     #expect(run.output.isEmpty)
+  }
+
+  /// Comments, what was seen, and names are somebody else's: nothing in them reaches the terminal.
+  @Test(arguments: [
+    "$virt_walkerd replay r.txt", "$virt_walkerd replay --check r.txt",
+    "COLUMNS=200 $virt_walkerd replay --check r.txt",
+    "cp r.txt \"$e\"; $virt_walkerd replay --check \"$e\"",
+    "$virt_walkerd replay \"$e.none\"", "$virt_walkerd serve --detach --path \"/none/$e\"",
+    "$virt_walkerd serve --log-level debug --log-file log --path \"$PWD/$e\" --detach; echo; $virt_walkerd stop --path \"$PWD/$e\"; cat log",
+  ])
+  func nothingSteersTheTerminal(line: String) async throws {
+    let sequence = "\u{1b}]0;x\u{7}\u{9b}2J"
+    let recording =
+      "# \(sequence)\n" + Self.recording.replacing("result 0", with: "result \(sequence)")
+    let run = try await replay(
+      "e=$(printf '\\033]0;x\\007'); \(line)", ["r.txt": recording])
+    let printed =
+      run.output.split(separator: "\n").filter { !$0.hasSuffix(")") }.joined() + run.errors
+    #expect(printed.contains("\\x1b]0;x\\x07"), "\(printed)")
+    let controls = printed.unicodeScalars.filter {
+      $0.properties.generalCategory == .control && $0 != "\n"
+    }
+    #expect(controls.isEmpty)
   }
 
   @Test func helpSaysWhatThereIs() async throws {
