@@ -9,6 +9,10 @@ final class DeviceContext: FuseSession.Context {
   private let reply: UnsafeMutableBufferPointer<UInt8>
   /// What `stat(2)` of a FUSE node gives; a CUSE node's inode is the kernel's own.
   var attributes = Glibc.stat()
+  /// How many open files of a FUSE node can be read.
+  var readers = 0
+  /// The thread that asked last for the attributes of a FUSE node, and has not opened it since.
+  var lastAsker: pid_t?
 
   init(device: any CharacterDevice) {
     self.device = device
@@ -37,15 +41,21 @@ final class DeviceContext: FuseSession.Context {
     answer(request, bytes, count: count) { (bytes) throws(Errno) in try device.write(bytes) }
   }
 
-  func answerOpen(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+  /// - Returns: Whether the node is open now, and the kernel will say so when it is closed.
+  @discardableResult
+  func answerOpen(
+    _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) -> Bool {
     do throws(Errno) {
       try device.open()
       info?.pointee.direct_io = 1
-      // Who is killed closes the node, and would wait for the answer to a flush, of which no signal ends it.
+      // A client that is killed closes the node, and would wait for the answer to a flush; no signal ends that.
       info?.pointee.noflush = 1
-      fuse_reply_open(request, info)
+      // An error means that a signal has ended the client's open(2).
+      return fuse_reply_open(request, info) == 0
     } catch {
       fuse_reply_err(request, error.rawValue)
+      return false
     }
   }
 }
