@@ -46,9 +46,14 @@ struct NodeOptions: ParsableArguments {
       default: false
       }
     }
+    guard text.utf8.first != UInt8(ascii: "-") else {
+      throw ValidationError(
+        "'\(text)' is no name for a device: commands take a name that begins with '-' for an option"
+      )
+    }
     guard allowed, 1...64 ~= text.utf8.count, text.utf8.first != UInt8(ascii: ".") else {
       throw ValidationError(
-        "'\(text)' is no name for a device: use 1 to 64 letters, digits, '_', '-' and '.', not '.' first"
+        "'\(text)' is no name for a device: use 1 to 64 letters, digits, '_', '-' and '.', with neither '-' nor '.' first"
       )
     }
     return text

@@ -61,7 +61,7 @@ import Testing
 
   /// A character device of the kernel's own: a Debian kernel under QEMU, everything in scripts/cuse-vm-guest.
   @Test func cuseInAVirtualMachine() async throws {
-    let daemon = repository.appending(".build/release/virt-walkerd")
+    let daemon = repository.appending(".build-static/release/virt-walkerd")
     try #require(
       FileManager.default.isExecutableFile(atPath: daemon.string),
       "the virtual machine runs the release build: scripts/test makes it")
