@@ -67,10 +67,20 @@ public protocol NodeServer: AnyObject {
   /// Takes away what is left of the node after ``disconnect()``, or after the end of the process that served it. It takes
   /// the rights that it took to make the node. Call it once: another server may have its node there later.
   func remove()
+
+  /// What ``remove()`` needs to be open, for a ``Keeper`` to keep. None if there is nothing to remove.
+  var removalDescriptors: [FileDescriptor] { get }
+
+  /// Closes ``removalDescriptors`` in this process, as a ``Keeper`` calls ``remove()`` in another one.
+  func closeRemovalDescriptors()
 }
 
 extension NodeServer {
   public func remove() {}
+
+  public var removalDescriptors: [FileDescriptor] { [] }
+
+  public func closeRemovalDescriptors() {}
 
   /// Takes the node away.
   public func close() {

@@ -22,9 +22,12 @@ final class FuseSession {
 
   /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
   ///
-  /// - Parameter what: Names the connection in errors.
+  /// - Parameters:
+  ///   - what: Names the connection in errors.
+  ///   - mounted: Called once there is a mount, before the kernel's INIT is answered.
   init(
-    _ session: OpaquePointer, context: Context, mountPoint: String, what: String
+    _ session: OpaquePointer, context: Context, mountPoint: String, what: String,
+    mounted: () -> Void = {}
   ) throws(NodeError) {
     self.session = session
     self.context = context
@@ -39,6 +42,7 @@ final class FuseSession {
           : "see the messages of libfuse above; /dev/fuse has to be readable and writable for you, and fusermount3 (Debian package fuse3) has to be setuid root"
       )
     }
+    mounted()
     descriptor = FileDescriptor(rawValue: fuse_session_fd(session))
     context.session = self
     descriptor.setBlocking(false)

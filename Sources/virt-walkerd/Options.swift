@@ -276,11 +276,18 @@ struct UserOptions: ParsableArguments {
 extension FilePath {
   /// The same file, its directory without symbolic links.
   func inResolvedDirectory(advice: String) throws -> FilePath {
-    let parent = removingLastComponent()
-    guard let last = lastComponent,
-      let resolved = realpath(parent.isEmpty ? "." : parent.string, nil)
-    else { throw Failure(.current, doing: "use the directory of", at: self, advice: advice) }
-    defer { free(resolved) }
-    return FilePath(platformString: resolved).appending(last)
+    do throws(Errno) {
+      let entry = try DirectoryEntry(self)
+      var text = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+      let link = "/proc/self/fd/\(entry.directory.descriptor.rawValue)"
+      guard readlink(link, &text, text.count - 1) >= 0 else { throw .current }
+      return FilePath(platformString: text).appending(entry.name)
+    } catch {
+      throw Failure(
+        error, doing: "use the directory of", at: self,
+        advice: error == .tooManySymbolicLinkLevels
+          ? "a symbolic link on the way belongs to another user, or they are too many: give the path without links"
+          : advice)
+    }
   }
 }

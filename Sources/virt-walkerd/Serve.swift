@@ -85,6 +85,7 @@ struct Serve: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
+      closeInheritedDescriptors()
       try allowOpenFiles(forNodes: count ?? 1)
       if detach {
         try Detached.run()
@@ -92,6 +93,18 @@ struct Serve: ParsableCommand {
         try Daemon(self).run()
       }
     }
+  }
+
+  /// The caller's files, locks and sockets are no business of a server that strangers talk to, and it would keep them open.
+  private func closeInheritedDescriptors() {
+    var kept = readyDescriptor.map { [$0] } ?? []
+    // sd_listen_fds(3)
+    if let process = getenv("LISTEN_PID"), pid_t(String(cString: process)) == getpid(),
+      let count = getenv("LISTEN_FDS").flatMap({ Int32(String(cString: $0)) }), (0...64) ~= count
+    {
+      kept += 3..<3 + count
+    }
+    closeDescriptors(but: kept)
   }
 
   /// In microseconds: longer than any client needs that goes on.
@@ -125,8 +138,8 @@ struct Serve: ParsableCommand {
 
 /// Makes sure that so many nodes can be served: the limit that a shell sets is often 1024.
 private func allowOpenFiles(forNodes count: Int) throws {
-  // A node's connection, its tree's and its lock; standard streams, signals, timer and what a moment needs.
-  let needed = rlim_t(3 * count + 32)
+  // A node's connection, its tree's, its lock and two directories; standard streams, signals, timer and what a moment needs.
+  let needed = rlim_t(5 * count + 32)
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   guard needed <= limit.rlim_max else {

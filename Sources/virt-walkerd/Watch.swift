@@ -61,10 +61,10 @@ struct Watch: ParsableCommand {
         defer { free(resolved) }
         return FilePath(platformString: resolved)
       }
-      let found = RuntimeRecord.all().first { $0.isRunning && $0.record.tree == path }
+      let found = try RuntimeRecord.all().first { !$0.hasEnded && $0.record.tree == path }
       return (path ?? FilePath(tree), found?.record)
     }
-    let record = try RuntimeRecord.running(at: node.node)
+    let record = try RuntimeRecord.running(at: node.node).record
     guard let tree = record.tree else {
       throw Failure(
         "\(record.node) has no inspection tree: start its daemon anew with --tree DIR",

@@ -99,7 +99,7 @@ import Testing
     let run = try await shell(
       """
       fields() { sed -n 's/^\\(Uid\\|Gid\\|Groups\\|Cap...\\|NoNewPrivs\\|Seccomp\\):[[:space:]]*//p' /proc/$1/status | tr -s '\\t ' ' '; }
-      fields \(pid); echo keeper; fields $(pgrep -P \(pid)) | sed -n '1,2p;5p;9p'
+      fields \(pid); echo keeper; fields $(pgrep -P \(pid)) | sed -n '1,2p;5p;7p;9,10p'
       """)
     #expect(
       run.output == """
@@ -116,8 +116,10 @@ import Testing
         keeper
         0 0 0 0
         0 0 0 0
-        000000000020000a
+        0000000000200000
+        0000000000000000
         1
+        2
 
         """, "\(run.errors)")
     try await daemon.stop()
@@ -318,7 +320,9 @@ import Testing
       """
       mkfifo /tmp/\(name)
       exec 3<>/tmp/\(name); rm /tmp/\(name)
-      $virt_walkerd serve --detach --log-level info --log-file /proc/self/fd/3 --name \(name) >/dev/null || exit
+      $virt_walkerd serve --log-level info --name \(name) >/tmp/\(name) 2>&3 &
+      until grep -q 'is ready' /tmp/\(name); do kill -0 $! || exit 99; sleep 0.02; done
+      rm /tmp/\(name)
       dd if=/dev/zero of=\(node) bs=1 count=3000 2>/dev/null && head -c3000 \(node) | wc -c
       $virt_walkerd stop --name \(name)
       """)
