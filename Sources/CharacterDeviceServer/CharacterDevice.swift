@@ -11,12 +11,20 @@ public protocol CharacterDevice: AnyObject {
   /// `read(2)`: appends at most `buffer.freeCapacity` bytes, which is what the client asked for. None is end of file.
   func read(into buffer: inout OutputSpan<UInt8>) throws(Errno)
 
+  /// Whether one read after another gives the same bytes until something is written, and has no other effect.
+  ///
+  /// Some programs copy from a node with splice(2). On FUSE and Linux 6.19 and later they get what one read gave, over and over,
+  /// if this is true, and the error EIO if it is false.
+  var givesTheSameAgain: Bool { get }
+
   /// `write(2)`: takes some of `bytes`, at least one; how many it took.
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
 }
 
 extension CharacterDevice {
   public func open() throws(Errno) {}
+
+  public var givesTheSameAgain: Bool { false }
 }
 
 /// Who may use a node.

@@ -37,6 +37,29 @@ final class DeviceContext: FuseSession.Context {
     }
   }
 
+  /// Fills a page of the kernel's page cache with what one read of the device gives, again and again.
+  func answerPage(_ request: fuse_req_t?, count: Int) {
+    guard device.givesTheSameAgain else {
+      fuse_reply_err(request, EINVAL)
+      return
+    }
+    let page = UnsafeMutableBufferPointer(rebasing: reply.prefix(count))
+    var span = OutputSpan(buffer: page, initializedCount: 0)
+    do throws(Errno) {
+      try device.read(into: &span)
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+      return
+    }
+    let length = span.finalize(for: page)
+    guard length > 0 else {
+      fuse_reply_buf(request, nil, 0)
+      return
+    }
+    for index in length..<max(count, length) { page[index] = page[index - length] }
+    page.withMemoryRebound(to: CChar.self) { _ = fuse_reply_buf(request, $0.baseAddress, count) }
+  }
+
   func answerWrite(_ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, count: Int) {
     answer(request, bytes, count: count) { (bytes) throws(Errno) in try device.write(bytes) }
   }

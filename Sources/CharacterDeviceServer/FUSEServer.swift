@@ -27,6 +27,8 @@ public final class FUSEServer: NodeServer {
     device: any CharacterDevice
   ) throws(NodeError) {
     self.path = path
+    // It asks the kernel, which a server in its sandbox may not.
+    _ = pageErrorsReachPrograms
     let context = DeviceContext(device: device)
     context.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
     mount = try FuseMount(
@@ -67,12 +69,16 @@ public final class FUSEServer: NodeServer {
       fuse_reply_err(request, 0)
     }
     operations.read = { request, _, size, _, info in
-      // Each read(2) has an owner. The page cache has none: splice(2) and sendfile(2) of Linux 6.5 and later, and faults of
-      // a mapping, read that. As the driver of a device without splice operations answers.
-      if info?.pointee.lock_owner == 0 {
+      let context = DeviceContext.of(request)
+      // Each read(2) has an owner. A read for the page cache has none; splice(2) and sendfile(2) of Linux 6.5 and later need
+      // it, and faults of a mapping.
+      if info?.pointee.lock_owner != 0 {
+        context.answerRead(request, count: size)
+      } else if pageErrorsReachPrograms {
+        // As the driver of a device without splice operations answers.
         fuse_reply_err(request, EINVAL)
       } else {
-        DeviceContext.of(request).answerRead(request, count: size)
+        context.answerPage(request, count: size)
       }
     }
     operations.write = { request, _, bytes, size, _, _ in
@@ -101,11 +107,21 @@ public final class FUSEServer: NodeServer {
 ///
 /// The driver of a character device has no splice operations: splice(2) and sendfile(2) fail with EINVAL, and programs go
 /// on with read(2). A file of FUSE has them. Since Linux 6.5 they find the end of the file at its size, which programs take
-/// for a device without a byte. If the size is larger than the position of the file, the kernel asks the server for
-/// a page first, and the server answers EINVAL.
+/// for a device without a byte. If the size is larger than the position of the file, the kernel asks the server for a page
+/// first, see ``pageErrorsReachPrograms``.
 ///
 /// A larger size would have a price: the position of a write with O_APPEND is the size, and RLIMIT_FSIZE holds for positions.
 private let apparentSize: Int64 = 1 << 20
+
+/// Whether a program that copies from the node with splice(2) gets the error with which the server answers the kernel's request
+/// for a page. From Linux 6.19 on it is EIO, whatever the server says, and many programs do not go on with read(2) then.
+private let pageErrorsReachPrograms: Bool = {
+  var system = utsname()
+  uname(&system)
+  let release = withUnsafeBytes(of: system.release) { String(decoding: $0, as: UTF8.self) }
+  let numbers = release.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
+  return numbers.lexicographicallyPrecedes([6, 19])
+}()
 
 private func isReadable(_ info: UnsafeMutablePointer<fuse_file_info>) -> Bool {
   info.pointee.flags & O_ACCMODE != O_WRONLY
