@@ -9,7 +9,9 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/fs.h>
+#include <linux/posix_acl_xattr.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum {
@@ -375,6 +378,42 @@ static void attributes(const char *path)
 	result("utimensat now", utimensat(AT_FDCWD, path, NULL, 0));
 }
 
+/* An access control list that says no more than the mode 0600: where it can be set, it changes nothing. */
+static void access_control_list(const char *path)
+{
+	struct {
+		struct posix_acl_xattr_header header;
+		struct posix_acl_xattr_entry entries[3];
+	} list = {
+		.header.a_version = POSIX_ACL_XATTR_VERSION,
+		.entries = {
+			{.e_tag = 0x01, .e_perm = 6, .e_id = -1}, /* ACL_USER_OBJ */
+			{.e_tag = 0x04, .e_perm = 0, .e_id = -1}, /* ACL_GROUP_OBJ */
+			{.e_tag = 0x20, .e_perm = 0, .e_id = -1}, /* ACL_OTHER */
+		},
+	};
+
+	result("setxattr ACL", setxattr(path, "system.posix_acl_access", &list, sizeof list, 0));
+}
+
+static void asynchronous_read(void)
+{
+	aio_context_t context = 0;
+	struct iocb request = {
+		.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = node, .aio_buf = (unsigned long)untouched(), .aio_nbytes = 1,
+	};
+	struct io_event event = {.res = 0};
+
+	if (syscall(SYS_io_setup, 1, &context) == -1)
+		fail("io_setup");
+	long submitted = syscall(SYS_io_submit, context, 1, (struct iocb *[]){&request});
+	result("io_submit IOCB_CMD_PREAD", submitted);
+	if (submitted == 1 && syscall(SYS_io_getevents, context, 1, 1, &event, NULL) != 1)
+		fail("io_getevents");
+	text("io_submit IOCB_CMD_PREAD: read", "%lld", (long long)event.res);
+	syscall(SYS_io_destroy, context);
+}
+
 static void flagged_reads(void)
 {
 	struct iovec to = {untouched(), 1};
@@ -413,6 +452,8 @@ int main(int argc, char **argv)
 	copies_inside_the_kernel();
 	opens(argv[1]);
 	attributes(argv[1]);
+	access_control_list(argv[1]);
+	asynchronous_read();
 	flagged_reads();
 	result("close", close(node));
 	result("close again", close(node));

@@ -81,7 +81,8 @@ import Testing
     let result = try await shell(
       """
       node=\(daemon.node) tools=\(try await EverydayTools.shared.path())
-      (while [ -e $node ]; do echo -n A >$node; stat -c %s $node; chmod 600 $node; echo -n A >>$node; done) | sort -u &
+      go=$(mktemp)
+      while [ -e $go ]; do echo -n A >$node; stat -c %s $node; chmod 600 $node; echo -n A >>$node; done >$go.sizes &
       for i in $(seq 300); do
           $tools/uutils/head -c 3 $node | cat
           $tools/busybox/cat $node | head -c 3
@@ -91,11 +92,49 @@ import Testing
           exec 3<&-
       done | tr -d '\\0A' | wc -c
       for i in $(seq 300); do $tools/uutils/head -c 3 $node | cat; done | wc -c
-      $virt_walkerd stop \(daemon.selector)
+      rm $go
       wait
+      sort -u $go.sizes
+      rm $go.sizes
       """)
     #expect(result.output == "0\n900\n0\n", "\(result.errors)")
-    try await expectNothingLeft(of: daemon.node)
+    try await daemon.stop()
+  }
+
+  /// What docs/file-operations.md says of commands that do not answer as they do for a character device.
+  @Test func commandsThatTakeTheNodeForAFile() async throws {
+    let daemon = try await RunningDaemon()
+    let result = try await shell(
+      """
+      node=\(daemon.node) tools=\(try await EverydayTools.shared.path())
+      printf A >$node
+      echo "hexdump -s: $(hexdump -s 2 -n 1 -C $node)"
+      echo "hexdump: $(hexdump -n 1 -e '1/1 "%02x"' $node)"
+      echo "file: $(file -b $node)"
+      printf B | $tools/gnu/dd of=$node bs=1 seek=1 2>&1 | head -n 1 | sed 's/.*\\(failed\\).*: /\\1: /'
+      head -c1 $node; echo
+      printf C | $tools/gnu/dd of=$node bs=1 seek=1 conv=notrunc 2>&1 | head -n 1
+      head -c1 $node; echo
+      bash -c "read -t 0.2 -n1 x <$node; echo \\"read -n1: \\$? \\$x\\""
+      # The time is over long before the newline comes.
+      (sleep 1; echo >$node) &
+      bash -c "read -t 0.2 x <$node; echo \\"read: \\$?\\""
+      wait
+      """)
+    #expect(
+      result.output == """
+        hexdump -s: 
+        hexdump: 41
+        file: empty
+        failed: Invalid argument
+        B
+        1+0 records in
+        C
+        read -n1: 0 C
+        read: 0
+
+        """, "\(result.errors)")
+    try await daemon.stop()
   }
 
   /// A tool of the system that does not do its part is named in the first line, and nothing is written to the node.
