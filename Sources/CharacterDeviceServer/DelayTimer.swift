@@ -17,13 +17,14 @@ public final class DelayTimer {
 
   deinit { try? descriptor.close() }
 
-  /// Starts the delay, unless it runs.
+  /// Starts the delay, unless it runs. One of 0 is over at once.
   public func start(milliseconds: Int) {
     guard !isRunning else { return }
     isRunning = true
     var time = itimerspec()
     time.it_value.tv_sec = milliseconds / 1000
-    time.it_value.tv_nsec = milliseconds % 1000 * 1_000_000
+    // A time of 0 would stop the timer.
+    time.it_value.tv_nsec = max(1, milliseconds % 1000 * 1_000_000)
     timerfd_settime(descriptor.rawValue, 0, &time, nil)
   }
 

@@ -8,7 +8,12 @@ public final class EventLoop {
   private var handlers: [Int32: () throws -> Void] = [:]
   private var servers: [Int32: Served] = [:]
   private var events = [epoll_event](repeating: epoll_event(), count: 64)
-  private var isStopped = false
+  /// ``stop()`` was called.
+  public private(set) var isStopped = false
+  /// The server whose handler has called ``serveOthers(than:)``.
+  private var paused: Int32?
+  /// What a handler has thrown in there.
+  private var failure: (any Error)?
 
   private let policy: PollPolicy
   private var learner = WaitLearner()
@@ -118,10 +123,36 @@ public final class EventLoop {
       }
       try handleEvents(timeout: -1)
     }
+    if let failure { throw failure }
   }
 
   /// Ends ``run()`` once the handler that calls this returns.
   public func stop() { isStopped = true }
+
+  /// Handles what is there for all but `server`, which is in the middle of something that takes long. What a handler
+  /// throws ends ``run()`` once the caller returns.
+  ///
+  /// - Returns: False where ``run()`` is to end.
+  public func serveOthers(than server: any NodeServer) -> Bool {
+    guard paused == nil, !isStopped else { return !isStopped }
+    paused = server.descriptor.rawValue
+    // The caller's turn goes on afterwards with what it has found.
+    let found = events
+    defer {
+      events = found
+      paused = nil
+    }
+    do {
+      try handleEvents(timeout: 0)
+    } catch {
+      failure = error
+      stop()
+    }
+    return !isStopped
+  }
+
+  /// Within ``serveOthers(than:)``: what takes long is to wait.
+  public var isServingOthers: Bool { paused != nil }
 
   /// Waits for anything, and handles it.
   ///
@@ -132,6 +163,7 @@ public final class EventLoop {
     if count < 0 && errno != EINTR { throw Errno.current }
     for index in 0..<Int(max(count, 0)) where !isStopped {
       let descriptor = events[index].data.fd
+      guard descriptor != paused else { continue }
       if let served = servers[descriptor] {
         if try served.process() { answered(served) }
       } else {

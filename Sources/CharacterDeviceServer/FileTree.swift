@@ -6,28 +6,83 @@ import SystemPackage
 public enum FileTree {
   /// A directory with what is in it, in the order in which it is listed.
   case directory(KeyValuePairs<String, FileTree>)
-  /// A text, made anew by `read` each time that somebody reads from the start: what one reader sees is of one moment.
-  case text(read: () -> [UInt8])
+  /// A text of now, made by `read` each time that somebody reads from the start or asks for the size: what one reader
+  /// sees is of one moment. As long as nothing has changed, `read` should give the text that it has made already. Where it
+  /// is mappable, mmap(2) works, by the kernel's page cache.
+  case text(read: () -> FileText, isMappable: Bool = false)
   /// A file that takes commands, by a writer of its own for each open(2). `read` is as for a text; nil where there is
   /// nothing to read.
-  case commands(read: (() -> [UInt8])?, makeWriter: () -> any CommandWriter)
+  case commands(read: (() -> FileText)?, makeWriter: () -> any CommandWriter)
   /// A text that grows. Who reads waits at its end for more.
   case pipe(any GrowingText)
 }
 
+/// A text of one moment. It consists of parts, which its copies and texts of other moments may share.
+public struct FileText: Hashable, Sendable {
+  private let parts: [ArraySlice<UInt8>]
+  /// Its bytes.
+  public let count: Int
+
+  /// The parts, one after the other.
+  public init(_ parts: [ArraySlice<UInt8>]) {
+    self.parts = parts
+    count = parts.reduce(0) { $0 + $1.count }
+  }
+
+  /// All of it as one part.
+  public init(_ text: String) { self.init([Array(text.utf8)[...]]) }
+
+  /// At most `size` bytes from the `offset`th, none at the end.
+  public func bytes(from offset: Int = 0, atMost size: Int = .max) -> [UInt8] {
+    guard offset < count else { return [] }
+    var room = min(size, count - offset)
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(room)
+    var skipped = offset
+    for part in parts where room > 0 {
+      let wanted = part.dropFirst(skipped).prefix(room)
+      skipped -= min(skipped, part.count)
+      bytes += wanted
+      room -= wanted.count
+    }
+    return bytes
+  }
+}
+
 /// One client that writes to a file of commands.
 public protocol CommandWriter: AnyObject {
-  /// `write(2)`: takes some of `bytes`, at least one; how many it took. An error is what the call gives the client.
-  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
+  /// `write(2)`: takes all of `bytes`. An error is what the call gives the client.
+  ///
+  /// - Returns: What is to be done before the client has its answer; nil where all is done.
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> (any CommandWork)?
 
   /// The client has closed the file: no more will come.
-  func finish()
+  ///
+  /// - Returns: What is still to be done; nobody waits for it.
+  func finish() -> (any CommandWork)?
+}
+
+/// What one write(2) has asked for, done in parts. Between two parts the server answers other requests.
+public protocol CommandWork: AnyObject {
+  /// Does the next part, which takes about a millisecond.
+  func proceed() -> CommandProgress
+
+  /// The client does not wait any more, or the server ends: no part will come any more.
+  func interrupt()
+}
+
+/// How far a ``CommandWork`` has come.
+public enum CommandProgress: Hashable, Sendable {
+  case unfinished
+  case finished
+  /// It has ended early. The error is what write(2) gives the client.
+  case failed(Errno)
 }
 
 /// A text that grows while it is read: what stands behind a ``FileTree/pipe(_:)``.
 public protocol GrowingText: AnyObject {
-  /// At least as many bytes as any reader has had, and more than before once there is more to read: the file's size. A
-  /// reader that follows by size, as tail(1) does, comes back for more when it grows.
+  /// More bytes than any reader has had, and more than before once there is more to read: the file's size. A reader
+  /// that follows by size, as tail(1) does, comes back for more when it grows.
   var size: UInt64 { get }
 
   /// A reader of its own for each open(2).

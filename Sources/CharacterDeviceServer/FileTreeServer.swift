@@ -11,6 +11,9 @@ public final class FileTreeServer: NodeServer {
 
   public var descriptor: FileDescriptor { mount.session.descriptor }
 
+  /// Becomes readable when ``proceed()`` has something to do.
+  public var workDescriptor: FileDescriptor { context.timer.descriptor }
+
   /// Mounts the tree; when the call returns, its files answer.
   ///
   /// - Parameters:
@@ -25,7 +28,13 @@ public final class FileTreeServer: NodeServer {
     fileSystem: String
   ) throws(NodeError) {
     self.path = path
-    context = TreeContext(tree, access)
+    do throws(Errno) {
+      context = try TreeContext(tree, access)
+    } catch {
+      throw NodeError(
+        .system, "cannot make a timer for \(path): \(error)",
+        advice: "raise the limit of open files: ulimit -n")
+    }
     mount = try FuseMount(
       over: .directory, path, fileSystem: fileSystem, operations: Self.operations, context: context)
   }
@@ -38,6 +47,9 @@ public final class FileTreeServer: NodeServer {
   }
 
   public func process() throws(Errno) -> Processed { try mount.session.process() }
+
+  /// Does a part of what takes long: commands, and texts of a user who has had many.
+  public func proceed() { context.proceed() }
 
   /// Gives those who wait at the end of a pipe what has come since.
   public func answerWaiting() { context.answerWaiting() }
@@ -120,7 +132,8 @@ private final class TreeContext: FuseSession.Context {
   /// A file or a directory, its inode number being one more than its place in ``nodes``.
   private struct Node {
     let content: FileTree
-    let attributes: Glibc.stat
+    /// Those of a text have the size that it had when it was last asked for.
+    var attributes: Glibc.stat
     /// The directory that it is in; of the root, itself.
     let parent: fuse_ino_t
     /// Of a directory.
@@ -130,8 +143,14 @@ private final class TreeContext: FuseSession.Context {
   /// What a client has open.
   private final class OpenFile {
     let inode: fuse_ino_t
+    /// Who has opened it.
+    let user: uid_t
     /// Of a text: what the client reads from.
-    var snapshot: [UInt8]?
+    var snapshot: FileText?
+    /// The client has had the last byte of it.
+    var hasEnded = false
+    /// The client has ended, and the text is another one since: what it reads from the start is of now.
+    var startsOver = false
     /// Of a pipe.
     let reader: (any GrowingTextReader)?
     /// Of a file of commands that was opened to write.
@@ -145,8 +164,9 @@ private final class TreeContext: FuseSession.Context {
     /// To tell a client that waits in poll(2).
     var pollHandle: OpaquePointer?
 
-    init(_ inode: fuse_ino_t, _ content: FileTree, isWritten: Bool) {
+    init(_ inode: fuse_ino_t, _ content: FileTree, user: uid_t, isWritten: Bool) {
       self.inode = inode
+      self.user = user
       if case .pipe(let text) = content { reader = text.makeReader() } else { reader = nil }
       if isWritten, case .commands(_, let makeWriter) = content {
         writer = makeWriter()
@@ -166,26 +186,47 @@ private final class TreeContext: FuseSession.Context {
     }
   }
 
-  /// What all clients together can have, so that none of them can make this process grow without end.
-  private enum Limit {
-    static let openFiles = 4096
-    /// Reads that wait.
-    static let waiting = 1024
-    /// Of texts that are read, in bytes.
-    static let snapshots = 64 << 20
+  /// A request that is answered later.
+  private struct Delayed {
+    let request: fuse_req_t
+    let user: uid_t
+    let answer: () -> Void
   }
 
+  /// Commands that are being done.
+  private struct Work {
+    let work: any CommandWork
+    /// The write(2) that waits for them, and its size; nil where nobody waits.
+    let write: (request: fuse_req_t, count: Int)?
+  }
+
+  let timer: DelayTimer
   private var nodes: [Node] = []
   private var openFiles: [UInt64: OpenFile] = [:]
   private var lastHandle: UInt64 = 0
-  /// The bytes of all files' snapshots.
-  private var snapshotBytes = 0
   /// Those that somebody waits for.
   private var waitingHandles: Set<UInt64> = []
+  private var works: [Work] = []
+  /// A part of ``works`` is being done: nothing else may be asked of what stands behind the files.
+  private var isBusy = false
+  private var delayed: [Delayed] = []
   private let access: NodeAccess
 
-  init(_ tree: FileTree, _ access: NodeAccess) {
+  // What clients can have, so that none of them can make this process grow without end, or take all for itself.
+  private var openFileQuota: Quota
+  /// Reads that wait, and requests that are answered later.
+  private var waitingQuota: Quota
+  /// Of texts that are read, in bytes.
+  private var snapshotQuota: Quota
+  private var pace = Pace()
+
+  init(_ tree: FileTree, _ access: NodeAccess) throws(Errno) {
     self.access = access
+    timer = try DelayTimer()
+    let owner = access.owner ?? geteuid()
+    openFileQuota = Quota(4096, owner: owner)
+    waitingQuota = Quota(1024, owner: owner)
+    snapshotQuota = Quota(64 << 20, owner: owner)
     super.init()
     add(tree, to: fuse_ino_t(FUSE_ROOT_ID))
   }
@@ -219,13 +260,21 @@ private final class TreeContext: FuseSession.Context {
 
   private func attributes(of inode: fuse_ino_t) -> Glibc.stat {
     var attributes = node(inode).attributes
-    if case .pipe(let text) = node(inode).content { attributes.st_size = Int(text.size) }
+    if case .pipe(let text) = node(inode).content { attributes.setSize(Int(text.size)) }
     return attributes
   }
 
-  /// How long the kernel may keep what it knows of a file: a pipe's size changes.
+  /// What makes the text of a file; nil where there is none, or it grows.
+  private func text(of inode: fuse_ino_t) -> (() -> FileText)? {
+    switch node(inode).content {
+    case .text(let read, _), .commands(let read?, _): read
+    case .directory, .commands, .pipe: nil
+    }
+  }
+
+  /// How long the kernel may keep what it knows of a file: a file's size changes.
   private func validity(of inode: fuse_ino_t) -> Double {
-    if case .pipe = node(inode).content { 0 } else { 3600 }
+    if case .directory = node(inode).content { 3600 } else { 0 }
   }
 
   func lookUp(_ name: String, in parent: fuse_ino_t, _ request: fuse_req_t?) {
@@ -235,6 +284,7 @@ private final class TreeContext: FuseSession.Context {
     }
     var entry = fuse_entry_param()
     entry.ino = inode
+    // Whoever wants the size of now asks for the attributes, as these are valid for no time.
     entry.attr = attributes(of: inode)
     entry.attr_timeout = validity(of: inode)
     entry.entry_timeout = 3600
@@ -244,13 +294,44 @@ private final class TreeContext: FuseSession.Context {
   func answerAttributes(
     of inode: fuse_ino_t, _ info: UnsafeMutablePointer<fuse_file_info>?, _ request: fuse_req_t?
   ) {
-    var attributes = attributes(of: inode)
-    // Only lseek(SEEK_END) asks for the attributes of an open file.
-    if let info, let file = openFiles[info.pointee.fh], file.reader != nil {
+    let file = info.flatMap { openFiles[$0.pointee.fh] }
+    if let file, file.reader != nil {
+      // Only lseek(2) asks for the attributes of an open pipe.
       file.stopsAtEnd = true
-      attributes.st_size = 0
+      reply(request, attributesOf: inode, size: 0)
+      return
     }
+    guard let text = text(of: inode) else {
+      reply(request, attributesOf: inode)
+      return
+    }
+    // What reads from the page cache asks for the size each time.
+    if let snapshot = file?.snapshot, file?.hasEnded != true || !isMappable(inode) {
+      reply(request, attributesOf: inode, size: snapshot.count)
+      return
+    }
+    withTime(of: fuse_req_ctx(request).pointee.uid, request) { [self] in
+      let text = text()
+      if let file, let snapshot = file.snapshot, snapshot != text {
+        file.startsOver = true
+        // The kernel forgets what it has in its page cache.
+        clock_gettime(CLOCK_REALTIME, &nodes[Int(inode) - 1].attributes.st_mtim)
+      }
+      nodes[Int(inode) - 1].attributes.setSize(text.count)
+      reply(request, attributesOf: inode)
+    }
+  }
+
+  private func reply(
+    _ request: fuse_req_t?, attributesOf inode: fuse_ino_t, size: Int? = nil
+  ) {
+    var attributes = attributes(of: inode)
+    if let size { attributes.setSize(size) }
     fuse_reply_attr(request, &attributes, validity(of: inode))
+  }
+
+  private func isMappable(_ inode: fuse_ino_t) -> Bool {
+    if case .text(_, let isMappable) = node(inode).content { isMappable } else { false }
   }
 
   /// A truncation to nothing, which a shell's `>` may ask for, is done as soon as asked; mode, owner and times stay.
@@ -259,8 +340,7 @@ private final class TreeContext: FuseSession.Context {
       fuse_reply_err(request, EPERM)
       return
     }
-    var attributes = attributes(of: inode)
-    fuse_reply_attr(request, &attributes, validity(of: inode))
+    reply(request, attributesOf: inode)
   }
 
   func open(
@@ -278,27 +358,35 @@ private final class TreeContext: FuseSession.Context {
       fuse_reply_err(request, EACCES)
       return
     }
-    guard openFiles.count < Limit.openFiles else {
+    let user = fuse_req_ctx(request).pointee.uid
+    guard openFileQuota.take(1, for: user) else {
       fuse_reply_err(request, ENFILE)
       return
     }
     lastHandle += 1
     openFiles[lastHandle] = OpenFile(
-      inode, node(inode).content, isWritten: mode != O_RDONLY)
+      inode, node(inode).content, user: user, isWritten: mode != O_RDONLY)
     info.pointee.fh = lastHandle
-    info.pointee.direct_io = 1
+    info.pointee.direct_io = isMappable(inode) ? 0 : 1
     // See DeviceContext.answerOpen.
     info.pointee.noflush = 1
     // A client that was interrupted meanwhile never closes what it did not get.
-    if fuse_reply_open(request, info) != 0 { openFiles[lastHandle] = nil }
+    if fuse_reply_open(request, info) != 0 { close(lastHandle) }
+  }
+
+  /// Takes away what stands for an open file.
+  @discardableResult
+  private func close(_ handle: UInt64) -> OpenFile? {
+    guard let file = openFiles.removeValue(forKey: handle) else { return nil }
+    waitingHandles.remove(handle)
+    openFileQuota.giveBack(1, of: file.user)
+    snapshotQuota.giveBack(file.snapshot?.count ?? 0, of: file.user)
+    if let poll = file.pollHandle { fuse_pollhandle_destroy(poll) }
+    return file
   }
 
   func release(_ info: fuse_file_info, _ request: fuse_req_t?) {
-    let file = openFiles.removeValue(forKey: info.fh)
-    waitingHandles.remove(info.fh)
-    snapshotBytes -= file?.snapshot?.count ?? 0
-    if let handle = file?.pollHandle { fuse_pollhandle_destroy(handle) }
-    file?.writer?.finish()
+    if let work = close(info.fh)?.writer?.finish() { begin(Work(work: work, write: nil)) }
     fuse_reply_err(request, 0)
   }
 
@@ -308,33 +396,51 @@ private final class TreeContext: FuseSession.Context {
       return
     }
     switch node(file.inode).content {
-    case .text(let make), .commands(let make?, _):
-      let text = offset == 0 ? make() : file.snapshot ?? make()
-      let bytes = snapshotBytes - (file.snapshot?.count ?? 0) + text.count
-      guard bytes <= Limit.snapshots else {
-        fuse_reply_err(request, ENOMEM)
+    case .text(let make, _), .commands(let make?, _):
+      let isFromStart = offset == 0 && (file.startsOver || !isMappable(file.inode))
+      guard isFromStart || file.snapshot == nil else {
+        reply(request, file, size, at: offset)
         return
       }
-      snapshotBytes = bytes
-      file.snapshot = text
-      reply(request, text.dropFirst(offset).prefix(size))
+      withTime(of: file.user, request) { [self] in
+        let text = make()
+        snapshotQuota.giveBack(file.snapshot?.count ?? 0, of: file.user)
+        file.snapshot = nil
+        guard snapshotQuota.take(text.count, for: file.user) else {
+          fuse_reply_err(request, ENOMEM)
+          return
+        }
+        file.snapshot = text
+        file.hasEnded = false
+        file.startsOver = false
+        reply(request, file, size, at: offset)
+      }
     case .pipe:
+      // The kernel reads for its page cache, which is for whole pages: splice(2) from Linux 6.5 on, and mmap(2). Programs
+      // that splice go on with read(2). A reader has an owner for locks, and the page cache has none.
+      guard info.lock_owner != 0 else {
+        fuse_reply_err(request, EINVAL)
+        return
+      }
       if file.hasMore || file.stopsAtEnd {
         reply(request, file.next(size))
       } else if info.flags & O_NONBLOCK != 0 {
         fuse_reply_err(request, EAGAIN)
-      } else if waitingHandles.reduce(0, { $0 + (openFiles[$1]?.waiting.count ?? 0) })
-        >= Limit.waiting
-      {
+      } else if !waitingQuota.take(1, for: file.user) {
         fuse_reply_err(request, ENOMEM)
       } else {
         file.waiting.append((request, size))
         waitingHandles.insert(info.fh)
-        fuse_req_interrupt_func(
-          request, { request, _ in TreeContext.of(request).interrupt(request) }, nil)
+        makeInterruptible(request)
       }
     case .directory, .commands: fuse_reply_err(request, EACCES)
     }
+  }
+
+  private func reply(_ request: fuse_req_t, _ file: OpenFile, _ size: Int, at offset: Int) {
+    guard let snapshot = file.snapshot else { return }
+    file.hasEnded = file.hasEnded || offset + size >= snapshot.count
+    reply(request, snapshot.bytes(from: offset, atMost: size)[...])
   }
 
   private func reply(_ request: fuse_req_t, _ bytes: ArraySlice<UInt8>) {
@@ -343,13 +449,29 @@ private final class TreeContext: FuseSession.Context {
     }
   }
 
+  private func makeInterruptible(_ request: fuse_req_t) {
+    fuse_req_interrupt_func(
+      request, { request, _ in TreeContext.of(request).interrupt(request) }, nil)
+  }
+
   /// A signal has come for the client: it shall not wait any longer.
   private func interrupt(_ request: fuse_req_t?) {
+    if let index = works.firstIndex(where: { $0.write?.request == request }) {
+      works.remove(at: index).work.interrupt()
+      fuse_reply_err(request, EINTR)
+      return
+    }
+    if let index = delayed.firstIndex(where: { $0.request == request }) {
+      waitingQuota.giveBack(1, of: delayed.remove(at: index).user)
+      fuse_reply_err(request, EINTR)
+      return
+    }
     for handle in waitingHandles {
       guard let file = openFiles[handle],
         let index = file.waiting.firstIndex(where: { $0.request == request })
       else { continue }
       file.waiting.remove(at: index)
+      waitingQuota.giveBack(1, of: file.user)
       if file.waiting.isEmpty && file.pollHandle == nil { waitingHandles.remove(handle) }
       fuse_reply_err(request, EINTR)
       return
@@ -363,6 +485,7 @@ private final class TreeContext: FuseSession.Context {
       guard let file = openFiles[handle], file.hasMore else { continue }
       while !file.waiting.isEmpty, file.hasMore {
         let (request, size) = file.waiting.removeFirst()
+        waitingQuota.giveBack(1, of: file.user)
         reply(request, file.next(size))
       }
       if let poll = file.pollHandle {
@@ -374,13 +497,20 @@ private final class TreeContext: FuseSession.Context {
     }
   }
 
-  /// No more will come: the end of the file for those who wait.
+  /// No more will come: the end of the file for those who wait at the end of a pipe, and an error for all others.
   func endWaiting() {
     for handle in waitingHandles {
       for (request, _) in openFiles[handle]?.waiting ?? [] { reply(request, []) }
       openFiles[handle]?.waiting = []
     }
     waitingHandles = []
+    for work in works {
+      work.work.interrupt()
+      if let (request, _) = work.write { fuse_reply_err(request, EINTR) }
+    }
+    works = []
+    for delayed in delayed { fuse_reply_err(delayed.request, EINTR) }
+    delayed = []
   }
 
   func poll(_ info: fuse_file_info, _ handle: OpaquePointer?, _ request: fuse_req_t?) {
@@ -402,7 +532,31 @@ private final class TreeContext: FuseSession.Context {
       fuse_reply_err(request, EBADF)
       return
     }
-    answer(request, bytes, count: count) { (bytes) throws(Errno) in try writer.write(bytes) }
+    guard !isBusy else {
+      let copy = Array(UnsafeRawBufferPointer(start: bytes, count: count))
+      withTime(of: fuse_req_ctx(request).pointee.uid, request) { [self] in
+        write(copy.span, by: writer, request)
+      }
+      return
+    }
+    UnsafeRawBufferPointer(start: bytes, count: count).withMemoryRebound(to: UInt8.self) {
+      write($0.span, by: writer, request)
+    }
+  }
+
+  private func write(
+    _ bytes: Span<UInt8>, by writer: any CommandWriter, _ request: fuse_req_t?
+  ) {
+    do throws(Errno) {
+      if let work = try writer.write(bytes), let request {
+        begin(Work(work: work, write: (request, bytes.count)))
+        makeInterruptible(request)
+      } else {
+        fuse_reply_write(request, bytes.count)
+      }
+    } catch {
+      fuse_reply_err(request, error.rawValue)
+    }
   }
 
   func list(_ inode: fuse_ino_t, _ size: Int, from start: Int, _ request: fuse_req_t?) {
@@ -420,5 +574,79 @@ private final class TreeContext: FuseSession.Context {
       used += needed
     }
     _ = fuse_reply_buf(request, buffer, used)
+  }
+
+  // MARK: - What takes long
+
+  private func begin(_ work: Work) {
+    works.append(work)
+    timer.start(milliseconds: 0)
+  }
+
+  /// Answers `request` by `answer`, which takes time: now, or when no commands are in the way and the time that the user
+  /// has had is paid for.
+  private func withTime(
+    of user: uid_t, _ request: fuse_req_t?, _ answer: @escaping () -> Void
+  ) {
+    guard let request else { return }
+    let start = clinux_monotonic_nanoseconds()
+    if !isBusy, pace.allows(user, at: start) {
+      answer()
+      pace.charge(user, from: start, to: clinux_monotonic_nanoseconds())
+    } else if waitingQuota.take(1, for: user) {
+      delayed.append(Delayed(request: request, user: user, answer: answer))
+      timer.start(milliseconds: Self.delay)
+      makeInterruptible(request)
+    } else {
+      fuse_reply_err(request, ENOMEM)
+    }
+  }
+
+  /// Between two looks at what is delayed.
+  private static let delay = 5
+
+  /// Answers one request of those that are delayed, and does a part of the commands that are there.
+  func proceed() {
+    guard !isBusy else { return }
+    timer.finish()
+    let now = clinux_monotonic_nanoseconds()
+    if let index = delayed.firstIndex(where: { pace.allows($0.user, at: now) }) {
+      let next = delayed.remove(at: index)
+      waitingQuota.giveBack(1, of: next.user)
+      // Not to be found by an interrupt any more.
+      fuse_req_interrupt_func(next.request, nil, nil)
+      next.answer()
+      pace.charge(next.user, from: now, to: clinux_monotonic_nanoseconds())
+    }
+    proceedWithWork()
+    if !works.isEmpty {
+      timer.start(milliseconds: 0)
+    } else if !delayed.isEmpty {
+      timer.start(milliseconds: Self.delay)
+    }
+  }
+
+  private func proceedWithWork() {
+    guard let first = works.first else { return }
+    isBusy = true
+    let progress = first.work.proceed()
+    isBusy = false
+    // Unless it was interrupted meanwhile, which has answered the client.
+    guard progress != .unfinished, works.first?.work === first.work else { return }
+    works.removeFirst()
+    guard let (request, count) = first.write else { return }
+    if case .failed(let error) = progress {
+      fuse_reply_err(request, error.rawValue)
+    } else {
+      fuse_reply_write(request, count)
+    }
+  }
+}
+
+extension Glibc.stat {
+  /// Sets the size, and the blocks of 512 bytes, without which programs would take the file for a sparse one.
+  fileprivate mutating func setSize(_ size: Int) {
+    st_size = size
+    st_blocks = (size + 511) / 512
   }
 }

@@ -1,3 +1,4 @@
+import Scenarios
 import Stage2Sim
 
 /// What has happened to a machine since its daemon started. They only grow.
@@ -15,6 +16,8 @@ struct Counters {
   var bytesChanged: UInt64 = 0
   /// What happened in the hypervisor.
   var events = EventCounts()
+  /// No counter: the last access has failed, as the guest does not run any more.
+  var isGuestStopped = false
 }
 
 /// A counter's place in the two texts.
@@ -82,7 +85,10 @@ private struct Metric: Sendable {
 
 extension Counters {
   /// A name and a number on each line, as in /proc/vmstat.
-  var stats: String { Metric.all.map { "\($0.name) \($0.value(self))\n" }.joined() }
+  var stats: String {
+    Metric.all.map { "\($0.name) \($0.value(self))\n" }.joined()
+      + "guest_stopped \(isGuestStopped ? 1 : 0)\n"
+  }
 
   /// The text format of Prometheus, version 0.0.4.
   ///
@@ -111,6 +117,9 @@ extension Counters {
   }
 
   private func escaped(_ value: String) -> String {
-    value.map { ["\\": "\\\\", "\"": "\\\"", "\n": "\\n"][$0] ?? String($0) }.joined()
+    value.map { character in
+      ["\"": "\\\"", "\n": "\\n"][character]
+        ?? printable(String(character)).replacing("\\", with: "\\\\")
+    }.joined()
   }
 }

@@ -11,8 +11,13 @@ public final class InspectedDevice: CharacterDevice {
   private let inspector: Inspector
   private var driver: VirtWalkerDriver
   private var monitor: Monitor
+  private let clock: () -> UInt64
   /// What the control file says: the last steps with what was seen, or what was wrong.
-  private var lastResult = ""
+  private var lastResult = FileText("")
+  private(set) var boots = 0
+  private var checkpoint: Checkpoint?
+  /// Asked in the middle of a step of the control file.
+  private var goesOn: () -> Bool = { true }
 
   /// Boots a machine, and loads the driver there.
   ///
@@ -29,10 +34,13 @@ public final class InspectedDevice: CharacterDevice {
   ) throws {
     self.configuration = configuration
     self.node = node
+    self.clock = clock
     inspector = Inspector(
       format: TraceFormat(task: task.name, pid: task.pid), traceCapacity: traceCapacity,
       clock: clock)
     (driver, monitor) = try Self.boot(configuration, inspector)
+    checkpoint = Checkpoint { [unowned self] in onLongStep?() ?? true && goesOn() }
+    driver.machine.checkpoint = checkpoint
   }
 
   private static func boot(
@@ -56,6 +64,16 @@ public final class InspectedDevice: CharacterDevice {
     get { inspector.onHostMessage }
     set { inspector.onHostMessage = newValue }
   }
+
+  /// Hears that the guest has stopped, and by what. It hears so again only after an access that the guest has done.
+  public var onGuestStop: ((String) -> Void)? {
+    get { inspector.onGuestStop }
+    set { inspector.onGuestStop = newValue }
+  }
+
+  /// Called in the middle of a step of the control file that takes long, again and again: others may be served, but
+  /// neither this device nor its files. Where it gives false, the step ends.
+  public var onLongStep: (() -> Bool)?
 
   /// The machine as it is now.
   public var machine: VirtualMachine { driver.machine }
@@ -86,21 +104,35 @@ public final class InspectedDevice: CharacterDevice {
   /// The files that show the machine, and those that steer it.
   public var tree: FileTree {
     let inspector = inspector
+    /// A text that is made anew where anything has happened since.
+    func latest(_ make: @escaping () -> FileText) -> () -> FileText {
+      var made: (version: UInt64, text: FileText)?
+      return {
+        if let made, made.version == inspector.version { return made.text }
+        let text = make()
+        made = text.count <= Self.largestTextToKeep ? (inspector.version, text) : nil
+        return text
+      }
+    }
     func text(_ make: @escaping (InspectedDevice) -> String) -> FileTree {
-      .text { [unowned self] in Array(make(self).utf8) }
+      .text(read: latest { [unowned self] in FileText(make(self)) })
     }
     func log<Message>(_ log: RecordText<KernelLogLine<Message>>) -> FileTree {
-      .directory(["dmesg": .text { Array(log.text.utf8) }, "dmesg_pipe": .pipe(log)])
+      .directory([
+        // dmesg -F maps it.
+        "dmesg": .text(read: latest { FileText(log.text) }, isMappable: true),
+        "dmesg_pipe": .pipe(log),
+      ])
     }
     return .directory([
       "control": .commands(
-        read: { [unowned self] in Array(lastResult.utf8) },
-        makeWriter: { [unowned self] in ControlWriter { [unowned self] in control($0) } }),
+        read: { [unowned self] in result },
+        makeWriter: { [unowned self] in ControlWriter(self) }),
       "guest": log(inspector.guestLog),
       "host": log(inspector.hostLog),
       "ipa_range": text { padded("\($0.machine.stage2.ipaBits)", to: 2) + "\n" },
       "metrics": text { $0.metrics },
-      "pte": text { "\(WalkReport(of: $0.machine, last: nil).entry)\n" },
+      "pte": text { "\($0.walk.entry)\n" },
       "reset": .commands(
         read: nil,
         makeWriter: { [unowned self] in
@@ -110,15 +142,27 @@ public final class InspectedDevice: CharacterDevice {
       "stage2_page_tables": text { $0.machine.stage2.dump },
       "stats": text { $0.inspector.counters.stats },
       "trace": .commands(
-        read: { Array(inspector.traceText.utf8) },
-        makeWriter: { SingleCommandWriter { _ in inspector.trace.clear() } }),
+        read: latest { inspector.traceText },
+        makeWriter: { SingleCommandWriter { _ in inspector.clearTrace() } }),
       "trace_pipe": .pipe(inspector.trace),
       "walk": text { $0.walk.text },
       "walk.svg": text { $0.walk.drawing },
     ])
   }
 
-  private var walk: WalkReport { WalkReport(of: machine, last: inspector.lastWalk) }
+  /// Longer ones, which only page tables of an unusual size have, are made anew each time.
+  private static let largestTextToKeep = 4 << 20
+
+  private var walk: WalkReport {
+    WalkReport(of: machine, last: inspector.lastWalk, stop: inspector.stop)
+  }
+
+  /// The file `control`.
+  private var result: FileText {
+    guard let stop = inspector.stop else { return lastResult }
+    let note = GuestStop.lines(stop).map { "# \($0)\n" }.joined()
+    return FileText([lastResult.bytes()[...], Array(note.utf8)[...]])
+  }
 
   private var metrics: String {
     let leaf = walk.leaf
@@ -135,24 +179,11 @@ public final class InspectedDevice: CharacterDevice {
           "table_pages", "Pages that hold stage-2 tables.",
           UInt64(machine.stage2.memory.pagesInUse)
         ),
+        (
+          "guest_stopped", "Whether the guest has stopped, so that reads and writes fail.",
+          inspector.stop == nil ? 0 : 1
+        ),
       ])
-  }
-
-  /// Does the steps that somebody wrote, or keeps what was wrong with them.
-  private func control(_ lines: Result<[Scenario.Line], ScenarioError>) {
-    switch lines {
-    case .failure(let error): lastResult = "\(error)\n"
-    case .success(let lines):
-      var result = ""
-      for line in lines {
-        result += "\(line.text)\n"
-        guard case .step(let step) = line.content else { continue }
-        inspector.begin(.step)
-        for line in monitor.play(step, on: &driver.machine) { result += "  \(line)\n" }
-        end()
-      }
-      lastResult = result
-    }
   }
 
   /// A machine as at the start. Logs, trace and counters go on.
@@ -166,6 +197,25 @@ public final class InspectedDevice: CharacterDevice {
       // It was made before.
       throw .ioError
     }
+    driver.machine.checkpoint = checkpoint
+    boots += 1
     inspector.forgetHiddenByte()
+  }
+}
+
+extension InspectedDevice: ControlTarget {
+  var now: UInt64 { clock() }
+
+  func play(_ step: Step, while goesOn: @escaping () -> Bool) -> [String] {
+    self.goesOn = goesOn
+    checkpoint?.begin()
+    inspector.begin(.step)
+    defer { end() }
+    return monitor.play(step, on: &driver.machine)
+  }
+
+  func show(_ result: FileText) {
+    lastResult = result
+    inspector.noteChange()
   }
 }

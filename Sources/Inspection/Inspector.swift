@@ -1,3 +1,4 @@
+import CharacterDeviceServer
 import Scenarios
 import Stage2Sim
 import VirtWalkerDevice
@@ -15,10 +16,17 @@ final class Inspector {
   var onGuestMessage: ((GuestMessage) -> Void)?
   var onHostMessage: ((HostMessage) -> Void)?
 
+  /// Hears of the first access after which the guest does not run any more.
+  var onGuestStop: ((String) -> Void)?
+
   private let format: TraceFormat
   private let ring: TraceRing
   private let clock: () -> UInt64
   private var operations = Counters()
+  /// What has happened besides the operations, and is seen in the files.
+  private var changes: UInt64 = 0
+  /// What the guest has stopped by, and how many accesses there were then.
+  private var lastStop: (reason: GuestStopped, accesses: UInt64)?
   /// The number of the first event that was not looked at yet.
   private var firstUnseen: UInt64 = 0
   /// The entry with a byte that was hidden in it and not lost or changed since.
@@ -65,8 +73,28 @@ final class Inspector {
     if let target { look(at: target) }
   }
 
+  /// It is another number once anything has happened that the files say.
+  var version: UInt64 {
+    operations.reads + operations.writes + operations.steps + operations.resets + changes
+  }
+
+  /// Something has happened that is no operation.
+  func noteChange() { changes += 1 }
+
+  /// A write to the file `trace`.
+  func clearTrace() {
+    trace.clear()
+    noteChange()
+  }
+
+  /// What the last access has failed by; nil where it has not.
+  var stop: GuestStopped? { lastStop?.accesses == accesses ? lastStop?.reason : nil }
+
+  private var accesses: UInt64 { operations.reads + operations.writes }
+
   var counters: Counters {
     var counters = operations
+    counters.isGuestStopped = stop != nil
     counters.events = ring.counts
     return counters
   }
@@ -83,19 +111,26 @@ final class Inspector {
   }
 
   /// The machine is another one.
-  func forgetHiddenByte() { hidden = nil }
+  func forgetHiddenByte() {
+    hidden = nil
+    lastStop = nil
+  }
 
   /// The file `trace`.
-  var traceText: String {
-    format.header(kept: trace.kept, written: trace.written) + trace.text
+  var traceText: FileText {
+    let header = format.header(kept: trace.kept, written: trace.written)
+    return FileText([Array(header.utf8)[...]] + trace.text)
   }
 
   /// The guest's kernel logs a line.
   func log(_ message: GuestMessage) {
-    if case .stopped = message {
+    if case .stopped(let reason) = message {
       operations.failures += 1
       // The host's lines on what stopped it come first.
       lookAtEvents()
+      let isFirst = lastStop?.accesses != accesses - 1
+      lastStop = (reason, accesses)
+      if isFirst { onGuestStop?(GuestStop.describe(reason)) }
     }
     guestLog.ring.append(KernelLogLine(time: ring.time, message: message))
     onGuestMessage?(message)
@@ -120,6 +155,38 @@ final class Inspector {
     }
     firstUnseen = end
     ring.firstUnseen = end
+  }
+}
+
+/// What the files say of a guest that does not run any more.
+enum GuestStop {
+  /// The reason, and how to go on.
+  static func lines(_ stop: GuestStopped) -> [String] {
+    [
+      "The guest has stopped: \(describe(stop)).",
+      "Each read and write of the node fails with EIO. To boot the machine anew: echo 1 > reset",
+    ]
+  }
+
+  /// What the guest's last access ended with.
+  static func describe(_ stop: GuestStopped) -> String {
+    let abort = stop.abort.map {
+      ", abort esr=\(hexadecimal($0.syndrome.rawValue, digits: 8)) far=\(hexadecimal($0.far, digits: 16)) hpfar=\(hexadecimal($0.hpfar, digits: 10))"
+    }
+    return reason(stop.result) + (abort ?? "")
+  }
+
+  private static func reason(_ result: RunResult) -> String {
+    switch result {
+    case .retired: "the instruction was done"
+    case .mmio(let mmio):
+      "nothing is at \(hex(mmio.address)), where its kernel \(mmio.isWrite ? "writes" : "reads")"
+    case .failed(let error): "KVM_RUN failed with \(error)"
+    case .guestException(let exception):
+      "its kernel took an exception, esr_el1=\(hexadecimal(exception.syndrome, digits: 8))"
+    case .livelock(let fault): "the same abort comes again and again at \(hex(fault.ipa))"
+    case .notModelled(let word): "its kernel came to the unknown instruction \(hex(UInt64(word)))"
+    }
   }
 }
 

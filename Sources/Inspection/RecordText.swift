@@ -8,6 +8,8 @@ final class RecordText<Record>: GrowingText {
   private var cleared: UInt64 = 0
   private let line: (Record) -> String
   private let lostLine: (UInt64) -> String
+  /// The lines that were made already, in blocks by their numbers: a text is made of them, and of the lines that are new.
+  private var blocks: [UInt64: Block] = [:]
   /// No line is longer, in bytes: what ``size`` counts on.
   private static var longestLine: UInt64 { 512 }
 
@@ -33,10 +35,52 @@ final class RecordText<Record>: GrowingText {
 
   private var start: UInt64 { max(ring.start, cleared) }
 
-  /// The lines of all that are kept.
-  var text: String { (start..<ring.end).map { line(ring[$0]) }.joined() }
+  /// The lines of all that are kept, a part for each block.
+  var text: [ArraySlice<UInt8>] {
+    let (start, end) = (start, ring.end)
+    guard start < end else {
+      blocks = [:]
+      return []
+    }
+    let numbers = start / Block.size...(end - 1) / Block.size
+    blocks = blocks.filter { numbers.contains($0.key) }
+    return numbers.map { number in
+      let first = max(start, number * Block.size)
+      // Lines after the block's last may have been overwritten before anybody read them.
+      if blocks[number].map({ $0.end < first }) ?? true { blocks[number] = Block(first: first) }
+      for record in blocks[number]!.end..<min(end, (number + 1) * Block.size) {
+        blocks[number]!.append(line(ring[record]))
+      }
+      return blocks[number]!.lines(from: first)
+    }
+  }
 
-  var size: UInt64 { ring.end * Self.longestLine }
+  /// Lines of records that follow one another.
+  private struct Block {
+    static var size: UInt64 { 256 }
+
+    let first: UInt64
+    private var bytes: [UInt8] = []
+    /// Where each line begins.
+    private var starts: [Int] = []
+
+    init(first: UInt64) { self.first = first }
+
+    /// The number of the record whose line comes next.
+    var end: UInt64 { first + UInt64(starts.count) }
+
+    mutating func append(_ line: String) {
+      starts.append(bytes.count)
+      bytes += line.utf8
+    }
+
+    func lines(from number: UInt64) -> ArraySlice<UInt8> {
+      number < end ? bytes[starts[Int(number - first)]...] : []
+    }
+  }
+
+  // One more than there are, as a file of size 0 is empty to many programs, and one that is read to its size has ended.
+  var size: UInt64 { (ring.end + 1) * Self.longestLine }
 
   func makeReader() -> any GrowingTextReader { Reader(self) }
 

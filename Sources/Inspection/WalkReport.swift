@@ -10,11 +10,15 @@ struct WalkReport {
   /// The last hide or seek, as the trace has it.
   let last: TraceRing.Entry?
 
-  init(of machine: VirtualMachine, last: TraceRing.Entry?) {
+  /// Why the guest does not run; nil where it does.
+  let stop: GuestStopped?
+
+  init(of machine: VirtualMachine, last: TraceRing.Entry?, stop: GuestStopped? = nil) {
     configuration = machine.configuration
     startLevel = machine.stage2.startLevel
     path = machine.stage2.path(to: HideSeek.target)
     self.last = last
+    self.stop = stop
   }
 
   /// Every IPA range has the target, so that there is one.
@@ -23,7 +27,10 @@ struct WalkReport {
   var entry: Stage2Descriptor { leaf.descriptor }
 
   var text: String {
-    let lines: [[String]] = [[heading, ""], table, [""], picture, [""], fields, lastLine]
+    let lines: [[String]] = [
+      [heading], stop.map(GuestStop.lines) ?? [], [""], table, [""], picture, [""], fields,
+      lastLine,
+    ]
     return lines.joined().map { "\($0)\n" }.joined()
   }
 

@@ -27,10 +27,12 @@ struct Daemon {
   func run() throws {
     let signals = try TerminationSignals()
     var instances: [Instance] = []
+    var trees: TreesDirectory?
     var pidFile: PIDFile?
     var keeper: Keeper?
     func cleanUp() {
       for instance in instances.reversed() { instance.remove() }
+      trees?.remove()
       pidFile?.remove()
       // Last: the next start waits for the lock of one node, and all is gone then.
       for instance in instances { instance.unlock() }
@@ -41,6 +43,9 @@ struct Daemon {
     }
     let directory = try RuntimeDirectory()
     let numbers = options.count.map { (0..<$0).map(Optional.some) } ?? [nil]
+    if options.count != nil, case .directory(let path) = options.inspection.tree {
+      trees = try TreesDirectory(path)
+    }
     for number in numbers {
       instances.append(try Instance(options, number: number, in: directory, log: log))
     }
@@ -58,7 +63,7 @@ struct Daemon {
     let mounts = try Mounts(of: instances)
     let exit = try options.readyDescriptor.map(Detached.Exit.init)
 
-    let rights = directory.descriptors + (pidFile.map { [$0.directory] } ?? [])
+    let rights = directory.descriptors + [trees?.directory, pidFile?.directory].compactMap(\.self)
     let started = try Keeper(
       keeping: rights.map(\.descriptor) + instances.flatMap(\.keptDescriptors),
       unmounts: instances.contains(where: \.isMounted), cleanUp: cleanUp)
@@ -119,6 +124,12 @@ struct Daemon {
       }
       followers.noteNews(of: instance)
     }
+    try loop.add(tree.workDescriptor) {
+      guard !loop.isServingOthers else { return }
+      tree.proceed()
+      followers.noteNews(of: instance)
+    }
+    instance.onLongStep { loop.serveOthers(than: instance.server) }
   }
 
   /// The tree is gone, and the device serves without. A second call does nothing.
@@ -127,6 +138,7 @@ struct Daemon {
     log.warning(
       "\(tree.path) was taken away from outside (umount): the node is served without a tree")
     loop.remove(tree.descriptor)
+    loop.remove(tree.workDescriptor)
     tree.disconnect()
   }
 
@@ -228,15 +240,15 @@ private func redirectStandardError(to path: FilePath) throws {
     let file = try DirectoryEntry(path, followsLink: true)
       .openRegularFile(O_WRONLY | O_APPEND | O_CREAT, mode: 0o640)
     dup2(file.descriptor.rawValue, STDERR_FILENO)
+  } catch .notPermitted, .noSuchAddressOrDevice {
+    throw Failure(
+      "cannot write the log \(path): it is no regular file: choose another --log-file, or none to log to standard error",
+      status: .cannotCreate)
   } catch {
     let advice =
-      switch error {
-      case .notPermitted, .noSuchAddressOrDevice:
-        "it is no regular file: choose another --log-file, or none to log to standard error"
-      case .tooManySymbolicLinkLevels:
-        "a symbolic link on the way belongs to another user: choose another --log-file"
-      default: "choose another --log-file"
-      }
+      error == .tooManySymbolicLinkLevels
+      ? "a symbolic link on the way belongs to another user: choose another --log-file"
+      : "choose another --log-file"
     throw Failure(error, doing: "write the log", at: path, advice: advice)
   }
 }

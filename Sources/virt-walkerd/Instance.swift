@@ -43,6 +43,7 @@ final class Instance {
     }
     do {
       tree = try makeTree(number: number)
+      logGuestStops()
       try lock.write(
         RuntimeRecord(
           node: node, backend: backend.rawValue, machine: options.machine.summary,
@@ -53,6 +54,16 @@ final class Instance {
       server.close()
       unlock()
       throw error
+    }
+  }
+
+  /// Says in the log, once, why clients get errors and how to go on.
+  private func logGuestStops() {
+    let next = tree.map { "to boot the machine anew: echo 1 > \($0.path)/reset" }
+    device.onGuestStop = { [log, node] reason in
+      log.error(
+        "\(node): the guest has stopped: \(reason). Each read and write of the node fails with EIO: \(next ?? "restart the daemon")"
+      )
     }
   }
 
@@ -85,6 +96,9 @@ final class Instance {
   /// Whether there is anything to unmount in the end.
   var isMounted: Bool { backend == .fuse || tree != nil }
 
+  /// Lets `serve` serve others in the middle of steps of the control file that take long.
+  func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
+
   /// Events that each of so many nodes keeps: a few megabytes for all of them.
   private static func traceCapacity(nodes: Int) -> Int {
     var capacity = 1 << 14
@@ -108,11 +122,7 @@ final class Instance {
     let isWanted = options.logLevel <= .info
     let guest = Logger(label: "guest")
     device.onGuestMessage = { message in
-      if case .stopped = message {
-        guest.error("\(message)")
-      } else if isWanted {
-        guest.info("\(message)")
-      }
+      if isWanted { guest.info("\(message)") }
     }
     if isWanted {
       let host = Logger(label: "host")
@@ -218,6 +228,6 @@ extension FilePath {
 extension MachineOptions {
   /// For people.
   fileprivate var summary: String {
-    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(granule) pages \(ipa)-bit IPA"
+    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(host.granule) pages \(host.ipa)-bit IPA"
   }
 }

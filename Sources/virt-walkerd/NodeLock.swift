@@ -11,6 +11,8 @@ struct NodeLock {
   private let directory: RuntimeDirectory
   private let entry: DirectoryEntry
   private let file: OwnedDescriptor
+  /// The file that becomes the record. It is made early, so that the inspection tree does not take the last inode from it.
+  private let recordFile: OwnedDescriptor
   /// The record of a daemon that was killed with its keeper.
   let left: RuntimeRecord?
 
@@ -47,6 +49,7 @@ struct NodeLock {
         self.entry = entry
         self.file = file
         left = record
+        recordFile = try Self.makeRecordFile(name, directory, lock: entry)
         return
       }
       guard pauses > 0 else {
@@ -76,30 +79,44 @@ struct NodeLock {
       status: .cannotCreate)
   }
 
+  private static func makeRecordFile(
+    _ name: String, _ directory: RuntimeDirectory, lock: DirectoryEntry
+  ) throws -> OwnedDescriptor {
+    let entry = newRecord(name, directory)
+    // A daemon that was killed may have left one.
+    entry.remove()
+    do throws(Errno) {
+      return try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: geteuid() == 0 ? 0o644 : 0o600)
+    } catch {
+      lock.remove()
+      directory.removeIfEmpty()
+      throw Failure(refused: error, doing: "create", at: directory.path.appending(name))
+    }
+  }
+
+  /// The record before it is complete.
+  private static func newRecord(_ name: String, _ directory: RuntimeDirectory) -> DirectoryEntry {
+    DirectoryEntry(".\(name)", in: directory.records)
+  }
+
   /// Says what is served. The record appears whole or not at all.
   func write(_ record: RuntimeRecord) throws {
-    let entry = DirectoryEntry(self.entry.name, in: directory.records)
-    let new = entry.sibling(".\(entry.name)")
-    // A daemon that was killed may have left one.
-    new.remove()
-    do throws(Errno) {
-      let isRoot = geteuid() == 0
-      let file = try new.open(O_WRONLY | O_CREAT | O_EXCL, mode: isRoot ? 0o644 : 0o600)
-      do {
-        _ = try file.descriptor.writeAll(record.text.utf8)
-      } catch {
-        throw error as? Errno ?? .ioError
-      }
-      try new.rename(to: entry)
+    do {
+      _ = try recordFile.descriptor.writeAll(record.text.utf8)
+      try Self.newRecord(entry.name, directory)
+        .rename(to: DirectoryEntry(entry.name, in: directory.records))
     } catch {
-      new.remove()
-      throw Failure(refused: error, doing: "write", at: directory.path.appending(entry.name))
+      throw Failure(
+        refused: error as? Errno ?? .ioError, doing: "write",
+        at: directory.path.appending(entry.name))
     }
+    recordFile.close()
   }
 
   /// Gives the node free. The lock's file goes last: the next daemon makes a new one.
   func release() {
     DirectoryEntry(entry.name, in: directory.records).remove()
+    Self.newRecord(entry.name, directory).remove()
     entry.remove()
     directory.removeIfEmpty()
     file.close()
@@ -131,6 +148,7 @@ extension String {
       default: false
       }
     }
-    return isPlain ? self : "'\(split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#))'"
+    let quote = #"'\''"#
+    return isPlain ? self : "'\(replacing("'", with: quote))'"
   }
 }

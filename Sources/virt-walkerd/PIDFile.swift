@@ -48,8 +48,7 @@ struct PIDFile {
   var directory: OwnedDescriptor { entry.directory }
 
   /// The beginning of the regular file at `entry`; nil if there is no such file.
-  private static func content(of entry: DirectoryEntry) -> (text: String, identity: FileIdentity)?
-  {
+  private static func content(of entry: DirectoryEntry) -> (text: String, identity: FileIdentity)? {
     guard let file = try? entry.openRegularFile(O_RDONLY),
       let identity = try? FileIdentity(file.descriptor)
     else { return nil }

@@ -53,8 +53,13 @@ final class RuntimeDirectory {
       let records = try make(entry, mode: isRoot ? 0o755 : 0o700, at: path)
       guard let records else { continue }
       let locksPath = path.appending(locksName)
-      let locks = try make(DirectoryEntry(locksName, in: records), mode: 0o700, at: locksPath)
-      if let locks { return (records, locks) }
+      do {
+        let locks = try make(DirectoryEntry(locksName, in: records), mode: 0o700, at: locksPath)
+        if let locks { return (records, locks) }
+      } catch {
+        entry.removeDirectory()
+        throw error
+      }
     }
   }
 

@@ -13,7 +13,16 @@ struct Status: ParsableCommand {
   func run() throws {
     try reportingFailures {
       let found = try RuntimeRecord.all()
-      for daemon in found { print(describe(daemon).printable) }
+      let guests = GuestState.ask(
+        found.filter { !$0.hasEnded }.compactMap(\.record.tree), within: 1000)
+      for daemon in found {
+        print(describe(daemon).printable)
+        if let tree = daemon.record.tree,
+          let note = guests[tree]?.note(node: daemon.record.node, tree: tree)
+        {
+          print(note.printable)
+        }
+      }
       if found.allSatisfy(\.hasEnded) {
         print("no virt-walkerd is running")
         throw ExitCode.notRunning

@@ -21,10 +21,11 @@ struct Watch: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Where the inspection tree is, in place of the node that it belongs to.", valueName: "dir"))
+      "The directory of the inspection tree. (default: that of the node)", valueName: "dir"))
   var tree: String?
 
-  @Option(help: ArgumentHelp("The time between two looks, 0.1 to 60.", valueName: "seconds"))
+  @Option(
+    help: ArgumentHelp("The time between two looks, 0.1 to 60 seconds.", valueName: "seconds"))
   var interval = 0.25
 
   func validate() throws {

@@ -62,6 +62,13 @@ import Testing
     #expect(try device.seek() == 0)
   }
 
+  /// A node's name is its owner's.
+  @Test func theNodesNameIsPrintable() throws {
+    let device = try Device(node: "/tmp/a\u{1b}[2J\"\\\n")
+    let text = try device.read("metrics")
+    #expect(text.contains(#"{node="/tmp/a\\x1b[2J\"\\\n"}"#), "\(text.prefix(300))")
+  }
+
   /// Prometheus' text format, 0.0.4: HELP and TYPE once before the samples of a metric, and no sample twice.
   @Test func metrics() throws {
     let device = try Device()

@@ -7,23 +7,27 @@ import Testing
 /// A device in this process, and its files.
 final class Device {
   let device: InspectedDevice
+  private let clock = Clock()
   private let files: [String: FileTree]
-  init(_ configuration: VirtualMachine.Configuration = .init()) throws {
-    let clock = Clock()
+  init(_ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test") throws {
     device = try InspectedDevice(
-      configuration, node: "/dev/test", task: ("virt-walkerd", 4711), clock: { clock.next() })
+      configuration, node: node, task: ("virt-walkerd", 4711),
+      clock: { [clock] in clock.next() })
     files = Self.flatten(device.tree, "")
   }
 
   /// A microsecond goes by from one operation to the next.
   private final class Clock {
-    private var time: UInt64 = 12_345_678_000
+    var time: UInt64 = 12_345_678_000
 
     func next() -> UInt64 {
       time += 1000
       return time
     }
   }
+
+  /// Lets time go by.
+  func wait(seconds: UInt64) { clock.time += seconds * 1_000_000_000 }
 
   private static func flatten(_ tree: FileTree, _ name: String) -> [String: FileTree] {
     guard case .directory(let entries) = tree else { return [name: tree] }
@@ -39,7 +43,8 @@ final class Device {
   /// What a file says, all of it.
   func read(_ name: String) throws -> String {
     switch files[name] {
-    case .text(let make)?, .commands(let make?, _)?: return String(decoding: make(), as: UTF8.self)
+    case .text(let make, _)?, .commands(let make?, _)?:
+      return String(decoding: make().bytes(), as: UTF8.self)
     default:
       Issue.record("\(name) is no file to read")
       return ""
@@ -51,12 +56,28 @@ final class Device {
     try read(name).split(separator: "\n", omittingEmptySubsequences: false).dropLast()
   }
 
-  /// One write(2).
-  @discardableResult
-  func write(_ text: String, to name: String) throws -> Int {
+  /// One write(2), and the close(2) of its file.
+  func write(_ text: String, to name: String) throws {
     let writer = try writer(name)
-    defer { writer.finish() }
-    return try writer.write(Array(text.utf8).span)
+    try write(Array(text.utf8), by: writer)
+    try finish(writer.finish())
+  }
+
+  /// One write(2).
+  func write(_ bytes: [UInt8], by writer: any CommandWriter) throws {
+    try finish(writer.write(bytes.span))
+  }
+
+  /// Does all of it, as a server does when nobody else wants anything.
+  func finish(_ work: (any CommandWork)?) throws {
+    guard let work else { return }
+    while true {
+      switch work.proceed() {
+      case .unfinished: continue
+      case .finished: return
+      case .failed(let error): throw error
+      }
+    }
   }
 
   /// One open(2) to write.

@@ -146,6 +146,26 @@ import Testing
     #expect(pipe.size >= UInt64(read.utf8.count))
   }
 
+  /// Lines are made once, and each text is that of its moment, whatever was read before.
+  @Test func eachTextIsOfNow() throws {
+    let device = try Device(.init(backing: .anonymous))
+    let pipe = try device.pipe("trace_pipe").makeReader()
+    var all: [Substring] = []
+    for (round, accesses) in [1, 0, 30, 400, 7, 1, 2400, 5000, 3, 36, 37, 1, 900].enumerated() {
+      for access in 0..<accesses {
+        try device.hide(UInt8(truncatingIfNeeded: access))
+        if access % 100 == 0 { all += readAll(pipe).split(separator: "\n") }
+      }
+      all += readAll(pipe).split(separator: "\n")
+      let trace = try device.lines("trace")
+      #expect(Array(trace.drop { $0.hasPrefix("#") }) == Array(all.suffix(1 << 14)), "\(round)")
+      if round == 9 {
+        try device.write("\n", to: "trace")
+        all = []
+      }
+    }
+  }
+
   @Test func aWriteClearsTheTrace() throws {
     let device = try Device()
     try device.hide(1)

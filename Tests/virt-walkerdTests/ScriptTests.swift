@@ -93,14 +93,9 @@ import Testing
   /// What a virtual machine is made of is downloaded, not installed.
   @Test func partsOfVirtualMachinesAreNotInstalled() async throws {
     let named = try await shell(
-      "cd \(repository) && grep -rlI -e busybox-static -e linux-image scripts | sort")
-    #expect(
-      named.output == """
-        scripts/cuse-vm-kernel
-        scripts/cuse-vm-programs
-        scripts/oracle/arm64-programs
-
-        """, "these scripts download packages; another one may install them")
+      "cd \(repository) && grep -rlI -e busybox-static -e linux-image scripts | xargs grep -L -e download-packages -e download-only"
+    )
+    #expect(named.output == "", "a script names a part of a virtual machine, and downloads nothing")
     let others = try await shell(
       "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts Benchmarks Examples | grep -v -e 'scripts/install-packages:' -e 'scripts/check-package' -e download-only"
     )

@@ -473,6 +473,35 @@ import Testing
     #expect(run.status == .exited(64), "\(run.errors)")
   }
 
+  /// The directory of the trees is made, and goes in whatever way the daemon ends. One that was there before stays.
+  @Test func directoryOfManyTrees() async throws {
+    let name = RunningDaemon.uniqueName()
+    let run = try await shell(
+      """
+      umask 077
+      serve="$virt_walkerd serve --detach --name \(name) --count 2 --log-level error"
+      trees=/tmp/\(name)
+      $serve --tree $trees >/dev/null && ls $trees && stat -c %a $trees && head -n 1 $trees/\(name)1/walk | cut -c1-8
+      $virt_walkerd stop --name \(name)1; ls -d $trees
+      $serve --tree $trees >/dev/null
+      kill -9 $($virt_walkerd status | sed -n 's|^/dev/\(name)0: .*pid \\([0-9]*\\).*|\\1|p')
+      until [ ! -e $trees ]; do sleep 0.02; done
+      echo 'gone after kill -9'
+      mkdir $trees
+      $serve --tree $trees/ >/dev/null && $virt_walkerd stop --name \(name)0; stat -c %a $trees; rmdir $trees
+      echo mine >/dev/\(name)1; $serve --tree $trees 2>/dev/null; echo $?; ls -d $trees; rm /dev/\(name)1
+      $serve --tree $trees/none/trees
+      """)
+    #expect(
+      run.output
+        == "\(name)0\n\(name)1\n755\nwalk of \ngone after kill -9\n700\n73\n", "\(run.errors)")
+    #expect(
+      run.errors.hasSuffix(
+        "cannot create /tmp/\(name)/none/trees: No such file or directory: choose a directory that you may make: --tree DIR\n"
+      ))
+    for number in 0...1 { try await expectNothingLeft(of: "/dev/\(name)\(number)") }
+  }
+
   /// One node of many cannot be made: none is left.
   @Test func allOrNone() async throws {
     let name = RunningDaemon.uniqueName()

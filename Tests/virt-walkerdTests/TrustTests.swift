@@ -60,7 +60,8 @@ import Testing
     #expect(run.output.contains("\(node): fuse, pid \(pid) of another pid namespace, "))
     #expect(
       run.errors
-        == "virt-walkerd: \(node) is served by pid \(pid) of another pid namespace: stop it there\n")
+        == "virt-walkerd: \(node) is served by pid \(pid) of another pid namespace: stop it there\n"
+    )
     try await daemon.stop()
   }
 
@@ -108,7 +109,7 @@ import Testing
     let run = try await shell(
       """
       cp $virt_walkerd \(program)
-      as_user() { setpriv --reuid=\(user) --regid=\(user) --clear-groups env -u XDG_RUNTIME_DIR timeout 20 \(program) "$@" 2>&1; echo $?; }
+      as_user() { setpriv --reuid=\(user) --regid=\(user) --clear-groups env -u XDG_RUNTIME_DIR timeout 300 \(program) "$@" 2>&1; echo $?; }
       all() { as_user status; as_user stop --path /tmp/\(name)-node; as_user serve --tree none --path /tmp/\(name)-node; }
       mkdir -m 700 \(directory); chown 65534 \(directory); all
       chown \(user) \(directory); chmod 770 \(directory); all
@@ -135,7 +136,7 @@ import Testing
     let run = try await shell(
       """
       mkdir -p /run/virt-walkerd; mkfifo '\(record)'; ln -s /dev/zero '\(record).link'
-      timeout 20 $virt_walkerd status >/dev/null; echo $?
+      timeout 300 $virt_walkerd status >/dev/null; echo $?
       rm '\(record)' '\(record).link'; rmdir /run/virt-walkerd 2>/dev/null
       true
       """)
@@ -229,7 +230,7 @@ import Testing
     let file = "/tmp/\(name)"
     let run = try await shell(
       """
-      try() { timeout 20 $virt_walkerd serve --log-level error --name \(name) \(option) \(file) 2>&1; echo $?; rm -r \(file); }
+      try() { timeout 300 $virt_walkerd serve --log-level error --name \(name) \(option) \(file) 2>&1; echo $?; rm -r \(file); }
       mkfifo \(file); try
       mkdir \(file); try
       mknod \(file) c 1 3; try
@@ -239,7 +240,7 @@ import Testing
     try #require(lines.count == 8, "\(run.output)\(run.errors)")
     for index in stride(from: 0, to: 8, by: 2) {
       #expect(lines[index].contains(file) && lines[index].contains("choose another \(option)"))
-      #expect(["73", "77"].contains(lines[index + 1]))
+      #expect(lines[index + 1] == "73")
     }
     try await expectNothingLeft(of: node)
   }
@@ -254,7 +255,7 @@ import Testing
       for how in 'stop --name \(name)' kill; do
         $virt_walkerd serve --detach --name \(name) --pid-file \(directory)/pid >/dev/null || exit 98
         pid=$(cat pid); cp pid copy; mv pid old; \(exchange) pid; before=$(stat -c %i pid)
-        case $how in kill) kill -9 $pid ;; *) timeout 20 $virt_walkerd $how ;; esac || exit 97
+        case $how in kill) kill -9 $pid ;; *) timeout 300 $virt_walkerd $how ;; esac || exit 97
         while [ -e \(node) ]; do sleep 0.02; done
         [ "$before" = "$(stat -c %i pid)" ] && echo stays
         rm -r pid old

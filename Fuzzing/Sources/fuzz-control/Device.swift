@@ -31,7 +31,8 @@ struct Device {
   /// All that a file says.
   func read(_ name: String) -> String {
     switch files[name] {
-    case .text(let make), .commands(let make?, _): String(decoding: make(), as: UTF8.self)
+    case .text(let make, _), .commands(let make?, _):
+      String(decoding: make().bytes(), as: UTF8.self)
     case nil, .directory, .commands, .pipe: fatalError("\(name) is no file to read")
     }
   }

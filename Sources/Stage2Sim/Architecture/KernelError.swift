@@ -2,6 +2,8 @@
 public enum KernelError: Int32, Error, Hashable, Sendable {
   /// ENOENT: nothing is there.
   case noEntry = 2
+  /// EINTR: whoever runs the machine has ended it (``Checkpoint``).
+  case interrupted = 4
   /// E2BIG: a mapping does not fit the entry that was asked to hold it.
   case tooBig = 7
   /// ENOEXEC: instructions where there can be none.
@@ -31,6 +33,7 @@ extension KernelError: CustomStringConvertible {
   public var description: String {
     switch self {
     case .noEntry: "ENOENT"
+    case .interrupted: "EINTR"
     case .tooBig: "E2BIG"
     case .notExecutable: "ENOEXEC"
     case .noChild: "ECHILD"

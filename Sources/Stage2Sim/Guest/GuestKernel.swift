@@ -2,6 +2,8 @@
 public struct GuestStopped: Error, Hashable, Sendable {
   /// What its last run ended with.
   public let result: RunResult
+  /// The last abort that it took; nil where it has stopped by something else.
+  public let abort: FaultInfo?
 }
 
 /// The calls of the guest's kernel that a driver of a memory-mapped device makes.
@@ -40,6 +42,16 @@ extension VirtualMachine {
   @inline(__always)
   private mutating func runDriver(_ access: LoadStore, at address: UInt64) throws(GuestStopped) {
     let result = run(.access(access, address: address), at: Self.kernelAddress)
-    guard case .retired = result else { throw GuestStopped(result: result) }
+    guard case .retired = result else {
+      throw GuestStopped(result: result, abort: lastAbort(of: result))
+    }
+  }
+
+  private func lastAbort(of result: RunResult) -> FaultInfo? {
+    switch result {
+    // KVM may have injected the exception for an abort.
+    case .mmio, .failed, .livelock, .guestException: vcpu.fault
+    case .retired, .notModelled: nil
+    }
   }
 }

@@ -80,7 +80,7 @@ extension HostMemory {
       // `ksm_madvise`: what cannot be merged ignores the advice.
       if flags.isDisjoint(with: [.shared, .hugetlb]) {
         flags.insert(.mergeable)
-        ksm.isProcessMergeable = true
+        ksm.enter(process: 0)
       }
     case .unmergeable:
       if flags.contains(.mergeable) {
@@ -267,6 +267,7 @@ extension HostMemory {
     guard area.flags.contains(access == .write ? .write : .read) else { throw .invalidArgument }
     defer { physical.drainLRU() }
     for address in stride(from: range.lowerBound, to: range.upperBound, by: Int(pageSize)) {
+      guard checkpoint?.passes() ?? true else { throw .interrupted }
       try makeAccessible(address, for: access, notifier: &notifier)
       markAccessed(address)
       if access == .write, let place = physicalAddress(of: address) {

@@ -30,6 +30,8 @@ struct HostMemory: Sendable {
   /// Which folio holds the page of the file at an offset.
   var pageCache: [UInt64: UInt64] = [:]
   var ksm = KSM()
+  /// Asked now and then by what works through much memory.
+  var checkpoint: Checkpoint?
   /// Where the file's first byte is mapped.
   private(set) var fileStart: UInt64 = 0
   private var families = 0
@@ -168,6 +170,38 @@ struct HostMemory: Sendable {
   ) throws(KernelError) -> UInt64 {
     let source = try access(address, for: .read, notifier: &notifier)
     return physical.load(source, count: count)
+  }
+}
+
+/// Asks whoever runs a machine, now and then in the middle of what takes long, whether it shall go on: as a signal ends a
+/// system call. A copy of the machine has the same one.
+///
+/// Like the machine it belongs to one thread.
+public final class Checkpoint: @unchecked Sendable {
+  private let goesOn: () -> Bool
+  private var pages = 0
+  /// What was going on was to end.
+  public private(set) var isStopped = false
+
+  /// Some milliseconds of work.
+  private static let interval = 1024
+
+  /// - Parameter goesOn: Called each time that 1024 pages were worked on. It must not touch the machine.
+  public init(_ goesOn: @escaping () -> Bool) { self.goesOn = goesOn }
+
+  /// Something new begins.
+  public func begin() {
+    pages = 0
+    isStopped = false
+  }
+
+  /// One more page is to be worked on.
+  ///
+  /// - Returns: False where it is not, nor any other.
+  func passes() -> Bool {
+    pages += 1
+    if !isStopped, pages % Self.interval == 0 { isStopped = !goesOn() }
+    return !isStopped
   }
 }
 

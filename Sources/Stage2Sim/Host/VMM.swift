@@ -97,9 +97,16 @@ extension VirtualMachine {
 
   /// Lets KSM scan until what is mergeable and equal is merged.
   ///
-  /// - Throws: `ETIMEDOUT` where nothing is mergeable.
+  /// - Throws: `ETIMEDOUT` where nothing is mergeable, `EINTR` where the ``checkpoint`` has ended it.
   public mutating func mergeEqualPages() throws(KernelError) {
     try host.scanForMerging(notifier: &kvm)
+    if let checkpoint, checkpoint.isStopped { throw .interrupted }
+  }
+
+  /// Ends what takes long; nil where nothing does.
+  public var checkpoint: Checkpoint? {
+    get { host.checkpoint }
+    set { host.checkpoint = newValue }
   }
 
   /// Marks the page at an offset in guest RAM idle, by idle page tracking.

@@ -1,0 +1,67 @@
+import Glibc
+
+/// How much of something clients have in use. It is divided so that no user can take it from all others: root can have
+/// all, the owner seven eighths, all others together six eighths, and each of them one eighth.
+struct Quota {
+  private let limit: Int
+  private let owner: uid_t
+  private var used: [uid_t: Int] = [:]
+  private var usedByAll = 0
+  private var usedByOthers = 0
+
+  /// - Parameters:
+  ///   - limit: What there is.
+  ///   - owner: The user whom the files belong to.
+  init(_ limit: Int, owner: uid_t) {
+    self.limit = limit
+    self.owner = owner
+  }
+
+  /// Takes `amount` for `user`.
+  ///
+  /// - Returns: False where the user cannot have so much; nothing is taken then.
+  mutating func take(_ amount: Int, for user: uid_t) -> Bool {
+    let eighth = limit / 8
+    if user != 0, user != owner {
+      guard used[user, default: 0] + amount <= eighth, usedByOthers + amount <= 6 * eighth
+      else { return false }
+    }
+    guard usedByAll + amount <= (user == 0 ? limit : 7 * eighth) else { return false }
+    add(amount, user)
+    return true
+  }
+
+  /// Gives back what `user` has taken.
+  mutating func giveBack(_ amount: Int, of user: uid_t) { add(-amount, user) }
+
+  private mutating func add(_ amount: Int, _ user: uid_t) {
+    let new = used[user, default: 0] + amount
+    used[user] = new == 0 ? nil : new
+    usedByAll += amount
+    if user != 0, user != owner { usedByOthers += amount }
+  }
+}
+
+/// How much of the server's time goes into texts of one user: an eighth. Texts that took longer to make delay the user's
+/// next ones, and so the device and other users do not wait for one who reads without end.
+struct Pace {
+  /// When the time that was taken is paid for, in nanoseconds.
+  private var paid: [uid_t: UInt64] = [:]
+
+  private static let share: UInt64 = 8
+  /// What a user can have at once.
+  private static let burst: UInt64 = 20_000_000
+  private static let mostUsers = 1024
+
+  /// A text can be made for `user` now.
+  func allows(_ user: uid_t, at now: UInt64) -> Bool {
+    guard let paid = paid[user] else { return true }
+    return paid <= now + Self.burst
+  }
+
+  /// To make a text for `user` took so long.
+  mutating func charge(_ user: uid_t, from start: UInt64, to now: UInt64) {
+    paid[user] = max(paid[user] ?? 0, start) + (now - start) * Self.share
+    if paid.count > Self.mostUsers { paid = paid.filter { $0.value > now } }
+  }
+}

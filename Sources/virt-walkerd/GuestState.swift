@@ -1,0 +1,96 @@
+import CLinux
+import CharacterDeviceServer
+import Glibc
+import SystemPackage
+
+/// Whether the guest behind a node runs, as the file `stats` of its inspection tree says.
+///
+/// A server may have been taken over, and what it says is only compared with what is known. It may also never answer: who
+/// waits for it then, waits in the kernel, where no signal ends it. So a child of this process waits, and is left behind.
+enum GuestState {
+  case running
+  /// Each read and write of the node fails.
+  case stopped
+  /// The tree does not say, or not to this user.
+  case unknown
+  /// The tree's server has not answered in time.
+  case silent
+
+  /// Asks all at once, and waits for the answers until `milliseconds` have gone by.
+  static func ask(_ trees: [FilePath], within milliseconds: Int) -> [FilePath: GuestState] {
+    var questions = trees.map { ($0, Question($0)) }
+    let deadline = clinux_monotonic_nanoseconds() + UInt64(milliseconds) * 1_000_000
+    return Dictionary(
+      questions.indices.map { (questions[$0].0, questions[$0].1?.answer(until: deadline) ?? .unknown) }
+    ) { first, _ in first }
+  }
+
+  /// What a line of `stats` says.
+  private static let line = (stopped: "guest_stopped 1", running: "guest_stopped 0")
+
+  /// A child that reads the file.
+  private struct Question {
+    private let child: pid_t
+    /// Where the child writes the state's byte.
+    private let result: Int32
+
+    init?(_ tree: FilePath) {
+      let path = tree.appending("stats").string
+      var ends: [Int32] = [-1, -1]
+      guard pipe(&ends) == 0 else { return nil }
+      child = clinux_fork()
+      if child == 0 { Self.read(path, ends[1]) }
+      close(ends[1])
+      result = ends[0]
+      guard child > 0 else {
+        close(ends[0])
+        return nil
+      }
+    }
+
+    /// What the child does.
+    private static func read(_ path: String, _ output: Int32) -> Never {
+      // Whoever waits for the end of this process's output does not wait for the child.
+      if output > 0 { _ = clinux_close_range(0, UInt32(output) - 1) }
+      _ = clinux_close_range(UInt32(output) + 1, .max)
+      let file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+      var bytes = [UInt8](repeating: 0, count: 4096)
+      let count = max(0, Glibc.read(file, &bytes, bytes.count))
+      let lines = bytes[..<count].split(separator: UInt8(ascii: "\n"))
+      var answer: UInt8 =
+        lines.contains { $0.elementsEqual(line.stopped.utf8) }
+        ? 1 : lines.contains { $0.elementsEqual(line.running.utf8) } ? 0 : 2
+      _ = write(output, &answer, 1)
+      _exit(0)
+    }
+
+    mutating func answer(until deadline: UInt64) -> GuestState {
+      defer {
+        close(result)
+        kill(child, SIGKILL)
+        // Not waited for, where the kernel does not let it end.
+        waitpid(child, nil, WNOHANG)
+      }
+      let now = clinux_monotonic_nanoseconds()
+      var entry = pollfd(fd: result, events: Int16(POLLIN), revents: 0)
+      let rest = deadline > now ? Int32((deadline - now) / 1_000_000) : 0
+      var answer: UInt8 = 2
+      guard poll(&entry, 1, rest) == 1, Glibc.read(result, &answer, 1) == 1 else {
+        return .silent
+      }
+      return answer == 1 ? .stopped : answer == 0 ? .running : .unknown
+    }
+  }
+}
+
+extension GuestState {
+  /// What `status` says of it below the line of the node; nil where there is nothing to say.
+  func note(node: FilePath, tree: FilePath) -> String? {
+    switch self {
+    case .running, .unknown: nil
+    case .stopped:
+      "  the guest has stopped: each read and write of \(node) fails with EIO. \(tree)/walk says why; to boot the machine anew: echo 1 > \(tree)/reset"
+    case .silent: "  \(tree) does not answer. To end its server: \(node.stopCommand)"
+    }
+  }
+}
