@@ -7,14 +7,25 @@ public enum FileTree {
   /// A directory with what is in it, in the order in which it is listed.
   case directory(KeyValuePairs<String, FileTree>)
   /// A text of now, made by `read` each time that somebody reads from the start or asks for the size: what one reader
-  /// sees is of one moment. As long as nothing has changed, `read` should give the text that it has made already. Where it
-  /// is mappable, mmap(2) works, by the kernel's page cache.
-  case text(read: () -> FileText, isMappable: Bool = false)
+  /// sees is of one moment. As long as nothing has changed, `read` should give the text that it has made already.
+  case text(read: () -> FileText, TextTraits = [])
   /// A file that takes commands, by a writer of its own for each open(2). `read` is as for a text; nil where there is
-  /// nothing to read.
+  /// nothing to read, and is called in the middle of a ``CommandWork``, too.
   case commands(read: (() -> FileText)?, makeWriter: () -> any CommandWriter)
   /// A text that grows. Who reads waits at its end for more.
   case pipe(any GrowingText)
+}
+
+/// What a file of a ``FileTree`` can do besides.
+public struct TextTraits: OptionSet, Sendable {
+  public let rawValue: Int
+
+  public init(rawValue: Int) { self.rawValue = rawValue }
+
+  /// mmap(2) works: the file is read by the kernel's page cache.
+  public static let mappable = TextTraits(rawValue: 1)
+  /// The text can be made in the middle of a ``CommandWork``; all others wait for the end of its part.
+  public static let always = TextTraits(rawValue: 2)
 }
 
 /// A text of one moment. It consists of parts, which its copies and texts of other moments may share.

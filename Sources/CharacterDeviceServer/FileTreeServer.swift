@@ -310,7 +310,8 @@ private final class TreeContext: FuseSession.Context {
       reply(request, attributesOf: inode, size: snapshot.count)
       return
     }
-    withTime(of: fuse_req_ctx(request).pointee.uid, request) { [self] in
+    let user = fuse_req_ctx(request).pointee.uid
+    withTime(of: user, canMakeText(of: inode), request) { [self] in
       let text = text()
       if let file, let snapshot = file.snapshot, snapshot != text {
         file.startsOver = true
@@ -331,7 +332,13 @@ private final class TreeContext: FuseSession.Context {
   }
 
   private func isMappable(_ inode: fuse_ino_t) -> Bool {
-    if case .text(_, let isMappable) = node(inode).content { isMappable } else { false }
+    if case .text(_, let traits) = node(inode).content { traits.contains(.mappable) } else { false }
+  }
+
+  /// Whether the text of a file can be made now.
+  private func canMakeText(of inode: fuse_ino_t) -> Bool {
+    guard isBusy, case .text(_, let traits) = node(inode).content else { return true }
+    return traits.contains(.always)
   }
 
   /// A truncation to nothing, which a shell's `>` may ask for, is done as soon as asked; mode, owner and times stay.
@@ -402,7 +409,7 @@ private final class TreeContext: FuseSession.Context {
         reply(request, file, size, at: offset)
         return
       }
-      withTime(of: file.user, request) { [self] in
+      withTime(of: file.user, canMakeText(of: file.inode), request) { [self] in
         let text = make()
         snapshotQuota.giveBack(file.snapshot?.count ?? 0, of: file.user)
         file.snapshot = nil
@@ -534,7 +541,7 @@ private final class TreeContext: FuseSession.Context {
     }
     guard !isBusy else {
       let copy = Array(UnsafeRawBufferPointer(start: bytes, count: count))
-      withTime(of: fuse_req_ctx(request).pointee.uid, request) { [self] in
+      withTime(of: fuse_req_ctx(request).pointee.uid, false, request) { [self] in
         write(copy.span, by: writer, request)
       }
       return
@@ -583,14 +590,14 @@ private final class TreeContext: FuseSession.Context {
     timer.start(milliseconds: 0)
   }
 
-  /// Answers `request` by `answer`, which takes time: now, or when no commands are in the way and the time that the user
-  /// has had is paid for.
+  /// Answers `request` by `answer`, which takes time: now if that is possible and the time that the user has had is
+  /// paid for, otherwise when it is.
   private func withTime(
-    of user: uid_t, _ request: fuse_req_t?, _ answer: @escaping () -> Void
+    of user: uid_t, _ isPossible: Bool, _ request: fuse_req_t?, _ answer: @escaping () -> Void
   ) {
     guard let request else { return }
     let start = clinux_monotonic_nanoseconds()
-    if !isBusy, pace.allows(user, at: start) {
+    if isPossible, pace.allows(user, at: start) {
       answer()
       pace.charge(user, from: start, to: clinux_monotonic_nanoseconds())
     } else if waitingQuota.take(1, for: user) {

@@ -39,7 +39,9 @@ final class ControlWriter: CommandWriter {
   }
 
   private func work(_ text: [UInt8]) -> (any CommandWork)? {
-    text.isEmpty ? nil : ControlWork(text, target)
+    guard !text.isEmpty else { return nil }
+    // What is left of a line belongs to what was not done.
+    return ControlWork(text, target) { [weak self] in self?.pending = [] }
   }
 }
 
@@ -62,6 +64,7 @@ protocol ControlTarget: AnyObject {
 /// The lines of one write to the control file: they are read, and then their steps are done, a few at a time.
 final class ControlWork: CommandWork {
   private unowned let target: any ControlTarget
+  private let onFailure: () -> Void
   /// What is not read yet.
   private var unread: ArraySlice<ArraySlice<UInt8>>
   private var lines: [Scenario.Line] = []
@@ -80,8 +83,9 @@ final class ControlWork: CommandWork {
   private static let linesAtOnce = 128
   private static let partTime: UInt64 = 1_000_000
 
-  init(_ text: [UInt8], _ target: any ControlTarget) {
+  init(_ text: [UInt8], _ target: any ControlTarget, onFailure: @escaping () -> Void) {
     self.target = target
+    self.onFailure = onFailure
     unread = text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)[...]
     if unread.last?.isEmpty == true { unread.removeLast() }
   }
@@ -92,6 +96,7 @@ final class ControlWork: CommandWork {
         try readSome()
         return .unfinished
       } catch {
+        onFailure()
         target.show(FileText("\(printable("\(error)"))\n"))
         return .failed(.invalidArgument)
       }
@@ -101,6 +106,7 @@ final class ControlWork: CommandWork {
 
   func interrupt() {
     isInterrupted = true
+    onFailure()
     // Where it is in the middle of a step, the step ends first.
     if !isInStep, unread.isEmpty { end("its writer was interrupted") }
   }
@@ -177,6 +183,7 @@ final class ControlWork: CommandWork {
 
   /// Says in the control file why not all was done.
   private func end(_ reason: String) {
+    onFailure()
     let steps = lines.count { if case .step = $0.content { true } else { false } }
     result.append(
       "# The write has ended early: \(reason). Steps done: \(stepsDone) of \(steps). The first line that was not done is line \(next + 1): write the rest once more."

@@ -120,7 +120,7 @@ public final class InspectedDevice: CharacterDevice {
     func log<Message>(_ log: RecordText<KernelLogLine<Message>>) -> FileTree {
       .directory([
         // dmesg -F maps it.
-        "dmesg": .text(read: latest { FileText(log.text) }, isMappable: true),
+        "dmesg": .text(read: latest { FileText(log.text) }, [.mappable, .always]),
         "dmesg_pipe": .pipe(log),
       ])
     }
@@ -140,7 +140,7 @@ public final class InspectedDevice: CharacterDevice {
         }),
       "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.machine.stage2.startLevel)\n" },
       "stage2_page_tables": text { $0.machine.stage2.dump },
-      "stats": text { $0.inspector.counters.stats },
+      "stats": .text(read: latest { FileText(inspector.counters.stats) }, .always),
       "trace": .commands(
         read: latest { inspector.traceText },
         makeWriter: { SingleCommandWriter { _ in inspector.clearTrace() } }),
@@ -210,7 +210,10 @@ extension InspectedDevice: ControlTarget {
     self.goesOn = goesOn
     checkpoint?.begin()
     inspector.begin(.step)
-    defer { end() }
+    defer {
+      end()
+      inspector.noteChange()
+    }
     return monitor.play(step, on: &driver.machine)
   }
 

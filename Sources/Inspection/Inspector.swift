@@ -75,7 +75,7 @@ final class Inspector {
 
   /// It is another number once anything has happened that the files say.
   var version: UInt64 {
-    operations.reads + operations.writes + operations.steps + operations.resets + changes
+    operations.reads + operations.writes + operations.steps + operations.resets + changes + ring.end
   }
 
   /// Something has happened that is no operation.

@@ -2,6 +2,7 @@ import ArgumentParser
 import CharacterDeviceServer
 import Glibc
 import Logging
+import Scenarios
 import SystemPackage
 
 /// The life of a serving process, from its options to its end. What it makes it takes away in reverse order, whether
@@ -145,7 +146,7 @@ struct Daemon {
   /// Tells whoever waits that each node answers.
   private func announceReady(_ instances: [Instance]) {
     let lines = instances.map {
-      "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))".printable + "\n"
+      printable("\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))") + "\n"
     }
     // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CharacterDeviceServer
 import Glibc
+import Scenarios
 import SystemPackage
 
 /// What ends a command: a line for the user, and a status for scripts (sysexits.h).
@@ -63,27 +64,7 @@ func reportingFailures(_ body: () throws -> Void) throws {
     default: throw error
     }
     _ = try? FileDescriptor.standardError.writeAll(
-      "virt-walkerd: \(failure.description.printable)\n".utf8)
+      "virt-walkerd: \(printable(failure.description))\n".utf8)
     throw failure.status
-  }
-}
-
-extension String {
-  /// The text with an escape such as \x1b for each control character, which could make a terminal do something. A name in a
-  /// path can hold any.
-  var printable: String {
-    guard unicodeScalars.contains(where: { $0.properties.generalCategory == .control }) else {
-      return self
-    }
-    var text = ""
-    for scalar in unicodeScalars {
-      if scalar.properties.generalCategory == .control {
-        let digits = String(scalar.value, radix: 16)
-        text += "\\x\(digits.count < 2 ? "0" : "")\(digits)"
-      } else {
-        text.unicodeScalars.append(scalar)
-      }
-    }
-    return text
   }
 }

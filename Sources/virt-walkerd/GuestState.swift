@@ -21,7 +21,9 @@ enum GuestState {
     var questions = trees.map { ($0, Question($0)) }
     let deadline = clinux_monotonic_nanoseconds() + UInt64(milliseconds) * 1_000_000
     return Dictionary(
-      questions.indices.map { (questions[$0].0, questions[$0].1?.answer(until: deadline) ?? .unknown) }
+      questions.indices.map {
+        (questions[$0].0, questions[$0].1?.answer(until: deadline) ?? .unknown)
+      }
     ) { first, _ in first }
   }
 

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import Scenarios
 
 /// Log lines on standard error: `guest: read length: 1 bytes`.
 ///
@@ -35,7 +36,7 @@ struct StandardErrorLog: LogHandler {
       line = "\(label): \(dropped.value) lines lost: standard error was not read\n"
       dropped.value = 0
     }
-    line += "\(label): \("\(event.message)".printable)\n"
+    line += "\(label): \(printable("\(event.message)"))\n"
     line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
   }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CharacterDeviceServer
 import Glibc
+import Scenarios
 import SystemPackage
 
 struct Status: ParsableCommand {
@@ -16,11 +17,11 @@ struct Status: ParsableCommand {
       let guests = GuestState.ask(
         found.filter { !$0.hasEnded }.compactMap(\.record.tree), within: 1000)
       for daemon in found {
-        print(describe(daemon).printable)
+        print(printable(describe(daemon)))
         if let tree = daemon.record.tree,
           let note = guests[tree]?.note(node: daemon.record.node, tree: tree)
         {
-          print(note.printable)
+          print(printable(note))
         }
       }
       if found.allSatisfy(\.hasEnded) {

@@ -176,6 +176,34 @@ private struct Traffic {
     for descriptor in [otherRead, otherWrite] { try descriptor.close() }
   }
 
+  /// In the middle of what takes long, all others are served, and what they throw ends the loop afterwards.
+  @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
+  func othersAreServedMeanwhile(policy: PollPolicy) throws {
+    let loop = try EventLoop(polling: policy)
+    let (own, other) = (try Echo(), try Echo())
+    let (workRead, workWrite) = try FileDescriptor.pipe()
+    try loop.add(own) { _ in try own.write() }
+    try loop.add(other) { _ in
+      try other.write()
+      if other.bytes == 500 { throw Errno.addressInUse }
+    }
+    _ = try workWrite.writeAll([0])
+    try loop.add(workRead) {
+      #expect(!loop.isServingOthers)
+      var byte: UInt8 = 0
+      _ = read(workRead.rawValue, &byte, 1)
+      let seen = own.bytes
+      while loop.serveOthers(than: own) {}
+      #expect(own.bytes == seen)
+      #expect(other.bytes == 500)
+      #expect(!loop.isServingOthers)
+    }
+    #expect(throws: Errno.addressInUse) { try loop.run() }
+    own.close()
+    other.close()
+    for descriptor in [workRead, workWrite] { try descriptor.close() }
+  }
+
   /// Idle CPUs may sleep again soon after the last request, although the loop's thread is still asleep itself.
   @Test func wakeLatencyIsTakenBack() throws {
     let latency = WakeLatency(isWanted: true)

@@ -200,6 +200,24 @@ import Testing
     #expect(try device.seek() == 0x41)
   }
 
+  /// The part of a line that a write has left to the next is not done where the write has failed.
+  @Test func nothingIsLeftOfAFailedWrite() throws {
+    let device = try Device()
+    for first in ["host spoon", "host fork"] {
+      let writer = try device.writer("control")
+      let text = first + "\n" + String(repeating: "#\n", count: (4096 - first.utf8.count - 10) / 2)
+      let filled = text + String(repeating: "h", count: 4096 - text.utf8.count)
+      let work = try #require(try writer.write(Array(filled.utf8).span))
+      if first == "host fork" {
+        #expect(work.proceed() == .unfinished)
+        work.interrupt()
+      } else {
+        #expect(throws: Errno.invalidArgument) { try device.finish(work) }
+      }
+      #expect(writer.finish() == nil)
+    }
+  }
+
   @Test func aResetEndsAWrite() throws {
     let device = try Device()
     let lines = (0..<2000).map { _ in "host fork\nhost end-fork\n" }.joined()

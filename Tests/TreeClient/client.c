@@ -7,6 +7,7 @@
  *        client hold N FILE     opens FILE up to N times, says how often it could, and holds that until standard input ends
  *        client read N FILE     the same, and reads one byte of each
  *        client first FILE      reads the first byte again and again, until it is killed
+ *        client time N NODE     reads a byte of NODE N times, and says what half and 99 of 100 reads took at most
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static int fail(const char *what)
@@ -107,6 +109,41 @@ static int read_first_byte(int file)
 	return fail("pread");
 }
 
+static long now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000L + time.tv_nsec;
+}
+
+static int compare(const void *one, const void *other)
+{
+	long a = *(const long *)one, b = *(const long *)other;
+
+	return (a > b) - (a < b);
+}
+
+static int measure(int count, int node)
+{
+	long *times = calloc(count, sizeof(*times));
+	char byte;
+
+	if (!times || count < 1)
+		return fail("no reads");
+	for (int i = 0; i < count; i++) {
+		long start = now();
+
+		if (read(node, &byte, 1) != 1)
+			return fail("read");
+		times[i] = now() - start;
+	}
+	qsort(times, count, sizeof(*times), compare);
+	printf("p50 %.1f us, p99 %.1f us\n", times[count / 2] / 1e3, times[count / 100 * 99] / 1e3);
+	free(times);
+	return 0;
+}
+
 int main(int count, char **words)
 {
 	const char *command = count > 2 ? words[1] : "";
@@ -126,6 +163,8 @@ int main(int count, char **words)
 		return copy_by_map(file);
 	if (!strcmp(command, "first"))
 		return read_first_byte(file);
+	if (!strcmp(command, "time"))
+		return measure(atoi(words[2]), file);
 	fprintf(stderr, "client: unknown command %s\n", command);
 	return 2;
 }

@@ -184,6 +184,29 @@ import Testing
     #expect(run.output.isEmpty)
   }
 
+  /// Comments, what was seen, and names are somebody else's: nothing in them reaches the terminal.
+  @Test(arguments: [
+    "$virt_walkerd replay r.txt", "$virt_walkerd replay --check r.txt",
+    "COLUMNS=200 $virt_walkerd replay --check r.txt",
+    "cp r.txt \"$e\"; $virt_walkerd replay --check \"$e\"",
+    "$virt_walkerd replay \"$e.none\"", "$virt_walkerd serve --detach --path \"/none/$e\"",
+    "$virt_walkerd serve --log-level debug --log-file log --path \"$PWD/$e\" --detach; echo; $virt_walkerd stop --path \"$PWD/$e\"; cat log",
+  ])
+  func nothingSteersTheTerminal(line: String) async throws {
+    let sequence = "\u{1b}]0;x\u{7}\u{9b}2J"
+    let recording =
+      "# \(sequence)\n" + Self.recording.replacing("result 0", with: "result \(sequence)")
+    let run = try await replay(
+      "e=$(printf '\\033]0;x\\007'); \(line)", ["r.txt": recording])
+    let printed =
+      run.output.split(separator: "\n").filter { !$0.hasSuffix(")") }.joined() + run.errors
+    #expect(printed.contains("\\x1b]0;x\\x07"), "\(printed)")
+    let controls = printed.unicodeScalars.filter {
+      $0.properties.generalCategory == .control && $0 != "\n"
+    }
+    #expect(controls.isEmpty)
+  }
+
   @Test func helpSaysWhatThereIs() async throws {
     let help = try await shell("$virt_walkerd replay --help")
     for words in ["--check", "<file>", "standard input", "Exit status: 0", " 65 ", " 66 ", " 69 "] {

@@ -114,17 +114,28 @@ func report(tap: String, from what: String) -> Int {
   return results
 }
 
-/// The program behind scripts/check-file-operations, compiled once.
+/// A program in C beside these tests, compiled once.
 actor Probe {
-  static let shared = Probe()
+  /// The program behind scripts/check-file-operations.
+  static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
+  /// Reads files of a tree in the ways of several programs.
+  static let treeClient = Probe("TreeClient/client.c", "tree-client")
+
+  private let source: String
+  private let name: String
   private var program: Task<FilePath, any Error>?
+
+  private init(_ source: String, _ name: String) {
+    self.source = source
+    self.name = name
+  }
 
   func path() async throws -> FilePath {
     if let program { return try await program.value }
-    let task = Task {
-      let program = daemonProgram.removingLastComponent().appending("file-operations-probe")
+    let task = Task { [source, name] in
+      let program = daemonProgram.removingLastComponent().appending(name)
       let compiler = try await shell(
-        "cc -std=gnu11 -O -Wall -static -o \(program) \(repository)/Tests/FileOperations/probe.c")
+        "cc -std=gnu11 -O -Wall -static -o \(program) \(repository)/Tests/\(source)")
       try #require(compiler.succeeded, "\(compiler.errors)")
       return program
     }

@@ -29,10 +29,41 @@ import Testing
   @Test func namesSizesAndModes() async throws {
     let run = try await inTree(
       "",
-      "find . -type f | cut -c3- | sort; ls -l -R . | awk '/^-/ && !/_pipe$/ { print $5 }' | sort -u; stat -c '%a %U' . guest walk control reset"
-    )
+      """
+      printf A >$node; echo 'host fork' >control; find . -type f | cut -c3- | sort
+      for file in $(find . -type f ! -name '*_pipe' ! -name reset); do
+          [ "$(stat -c %s $file)" -eq "$(dd if=$file status=none | wc -c)" ] || stat -c '%n %s' $file
+          [ "$(stat -c %b $file)" -gt 0 ] || echo "$file has no blocks"
+      done
+      stat -c %s reset; stat -c '%a %U' . guest walk control reset
+      """)
     let names = Self.files.map { "\($0)\n" }.joined()
     #expect(run.output == "\(names)0\n700 root\n700 root\n400 root\n600 root\n200 root\n")
+  }
+
+  /// Each in its own way: coreutils, busybox and uutils (splice and sendfile), tar and dmesg -F (by size and mmap).
+  @Test func everyProgramReadsAllOfAFile() async throws {
+    let client = try await Probe.treeClient.path()
+    let run = try await inTree(
+      "",
+      """
+      client=\(client); for i in $(seq 400); do printf A >$node; done; echo 'host fork' >control
+      for file in $(find . -type f ! -name '*_pipe' ! -name reset); do
+          dd if=$file of=/tmp/$$.dd status=none
+          for way in 'cat' "$client splice" "$client sendfile" 'tail -n +1' 'tar -cf - --to-stdout'; do
+              case $way in tar*) tar -cf - $file | tar -xOf - ;; *) $way $file ;; esac >/tmp/$$.way
+              cmp /tmp/$$.dd /tmp/$$.way || echo "$way $file"
+          done
+          [ "$(grep -c '' $file)" -eq "$(grep -c '' /tmp/$$.dd)" ] || echo "grep $file"
+          cp $file /tmp/$$.way && cmp /tmp/$$.dd /tmp/$$.way || echo "cp $file"
+      done
+      for log in guest host; do
+          $client map $log/dmesg | cmp - $log/dmesg
+          dmesg -F $log/dmesg >/tmp/$$.dd; cp $log/dmesg /tmp/$$.log; dmesg -F /tmp/$$.log | cmp - /tmp/$$.dd
+      done
+      rm /tmp/$$.*
+      """)
+    #expect(run.output == "" && run.errors == "", "\(run.output)\(run.errors)")
   }
 
   /// Whoever the mode lets in, and nobody else.
@@ -210,6 +241,25 @@ import Testing
     try await expectNothingLeft(of: daemon.node)
   }
 
+  /// Programs that splice go on with read(2), and do not take a short answer for the end.
+  @Test(arguments: ["splice", "sendfile"], ["trace_pipe", "guest/dmesg_pipe", "host/dmesg_pipe"])
+  func pipesFollowForProgramsThatSplice(way: String, pipe: String) async throws {
+    let client = try await Probe.treeClient.path()
+    let run = try await inTree(
+      "",
+      """
+      out=/tmp/\(RunningDaemon.uniqueName()); \(client) \(way) \(pipe) >$out & client=$!
+      for count in 1 2 3; do
+          printf A >$node
+          until [ "$(grep -c 'virt_walker_hide\\|write\\|MMIO' $out)" -ge $count ]; do
+              kill -0 $client || exit; sleep 0.05
+          done
+      done
+      kill $client; echo followed; rm $out
+      """)
+    #expect(run.output == "followed\n", "\(run.errors)")
+  }
+
   @Test func pipesWithoutWaiting() async throws {
     let daemon = try await RunningDaemon()
     let pipe = open("\(daemon.tree)/guest/dmesg_pipe", O_RDONLY | O_NONBLOCK)
@@ -381,6 +431,132 @@ import Testing
     #expect(failures.load(ordering: .acquiring) == 1)
     #expect(error.load(ordering: .relaxed) == ENOMEM)
     close(pipe)
+  }
+
+  /// What one user has does not keep others from theirs, and whatever all others have, root and the owner have room.
+  @Test func eachUserHasABound() async throws {
+    let client = try await Probe.treeClient.path()
+    let daemon = try await RunningDaemon("--tree-mode 0755 --owner 1000")
+    let run = try await shell(
+      """
+      cd \(daemon.tree); for i in $(seq 3000); do printf A >\(daemon.node); done
+      as() { user=$1; shift; setpriv --reuid $user --regid $user --clear-groups "$@"; }
+      # Each of them holds what it has until the other end of its input is closed.
+      hold() { as $1 \(client) $2 5000 $3 <$fifo >$fifo.$1 9>&- & until [ -s $fifo.$1 ]; do sleep 0.05; done; cat $fifo.$1; }
+      fifo=/tmp/\(RunningDaemon.uniqueName()); mkfifo $fifo; exec 9<>$fifo
+      for user in 1001 1002 1003 1004 1005 1006 1007; do hold $user hold pte; done
+      as 1000 cat pte | wc -l; as 1000 sh -c 'echo host fork >control'; cat control | head -n 1
+      hold 1000 hold pte; echo 'host end-fork' >control; cat control | head -n 1
+      echo 1 >reset; grep resets stats; exec 9>&-; wait; rm $fifo*
+      mkfifo $fifo; exec 9<>$fifo
+      for user in 1001 1002; do hold $user read trace; done
+      cat trace | tail -n 1 | grep -c virt-walkerd; exec 9>&-; wait; rm $fifo*
+      """)
+    let lines = run.output.split(separator: "\n")
+    #expect(
+      lines.prefix(12) == [
+        "512 ENFILE", "512 ENFILE", "512 ENFILE", "512 ENFILE", "512 ENFILE", "512 ENFILE",
+        "0 ENFILE",
+        "1", "host fork", "512 ENFILE", "host end-fork", "resets 1",
+      ], "\(run.output)\(run.errors)")
+    let readers = lines.dropFirst(12).prefix(2).map { $0.split(separator: " ") }
+    for reader in readers {
+      #expect(reader.count == 2 && reader[1] == "ENOMEM" && (3...20).contains(Int(reader[0]) ?? 0))
+    }
+    #expect(lines.last == "1")
+    try await daemon.stop()
+  }
+
+  // MARK: - What takes long
+
+  /// A write to control is ended by its writer's death; the device and the tree answer meanwhile.
+  @Test func theWriterIsKilled() async throws {
+    let run = try await inTree(
+      "--backing anonymous",
+      """
+      printf 'host madvise %s 0x40000000 0x4000000\n' populate-write mergeable >control
+      yes 'host ksm' | head -c 9000 | dd of=control bs=9000 iflag=fullblock status=none & writer=$!
+      until grep -q '^steps [3-9]' stats; do sleep 0.05; done
+      printf A >$node && head -c1 $node && head -n 1 walk && dd if=guest/dmesg status=none | wc -l
+      kill -KILL $writer; wait $writer; echo $?
+      until grep -q 'ended early: its writer was interrupted. Steps done: [0-9]* of 1000' control; do sleep 0.05; done
+      echo 'host fork' >control; head -n 1 control
+      """)
+    #expect(
+      run.output
+        == "Awalk of 0x40000000: 4K granule, 40-bit IPA, start level 1\n2\n137\nhost fork\n",
+      "\(run.output)\(run.errors)")
+  }
+
+  /// Neither a write to control nor a step of it keeps the daemon from its end.
+  @Test func stopEndsAWrite() async throws {
+    let daemon = try await RunningDaemon("--backing anonymous")
+    let run = try await shell(
+      """
+      cd \(daemon.tree); printf 'host madvise %s 0x40000000 0x8000000\n' populate-write mergeable >control
+      yes 'host ksm' | head -c 9000 | dd of=control bs=9000 iflag=fullblock status=none 2>/dev/null & writer=$!
+      until grep -q '^steps [3-9]' stats; do sleep 0.05; done
+      cd /; $virt_walkerd stop \(daemon.selector); echo $?; wait $writer; echo $?
+      """)
+    #expect(run.output == "0\n1\n", "\(run.errors)")
+    try await expectNothingLeft(of: daemon.node)
+  }
+
+  /// Other nodes of the daemon answer in the middle of a step, too.
+  @Test func otherNodesAreServedDuringAStep() async throws {
+    let name = RunningDaemon.uniqueName()
+    let run = try await shell(
+      """
+      $virt_walkerd serve --detach --name \(name) --count 2 --backing anonymous 2>/dev/null | wc -l
+      printf 'host madvise %s 0x40000000 0x8000000\n' populate-write mergeable >/run/\(name)0/control
+      echo 'host ksm' >/run/\(name)0/control & writer=$!
+      until grep -q '^steps 3' /run/\(name)0/stats; do sleep 0.05; done
+      for i in $(seq 50); do printf B >/dev/\(name)1; head -c1 /dev/\(name)1 >/dev/null; done
+      head -c1 /dev/\(name)1; head -n 1 /run/\(name)1/walk
+      wait $writer; sed -n 2p /run/\(name)0/control; $virt_walkerd stop --name \(name)0
+      """)
+    #expect(
+      run.output
+        == "2\nBwalk of 0x40000000: 4K granule, 40-bit IPA, start level 1\n  result 0\n",
+      "\(run.output)\(run.errors)")
+  }
+
+  // MARK: - A guest that has stopped
+
+  @Test func statusSaysThatAGuestHasStopped() async throws {
+    let log = "/tmp/\(RunningDaemon.uniqueName()).log"
+    let daemon = try await RunningDaemon("--log-file \(log)")
+    let tree = daemon.tree
+    let run = try await shell(
+      """
+      status() { $virt_walkerd status | grep -A1 '^\(daemon.node):' | grep '^  '; }
+      status; echo 'host slot delete' >\(tree)/control
+      for i in 1 2 3; do head -c1 \(daemon.node) 2>/dev/null; done; status
+      grep -c 'has stopped' \(log); grep -o 'EIO: .*' \(log); echo 1 >\(tree)/reset; status
+      head -c1 \(daemon.node) | od -An -tx1; rm \(log)
+      """)
+    #expect(
+      run.output == """
+          the guest has stopped: each read and write of \(daemon.node) fails with EIO. \(tree)/walk says why; to boot the machine anew: echo 1 > \(tree)/reset
+        1
+        EIO: to boot the machine anew: echo 1 > \(tree)/reset
+         00
+
+        """, "\(run.errors)")
+    try await daemon.stop()
+  }
+
+  /// The server of a tree may have been taken over: it never answers, and status goes on without.
+  @Test func statusDoesNotWaitForATree() async throws {
+    let daemon = try await RunningDaemon()
+    let pid = try await daemon.pid
+    let run = try await shell(
+      """
+      kill -STOP \(pid); $virt_walkerd status | cat | grep -A1 '^\(daemon.node):' | sed -n 's/^  //p'
+      kill -CONT \(pid)
+      """)
+    #expect(run.output == "\(daemon.tree) does not answer. To end its server: virt-walkerd stop\n")
+    try await daemon.stop()
   }
 
   // MARK: - Where it is

@@ -165,6 +165,7 @@ extension HostMemory {
     for _ in 0..<4 {
       guard !ksm.slots.isEmpty else { throw .timedOut }
       scanOnce(notifier: &notifier)
+      if let checkpoint, checkpoint.isStopped { return }
     }
   }
 

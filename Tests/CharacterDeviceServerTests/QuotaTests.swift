@@ -1,0 +1,46 @@
+import Testing
+
+@testable import CharacterDeviceServer
+
+@Suite struct QuotaTests {
+  /// Whatever all others take, root and the owner can have something.
+  @Test func whoCanHaveHowMuch() {
+    var quota = Quota(80, owner: 1000)
+    func take(_ user: UInt32) -> Int {
+      var count = 0
+      while count < 100, quota.take(1, for: user) { count += 1 }
+      return count
+    }
+    #expect((1..<9).map { take($0) } == [10, 10, 10, 10, 10, 10, 0, 0])
+    #expect(take(1000) == 10)
+    #expect(take(0) == 10)
+    quota.giveBack(10, of: 3)
+    quota.giveBack(10, of: 0)
+    // What is too much takes nothing.
+    let tooMuch = quota.take(11, for: 8)
+    #expect(!tooMuch)
+    #expect(take(8) == 10)
+    #expect(take(3) == 0)
+  }
+
+  @Test func theOwnerAloneCanHaveMost() {
+    var quota = Quota(80, owner: 1000)
+    #expect(quota.take(70, for: 1000) && !quota.take(1, for: 1000))
+    #expect(!quota.take(1, for: 1) && quota.take(10, for: 0) && !quota.take(1, for: 0))
+  }
+
+  /// Each user's time is paid for by itself, eight times.
+  @Test func timeIsPaidFor() {
+    var pace = Pace()
+    let second: UInt64 = 1_000_000_000
+    #expect(pace.allows(1, at: 0))
+    pace.charge(1, from: 0, to: second)
+    #expect(!pace.allows(1, at: second) && pace.allows(2, at: second))
+    #expect(!pace.allows(1, at: 7 * second) && pace.allows(1, at: 8 * second))
+    // What takes next to nothing is never delayed.
+    for time in stride(from: 100 * second, to: 101 * second, by: 100_000) {
+      #expect(pace.allows(3, at: time))
+      pace.charge(3, from: time, to: time + 10_000)
+    }
+  }
+}
