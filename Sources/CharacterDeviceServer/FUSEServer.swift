@@ -70,8 +70,8 @@ public final class FUSEServer: NodeServer {
     }
     operations.read = { request, _, size, _, info in
       let context = DeviceContext.of(request)
-      // Each read(2) has an owner. A read for the page cache has none; splice(2) and sendfile(2) of Linux 6.5 and later need
-      // it, and faults of a mapping.
+      // A read(2) names its client as the owner of locks. A request for a page of the page cache names nobody: splice(2) and
+      // sendfile(2) make it from Linux 6.5 on, and faults of a mapping.
       if info?.pointee.lock_owner != 0 {
         context.answerRead(request, count: size)
       } else if pageErrorsReachPrograms {

@@ -253,6 +253,7 @@ static void storage(const char *path)
 	result("syncfs", syncfs(node));
 	result("ftruncate 0", ftruncate(node, 0));
 	result("ftruncate 10", ftruncate(node, 10));
+	result("truncate 0", truncate(path, 0));
 	result("truncate 10", truncate(path, 10));
 	result("fallocate", fallocate(node, 0, 0, 10));
 	/* This one returns the error's number and leaves errno alone. */

@@ -14,7 +14,7 @@ import Testing
     let document = try text("docs/file-operations.md")
     let rows = table.split(separator: "\n").filter { !$0.hasPrefix("#") }
       .map { $0.split(separator: /\s\s+/) }.filter { $0.count == 4 }.dropFirst()
-    #expect(rows.count == 107)
+    #expect(rows.count == 108)
     #expect(document.contains("all \(rows.count) answers"))
     for row in rows where row[1] != row[2] || row[1] != row[3] {
       // A row such as "write 0: value" shows what the call of its first part did.
