@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-DAEMON = TOP / ".build/release/virt-walkerd"
+DAEMON = TOP / ".build-static/release/virt-walkerd"
 REFERENCE = TOP / ".build/bench"
-TOOLS = TOP / "Benchmarks/.build/release"
+TOOLS = TOP / "Benchmarks/.build-static/release"
 PGTABLE_BENCH = TOP / ".build/oracle/pgtable/pgtable-bench"
 TIME_LIMIT_S = 30
 

@@ -8,18 +8,22 @@ import SystemPackage
 
 final class Mirror: CharacterDevice {
   private var bytes: [UInt8] = []
-  /// Of the two reads that `cat` makes, the second has to be the end of the file.
-  private var isAtEnd = true
+  /// How many of them were read since the device was opened. A device is not told which of its clients reads: two that have it open
+  /// at the same time share this.
+  private var position = 0
+
+  func open() throws(Errno) { position = 0 }
 
   func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
-    isAtEnd.toggle()
-    guard !isAtEnd else { return }
-    for byte in bytes.prefix(buffer.freeCapacity) { buffer.append(byte) }
+    let part = bytes[position...].prefix(buffer.freeCapacity)
+    for byte in part { buffer.append(byte) }
+    position = part.endIndex
   }
 
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
     guard bytes[0] != UInt8(ascii: "!") else { throw .invalidArgument }
     self.bytes = bytes.indices.reversed().map { bytes[$0] }
+    position = 0
     return bytes.count
   }
 }

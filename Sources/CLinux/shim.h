@@ -20,8 +20,10 @@
 
 // These need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
 static const int CLINUX_O_DIRECT = __O_DIRECT;
+static const int CLINUX_O_ASYNC = O_ASYNC;
+static const int CLINUX_F_SETSIG = 10;
+static const int CLINUX_O_PATH = __O_PATH;
 static const short CLINUX_POSIX_SPAWN_SETSID = 0x80;
-static const int CLINUX_F_OFD_SETLK = 37;
 long syscall(long number, ...);
 int setgroups(size_t count, const gid_t *groups);
 
@@ -40,6 +42,15 @@ static inline int clinux_set_name(const char *name) { return prctl(PR_SET_NAME, 
 static inline int clinux_close_range(unsigned int first, unsigned int last)
 {
     return syscall(SYS_close_range, first, last, 0U);
+}
+
+// A descriptor for a process, which no other process can take the place of: pidfd_open(2), pidfd_send_signal(2).
+
+static inline int clinux_pidfd_open(pid_t pid) { return syscall(SYS_pidfd_open, pid, 0U); }
+
+static inline int clinux_pidfd_send_signal(int process, int signal)
+{
+    return syscall(SYS_pidfd_send_signal, process, signal, (void *)0, 0U);
 }
 
 // The capabilities of this thread, as two words of 32 bits each.

@@ -11,12 +11,20 @@ public protocol CharacterDevice: AnyObject {
   /// `read(2)`: appends at most `buffer.freeCapacity` bytes, which is what the client asked for. None is end of file.
   func read(into buffer: inout OutputSpan<UInt8>) throws(Errno)
 
+  /// Whether one read after another gives the same bytes until something is written, and has no other effect.
+  ///
+  /// Some programs copy from a node with splice(2). On FUSE and Linux 6.19 and later they get what one read gave, over and over,
+  /// if this is true, and the error EIO if it is false.
+  var givesTheSameAgain: Bool { get }
+
   /// `write(2)`: takes some of `bytes`, at least one; how many it took.
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
 }
 
 extension CharacterDevice {
   public func open() throws(Errno) {}
+
+  public var givesTheSameAgain: Bool { false }
 }
 
 /// Who may use a node.
@@ -67,10 +75,20 @@ public protocol NodeServer: AnyObject {
   /// Takes away what is left of the node after ``disconnect()``, or after the end of the process that served it. It takes
   /// the rights that it took to make the node. Call it once: another server may have its node there later.
   func remove()
+
+  /// What ``remove()`` needs to be open, for a ``Keeper`` to keep. None if there is nothing to remove.
+  var removalDescriptors: [FileDescriptor] { get }
+
+  /// Closes ``removalDescriptors`` in this process, as a ``Keeper`` calls ``remove()`` in another one.
+  func closeRemovalDescriptors()
 }
 
 extension NodeServer {
   public func remove() {}
+
+  public var removalDescriptors: [FileDescriptor] { [] }
+
+  public func closeRemovalDescriptors() {}
 
   /// Takes the node away.
   public func close() {

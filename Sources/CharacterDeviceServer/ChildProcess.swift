@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Calls `body` with `arguments` as a program gets them: C strings, and a null at the end.
@@ -14,4 +15,36 @@ package func waitForEnd(of child: pid_t) -> Int32 {
   var status: Int32 = 0
   while waitpid(child, &status, 0) < 0 && errno == EINTR {}
   return status
+}
+
+/// Closes all descriptors of this process but the standard ones and `kept`.
+package func closeDescriptors(but kept: [Int32]) {
+  var first = UInt32(STDERR_FILENO + 1)
+  var ranges: [ClosedRange<UInt32>] = []
+  for descriptor in kept.sorted() where descriptor >= first {
+    let next = UInt32(descriptor)
+    if next > first { ranges.append(first...next - 1) }
+    first = next + 1
+  }
+  ranges.append(first...UInt32.max)
+  for range in ranges where clinux_close_range(range.lowerBound, range.upperBound) != 0 {
+    // Before Linux 5.9 there is no close_range(2).
+    for descriptor in openDescriptors() where range.contains(UInt32(descriptor)) {
+      close(descriptor)
+    }
+  }
+}
+
+/// The numbers of the descriptors that this process has open, of which one is closed by now.
+private func openDescriptors() -> [Int32] {
+  guard let directory = opendir("/proc/self/fd") else { return [] }
+  defer { closedir(directory) }
+  var found: [Int32] = []
+  while let entry = readdir(directory) {
+    let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+      String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    if let descriptor = Int32(name) { found.append(descriptor) }
+  }
+  return found
 }

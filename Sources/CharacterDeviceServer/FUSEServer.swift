@@ -27,6 +27,8 @@ public final class FUSEServer: NodeServer {
     device: any CharacterDevice
   ) throws(NodeError) {
     self.path = path
+    // It asks the kernel, which a server in its sandbox may not.
+    _ = pageErrorsReachPrograms
     let context = DeviceContext(device: device)
     context.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
     mount = try FuseMount(
@@ -48,25 +50,36 @@ public final class FUSEServer: NodeServer {
 
   public func remove() { mount.remove() }
 
+  public var removalDescriptors: [FileDescriptor] { [mount.directory.descriptor] }
+
+  public func closeRemovalDescriptors() { mount.directory.close() }
+
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()
     operations.`init` = { userData, connection in
       guard let userData, let connection else { return }
-      // The `>` of a shell is an open with O_TRUNC, and has to work; as a request of its own it would be the truncation
-      // that is refused below.
-      connection.pointee.want |= UInt32(FUSE_CAP_ATOMIC_O_TRUNC)
+      // An open with O_TRUNC would make the kernel take the file for an empty one, see `apparentSize`. Without this flag the
+      // truncation is a request of its own.
+      connection.pointee.want &= ~UInt32(FUSE_CAP_ATOMIC_O_TRUNC)
       DeviceContext.of(userData: userData).isInitialized = true
     }
-    operations.open = { request, _, info in
-      // As the driver of a device without direct I/O answers; the kernel would let a file on FUSE have it.
-      if let info, info.pointee.flags & CLINUX_O_DIRECT != 0 {
+    operations.open = { request, _, info in DeviceContext.of(request).openFile(request, info) }
+    operations.release = { request, _, info in
+      if let info, isReadable(info) { DeviceContext.of(request).readers -= 1 }
+      fuse_reply_err(request, 0)
+    }
+    operations.read = { request, _, size, _, info in
+      let context = DeviceContext.of(request)
+      // Each read(2) has an owner. A read for the page cache has none; splice(2) and sendfile(2) of Linux 6.5 and later need
+      // it, and faults of a mapping.
+      if info?.pointee.lock_owner != 0 {
+        context.answerRead(request, count: size)
+      } else if pageErrorsReachPrograms {
+        // As the driver of a device without splice operations answers.
         fuse_reply_err(request, EINVAL)
       } else {
-        DeviceContext.of(request).answerOpen(request, info)
+        context.answerPage(request, count: size)
       }
-    }
-    operations.read = { request, _, size, _, _ in
-      DeviceContext.of(request).answerRead(request, count: size)
     }
     operations.write = { request, _, bytes, size, _, _ in
       DeviceContext.of(request).answerWrite(request, bytes, count: size)
@@ -79,8 +92,8 @@ public final class FUSEServer: NodeServer {
         fuse_reply_err(request, ESPIPE)
       }
     }
-    operations.setattr = { request, _, attributes, fields, _ in
-      DeviceContext.of(request).set(attributes, fields, request)
+    operations.setattr = { request, _, attributes, fields, info in
+      DeviceContext.of(request).set(attributes, fields, request, info)
     }
     operations.lseek = { request, _, _, _, _ in fuse_reply_err(request, ESPIPE) }
     operations.fsync = { request, _, _, _ in fuse_reply_err(request, EINVAL) }
@@ -90,33 +103,98 @@ public final class FUSEServer: NodeServer {
   }
 }
 
+/// The size that the kernel takes the node to have while a client can read it. `stat` shows 0 all the same.
+///
+/// The driver of a character device has no splice operations: splice(2) and sendfile(2) fail with EINVAL, and programs go
+/// on with read(2). A file of FUSE has them. Since Linux 6.5 they find the end of the file at its size, which programs take
+/// for a device without a byte. If the size is larger than the position of the file, the kernel asks the server for a page
+/// first, see ``pageErrorsReachPrograms``.
+///
+/// A larger size would have a price: the position of a write with O_APPEND is the size, and RLIMIT_FSIZE holds for positions.
+private let apparentSize: Int64 = 1 << 20
+
+/// Whether a program that copies from the node with splice(2) gets the error with which the server answers the kernel's request
+/// for a page. From Linux 6.19 on it is EIO, whatever the server says, and many programs do not go on with read(2) then.
+private let pageErrorsReachPrograms: Bool = {
+  var system = utsname()
+  uname(&system)
+  let release = withUnsafeBytes(of: system.release) { String(decoding: $0, as: UTF8.self) }
+  let numbers = release.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
+  return numbers.lexicographicallyPrecedes([6, 19])
+}()
+
+private func isReadable(_ info: UnsafeMutablePointer<fuse_file_info>) -> Bool {
+  info.pointee.flags & O_ACCMODE != O_WRONLY
+}
+
 extension DeviceContext {
+  fileprivate func openFile(
+    _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) {
+    guard let info else { return }
+    // As the driver of a device without direct I/O answers; the kernel would let a file on FUSE have it.
+    guard info.pointee.flags & CLINUX_O_DIRECT == 0 else {
+      fuse_reply_err(request, EINVAL)
+      return
+    }
+    if lastAsker == fuse_req_ctx(request).pointee.pid { lastAsker = nil }
+    guard isReadable(info) else {
+      answerOpen(request, info)
+      return
+    }
+    // The kernel locks a page here. Nobody else can hold it: without readers no request for a page is under way.
+    if readers == 0 { session?.enlarge(inode: FUSE_ROOT_ID, to: apparentSize) }
+    if answerOpen(request, info) { readers += 1 }
+  }
+
   fileprivate func answerAttributes(_ request: fuse_req_t?) {
+    let asker = fuse_req_ctx(request).pointee.pid
+    // The kernel says 0 for a thread that this process's pid namespace does not have.
+    lastAsker = asker == 0 ? nil : asker
+    // The size is for `stat` only.
+    if readers > 0 { session?.outdateAttributes(inode: FUSE_ROOT_ID) }
     // Valid for no time: the kernel asks again rather than show the size that it computes from writes.
     fuse_reply_attr(request, &attributes, 0)
   }
 
-  /// chmod, chown and utimensat, which a node in /dev takes; the kernel has checked who asks. No size: a device is not
-  /// truncated.
+  /// chmod, chown and utimensat, which a node in /dev takes; the kernel has checked the rights. The truncation of an open
+  /// with O_TRUNC, which changes nothing. No other size: a device is not truncated.
   fileprivate func set(
-    _ new: UnsafeMutablePointer<Glibc.stat>?, _ fields: Int32, _ request: fuse_req_t?
+    _ new: UnsafeMutablePointer<Glibc.stat>?, _ fields: Int32, _ request: fuse_req_t?,
+    _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {
-    guard let new, fields & FUSE_SET_ATTR_SIZE == 0 else {
+    let isTruncation = fields & FUSE_SET_ATTR_SIZE != 0
+    guard let new, !isTruncation || isPartOfOpen(new.pointee.st_size, request, info) else {
       fuse_reply_err(request, EINVAL)
       return
     }
+    if !isTruncation { set(new.pointee, fields) }
+    // The kernel takes over the size, and shows it to nobody.
+    var answer = attributes
+    answer.st_size = Int(apparentSize)
+    fuse_reply_attr(request, &answer, 0)
+  }
+
+  private func set(_ new: Glibc.stat, _ fields: Int32) {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
-    if fields & FUSE_SET_ATTR_MODE != 0 {
-      attributes.st_mode = S_IFREG | new.pointee.st_mode & 0o7777
-    }
-    if fields & FUSE_SET_ATTR_UID != 0 { attributes.st_uid = new.pointee.st_uid }
-    if fields & FUSE_SET_ATTR_GID != 0 { attributes.st_gid = new.pointee.st_gid }
-    if fields & FUSE_SET_ATTR_ATIME != 0 { attributes.st_atim = new.pointee.st_atim }
+    if fields & FUSE_SET_ATTR_MODE != 0 { attributes.st_mode = S_IFREG | new.st_mode & 0o7777 }
+    if fields & FUSE_SET_ATTR_UID != 0 { attributes.st_uid = new.st_uid }
+    if fields & FUSE_SET_ATTR_GID != 0 { attributes.st_gid = new.st_gid }
+    if fields & FUSE_SET_ATTR_ATIME != 0 { attributes.st_atim = new.st_atim }
     if fields & FUSE_SET_ATTR_ATIME_NOW != 0 { attributes.st_atim = now }
-    if fields & FUSE_SET_ATTR_MTIME != 0 { attributes.st_mtim = new.pointee.st_mtim }
+    if fields & FUSE_SET_ATTR_MTIME != 0 { attributes.st_mtim = new.st_mtim }
     if fields & FUSE_SET_ATTR_MTIME_NOW != 0 { attributes.st_mtim = now }
     attributes.st_ctim = now
-    answerAttributes(request)
+  }
+
+  /// Tells the truncation of an open with O_TRUNC from that of truncate(2), which a device refuses.
+  ///
+  /// The two requests are alike. The kernel asks for the attributes before each, to check rights; then comes the request of
+  /// open(2), or that of truncate(2).
+  private func isPartOfOpen(
+    _ size: off_t, _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) -> Bool {
+    size == 0 && info == nil && lastAsker != fuse_req_ctx(request).pointee.pid
   }
 }

@@ -67,6 +67,10 @@ public final class FileTreeServer: NodeServer {
 
   public func remove() { mount.remove() }
 
+  public var removalDescriptors: [FileDescriptor] { [mount.directory.descriptor] }
+
+  public func closeRemovalDescriptors() { mount.directory.close() }
+
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()
     operations.`init` = { userData, connection in

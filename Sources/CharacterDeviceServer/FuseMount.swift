@@ -35,21 +35,24 @@ struct FuseMount {
     }
     let mountPoint: MountPoint
     do throws(NodeError) {
-      mountPoint = try MountPoint(kind, path, fileSystem: fileSystem)
+      mountPoint = try MountPoint(kind, path)
     } catch {
       fuse_session_destroy(created)
       throw error
     }
-    defer { mountPoint.release() }
     self.mountPoint = mountPoint
     do throws(NodeError) {
       session = try FuseSession(
-        created, context: context, mountPoint: mountPoint.target, what: path.string)
+        created, context: context, mountPoint: mountPoint.target, what: path.string,
+        mounted: mountPoint.noteMount)
     } catch {
       mountPoint.remove()
       throw error
     }
   }
+
+  /// What ``remove()`` needs to be open.
+  var directory: OwnedDescriptor { mountPoint.directory }
 
   /// Unmounts it, and removes what was made for it.
   func remove() { mountPoint.remove() }

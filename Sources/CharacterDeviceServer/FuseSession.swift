@@ -10,6 +10,8 @@ final class FuseSession {
   class Context {
     /// The kernel's INIT was answered.
     var isInitialized = false
+    /// The session, while it lives.
+    fileprivate(set) weak var session: FuseSession?
   }
 
   let context: Context
@@ -20,9 +22,12 @@ final class FuseSession {
 
   /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
   ///
-  /// - Parameter what: Names the connection in errors.
+  /// - Parameters:
+  ///   - what: Names the connection in errors.
+  ///   - mounted: Called once there is a mount, before the kernel's INIT is answered.
   init(
-    _ session: OpaquePointer, context: Context, mountPoint: String, what: String
+    _ session: OpaquePointer, context: Context, mountPoint: String, what: String,
+    mounted: () -> Void = {}
   ) throws(NodeError) {
     self.session = session
     self.context = context
@@ -37,7 +42,9 @@ final class FuseSession {
           : "see the messages of libfuse above; /dev/fuse has to be readable and writable for you, and fusermount3 (Debian package fuse3) has to be setuid root"
       )
     }
+    mounted()
     descriptor = FileDescriptor(rawValue: fuse_session_fd(session))
+    context.session = self
     descriptor.setBlocking(false)
     do throws(NodeError) {
       try initialize(what)
@@ -80,6 +87,31 @@ final class FuseSession {
     case 0: return .end
     case EINTR, EAGAIN: return .nothing
     default: throw Errno(rawValue: -result)
+    }
+  }
+
+  /// Makes the kernel forget the attributes of a file, and ignore those that answers to its questions up to now give it.
+  ///
+  /// A program that waits in stat(2) for such an answer gets it all the same.
+  func outdateAttributes(inode: Int32) {
+    _ = fuse_lowlevel_notify_inval_inode(session, fuse_ino_t(inode), -1, 0)
+  }
+
+  /// Makes the kernel take a file for one of at least `size` bytes.
+  ///
+  /// The kernel waits for whoever holds a lock on the page that ends there: no request for it may be open.
+  func enlarge(inode: Int32, to size: Int64) {
+    outdateAttributes(inode: inode)
+    // The size of a file has no notification of its own. Text that is put into the file's page cache has an end.
+    var text: UInt8 = 0
+    withUnsafeMutablePointer(to: &text) { text in
+      var buffers = fuse_bufvec()
+      buffers.count = 1
+      buffers.buf.size = 1
+      buffers.buf.mem = UnsafeMutableRawPointer(text)
+      buffers.buf.fd = -1
+      _ = fuse_lowlevel_notify_store(
+        session, fuse_ino_t(inode), off_t(size - 1), &buffers, fuse_buf_copy_flags(0))
     }
   }
 

@@ -23,16 +23,20 @@ public final class Keeper {
   /// Starts the process. Call it when all that is to be cleaned up has been made, and while this process has one thread.
   ///
   /// - Parameters:
-  ///   - kept: Descriptors that the keeper keeps open, too: locks of files, which go when it ends. It closes all others.
+  ///   - kept: Descriptors that the keeper keeps open, too: locks of files, which go when it ends, and
+  ///     ``NodeServer/removalDescriptors``. It closes all others.
+  ///   - unmounts: Whether it has something to unmount.
   ///   - cleanUp: What it does when the server has gone.
-  public init(keeping kept: [FileDescriptor], cleanUp: () -> Void) throws(Errno) {
+  public init(
+    keeping kept: [FileDescriptor], unmounts: Bool, cleanUp: () -> Void
+  ) throws(Errno) {
     var ends: [Int32] = [-1, -1]
     guard
       socketpair(
         AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0
     else { throw .current }
     process = clinux_fork()
-    if process == 0 { Self.keep(ends[1], kept, cleanUp) }
+    if process == 0 { Self.keep(ends[1], kept, unmounts, cleanUp) }
     let errno = Errno.current
     close(ends[1])
     guard process > 0 else {
@@ -55,9 +59,9 @@ public final class Keeper {
   }
 
   private static func keep(
-    _ server: Int32, _ kept: [FileDescriptor], _ cleanUp: () -> Void
+    _ server: Int32, _ kept: [FileDescriptor], _ unmounts: Bool, _ cleanUp: () -> Void
   ) -> Never {
-    // Of its own session, and deaf: what ends the server, from a terminal or by its process group, does not end it.
+    // In a session of its own, and deaf: a signal from a terminal or to the server's process group does not end it.
     setsid()
     var signals = sigset_t()
     sigfillset(&signals)
@@ -66,22 +70,30 @@ public final class Keeper {
 
     let null = open("/dev/null", O_RDWR | O_CLOEXEC)
     if null >= 0 { for standard in STDIN_FILENO...STDERR_FILENO { dup2(null, standard) } }
-    closeAll(but: kept.map(\.rawValue) + [server])
+    closeDescriptors(but: kept.map(\.rawValue) + [server])
     chdir("/")
-    if geteuid() == 0 {
-      // To unmount, and to remove a file from anybody's directory. It starts no program.
-      Sandbox.keepCapabilities([CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_FOWNER])
-      _ = clinux_prctl(PR_SET_NO_NEW_PRIVS, 1)
-    }
+    let mounts = try? MountTable()
+    // Another user's keeper starts fusermount3, which is setuid.
+    if geteuid() == 0 { Sandbox.enterKeeper(capabilities: capabilities(kept, unmounts)) }
 
-    watchMounts(for: server)
+    watchMounts(mounts, for: server)
     cleanUp()
     _exit(0)
   }
 
+  /// The capabilities that cleaning up takes.
+  private static func capabilities(_ kept: [FileDescriptor], _ unmounts: Bool) -> [Int32] {
+    // Root's own rights are enough in a directory of root's.
+    let isForeign = kept.contains { descriptor in
+      guard let attributes = try? descriptor.attributes() else { return false }
+      return attributes.st_mode & S_IFMT == S_IFDIR
+        && (attributes.st_uid != 0 || attributes.st_mode & 0o300 != 0o300)
+    }
+    return (unmounts ? [CAP_SYS_ADMIN] : []) + (isForeign ? [CAP_DAC_OVERRIDE] : [])
+  }
+
   /// Tells the server when mounts have come or gone, until it ends.
-  private static func watchMounts(for server: Int32) {
-    let mounts = try? MountTable()
+  private static func watchMounts(_ mounts: MountTable?, for server: Int32) {
     while true {
       var descriptors = [
         pollfd(fd: server, events: Int16(POLLIN), revents: 0),
@@ -89,21 +101,10 @@ public final class Keeper {
       ]
       guard poll(&descriptors, 2, -1) > 0 else { continue }
       var byte: UInt8 = 0
-      // It says nothing, and what it says all the same means nothing.
+      // The server sends nothing, and the content of anything that it sends is ignored.
       if descriptors[0].revents != 0, read(server, &byte, 1) <= 0 { return }
       // One that the server has not read yet says the same.
       if descriptors[1].revents != 0 { send(server, &byte, 1, Int32(MSG_DONTWAIT)) }
     }
-  }
-
-  /// Closes all descriptors but the standard ones and `kept`.
-  private static func closeAll(but kept: [Int32]) {
-    var first = UInt32(STDERR_FILENO + 1)
-    for descriptor in kept.sorted() {
-      let next = UInt32(descriptor)
-      if next > first { clinux_close_range(first, next - 1) }
-      first = next + 1
-    }
-    clinux_close_range(first, .max)
   }
 }

@@ -4,77 +4,86 @@ import Glibc
 import SystemPackage
 
 /// The plain file or the directory that a FUSE server makes to mount over, and removes.
-struct MountPoint {
+final class MountPoint {
   enum Kind { case file, directory }
 
   let path: FilePath
-  let fileSystem: String
   private let kind: Kind
+  private let entry: DirectoryEntry
   /// The file or the directory itself, until it is mounted over.
-  private let file: FileDescriptor
+  private let file: OwnedDescriptor
   private let identity: FileIdentity
   /// False for a directory that was there before, and stays.
   private let isMade: Bool
+  /// The kernel's number of the mount; nil before there is one.
+  private var mountID: Int?
 
-  /// What the file says to whoever finds it: only then is it taken for ours.
+  /// The content by which a file is recognised as ours.
   private static let text = "mount point of virt-walkerd, which removes it when it ends\n"
 
   /// Makes the file or the directory; an empty directory may be there already.
-  init(_ kind: Kind, _ path: FilePath, fileSystem: String) throws(NodeError) {
+  init(_ kind: Kind, _ path: FilePath) throws(NodeError) {
     self.kind = kind
     self.path = path
-    self.fileSystem = fileSystem
-    do {
+    do throws(Errno) {
+      entry = try DirectoryEntry(path)
       switch kind {
-      case .file: (file, isMade) = (try Self.makeFile(path), true)
-      case .directory: (file, isMade) = try Self.makeDirectory(path)
+      case .file: (file, isMade) = (try Self.makeFile(entry), true)
+      case .directory: (file, isMade) = try Self.makeDirectory(entry)
       }
-      identity = try FileIdentity(file)
+      identity = try FileIdentity(file.descriptor)
     } catch {
-      let errno = error as? Errno ?? .ioError
       let place =
         switch kind {
         case .file: "a node that you may make: --path FILE"
         case .directory: "a directory that you may make: --tree DIR"
         }
       throw NodeError(
-        errno, doing: "create", at: path,
-        advice: errno == .permissionDenied
-          ? "run as root, or choose \(place)" : "choose \(place)")
+        error, doing: "create", at: path,
+        advice: error == .permissionDenied ? "run as root, or choose \(place)" : "choose \(place)")
     }
   }
 
-  private static func makeFile(_ path: FilePath) throws -> FileDescriptor {
-    let file = try FileDescriptor.open(
-      path, .writeOnly, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
-      permissions: [.ownerReadWrite])
+  private static func makeFile(_ entry: DirectoryEntry) throws(Errno) -> OwnedDescriptor {
+    let file = try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
     do {
-      _ = try file.writeAll(text.utf8)
+      _ = try file.descriptor.writeAll(text.utf8)
     } catch {
-      // As where a disk is full.
-      unlink(path.string)
-      try? file.close()
-      throw error
+      // As on a full disk.
+      entry.remove()
+      throw error as? Errno ?? .ioError
     }
     return file
   }
 
-  private static func makeDirectory(_ path: FilePath) throws -> (FileDescriptor, isMade: Bool) {
-    let isMade = mkdir(path.string, 0o700) == 0
-    guard isMade || errno == EEXIST else { throw Errno.current }
-    let directory = try FileDescriptor.open(
-      path, .readOnly, options: [.directory, .noFollow, .closeOnExec])
-    return (directory, isMade)
+  private static func makeDirectory(
+    _ entry: DirectoryEntry
+  ) throws(Errno) -> (OwnedDescriptor, isMade: Bool) {
+    var isMade = true
+    do throws(Errno) {
+      try entry.makeDirectory(mode: 0o700)
+    } catch .fileExists {
+      isMade = false
+    }
+    return (try entry.open(O_RDONLY | O_DIRECTORY), isMade)
   }
 
-  /// What mount(2) is to mount over. For root it is the file that was made, whatever stands at its path by then: in a
-  /// directory of somebody else's that may be a link to a file of root's.
-  var target: String { geteuid() == 0 ? "/proc/self/fd/\(file.rawValue)" : path.string }
+  /// The path for mount(2). For root it names the file that was made, and not the file that stands at its path by then: in
+  /// another user's directory that may be a link to a file of root's.
+  var target: String {
+    geteuid() == 0 ? "/proc/self/fd/\(file.descriptor.rawValue)" : path.string
+  }
 
-  /// It is mounted over, or will not be.
-  func release() { try? file.close() }
+  /// Remembers the mount, which is there now.
+  func noteMount() {
+    mountID = (try? Mounted(at: entry))?.id
+    file.close()
+  }
 
-  /// - Throws: Where something is at `path` that cannot be mounted over.
+  /// What ``remove()`` needs to be open.
+  var directory: OwnedDescriptor { entry.directory }
+
+  /// - Throws: If something is at `path` that cannot be mounted over.
   static func checkIsFree(_ path: FilePath, for kind: Kind) throws(NodeError) {
     guard kind == .directory else { return try checkNodeIsFree(path) }
     guard let type = try? fileType(path) else { return }
@@ -94,87 +103,93 @@ struct MountPoint {
     return count <= 2
   }
 
-  /// Takes away the mount, if it is still there, and the file.
+  /// Takes away the mount, if it is still there, and the file. Anything else at the path stays.
   func remove() {
-    if Self.isMounted(path, fileSystem: fileSystem) { Self.unmount(path) }
-    guard isMade, (try? FileIdentity(path)) == identity else { return }
+    if let mount = try? Mounted(at: entry), mount.id == mountID, mount.isDead {
+      mount.unmount(path)
+    }
+    guard isMade, (try? entry.identity) == identity else { return }
     switch kind {
-    case .file: unlink(path.string)
-    case .directory: rmdir(path.string)
+    case .file: entry.remove()
+    case .directory: entry.removeDirectory()
     }
   }
 
   /// See ``FUSEServer/removeStale(at:fileSystem:)``.
   static func removeStale(at path: FilePath, fileSystem: String) throws(NodeError) {
-    if isMounted(path, fileSystem: fileSystem) {
-      // A dead server's mount answers ENOTCONN; anything else is somebody's.
-      // Not stat(2), which the kernel may answer by what it remembers of the dead one.
-      var answer = statfs()
-      guard statfs(path.string, &answer) != 0, errno == ENOTCONN else { return }
-      guard unmount(path) else {
+    // If there is nothing, or nothing that can be reached, making the node says why.
+    guard let entry = try? DirectoryEntry(path), let mount = try? Mounted(at: entry) else { return }
+    if mount.id != (try? Mounted(entry.directory))?.id {
+      // A living server's mount stays, and one of another kind. The type first: to ask a server that hangs would hang.
+      guard mount.type == "fuse.\(fileSystem)", mount.isDead else { return }
+      guard mount.unmount(path) else {
         throw NodeError(
           .notPermitted,
           "\(path) is the mount of a virt-walkerd that was killed, and cannot be unmounted: \(Errno.current)",
           advice: "as root: umount -l \(path)")
       }
-      // One over which a tree was mounted; it goes only if it is empty.
-      rmdir(path.string)
+      // The directory below a tree. It goes only if it is empty.
+      entry.removeDirectory()
     }
-    if isOurs(path) { unlink(path.string) }
+    if isOurs(entry) { entry.remove() }
   }
 
-  /// Whether the plain file at `path` is one that ``init(_:fileSystem:)`` made.
-  private static func isOurs(_ path: FilePath) -> Bool {
-    guard (try? fileType(path)) == S_IFREG,
-      let file = try? FileDescriptor.open(path, .readOnly, options: [.noFollow, .closeOnExec])
-    else { return false }
+  /// Whether the entry is a plain file that ``init(_:_:)`` made.
+  private static func isOurs(_ entry: DirectoryEntry) -> Bool {
+    guard let file = try? entry.openRegularFile(O_RDONLY) else { return false }
     var content = [UInt8](repeating: 0, count: text.utf8.count + 1)
-    let count = try? file.closeAfter {
-      try content.withUnsafeMutableBytes { try file.read(into: $0) }
-    }
+    let count = try? content.withUnsafeMutableBytes { try file.descriptor.read(into: $0) }
     return content.prefix(count ?? 0).elementsEqual(text.utf8)
   }
+}
 
-  /// Whether the topmost mount at `path` is of our type.
-  private static func isMounted(_ path: FilePath, fileSystem: String) -> Bool {
-    (try? MountTable())?.mount(at: path)?.type == "fuse.\(fileSystem)"
+/// The mount that stands at an entry of a directory, or that the entry is on if it is no mount point.
+private struct Mounted {
+  /// Its root, if it was looked up at a mount point. No other mount can take its place while this is open.
+  private let root: OwnedDescriptor
+  /// The kernel's number of the mount, which another mount gets once this one is gone.
+  let id: Int
+
+  init(at entry: DirectoryEntry) throws(Errno) { try self.init(entry.open(CLINUX_O_PATH)) }
+
+  /// The mount that a file or directory is on.
+  init(_ file: OwnedDescriptor) throws(Errno) {
+    root = file
+    let information = open("/proc/self/fdinfo/\(root.descriptor.rawValue)", O_RDONLY | O_CLOEXEC)
+    guard information >= 0 else { throw .current }
+    defer { close(information) }
+    var text = [UInt8](repeating: 0, count: 1024)
+    let count = read(information, &text, text.count)
+    let lines = String(decoding: text.prefix(max(0, count)), as: UTF8.self).split(separator: "\n")
+    let name = "mnt_id:"
+    guard let line = lines.first(where: { $0.hasPrefix(name) }),
+      let id = Int(line.dropFirst(name.count).drop(while: \.isWhitespace))
+    else { throw .ioError }
+    self.id = id
   }
 
-  /// Detaches the mount at `path`, as root or through fusermount3.
+  /// Its server has ended. A dead server's mount answers `ENOTCONN`, and a mount of any other kind does not.
+  var isDead: Bool {
+    // Not stat(2): the kernel may answer it by what it remembers of the dead one.
+    var answer = statfs()
+    return fstatfs(root.descriptor.rawValue, &answer) != 0
+      && [ENOTCONN, ECONNABORTED].contains(errno)
+  }
+
+  /// As "fuse.virt_walker".
+  var type: String? { (try? MountTable())?.type(ofMount: id) }
+
+  /// Detaches this mount and no other, as root or through fusermount3.
   @discardableResult
-  private static func unmount(_ path: FilePath) -> Bool {
-    if umount2(path.string, Int32(MNT_DETACH | UMOUNT_NOFOLLOW)) == 0 {
-      return true
-    }
+  func unmount(_ path: FilePath) -> Bool {
+    if umount2("/proc/self/fd/\(root.descriptor.rawValue)", Int32(MNT_DETACH)) == 0 { return true }
+    guard geteuid() != 0 else { return false }
     let arguments = ["fusermount3", "-u", "-z", "-q", "--", path.string]
     var child = pid_t()
     let result = withArgumentVector(arguments) {
       posix_spawnp(&child, arguments[0], nil, nil, $0, environ)
     }
     return result == 0 && waitForEnd(of: child) == 0
-  }
-}
-
-/// Which file a path or a descriptor stands for.
-package struct FileIdentity: Equatable {
-  let device: dev_t
-  let inode: ino_t
-
-  package init(_ path: FilePath) throws(Errno) {
-    var attributes = Glibc.stat()
-    guard lstat(path.string, &attributes) == 0 else { throw .current }
-    self.init(attributes)
-  }
-
-  package init(_ file: FileDescriptor) throws(Errno) {
-    var attributes = Glibc.stat()
-    guard fstat(file.rawValue, &attributes) == 0 else { throw .current }
-    self.init(attributes)
-  }
-
-  private init(_ attributes: Glibc.stat) {
-    device = attributes.st_dev
-    inode = attributes.st_ino
   }
 }
 

@@ -64,6 +64,12 @@ public final class MountTable {
     }
   }
 
+  /// The file system's type of the mount with the kernel's number `id`; nil if there is none.
+  func type(ofMount id: Int) -> String? {
+    let number = Array("\(id)".utf8)[...]
+    return lines.first { $0.first == number }.map { Mount($0).type }
+  }
+
   /// The fields of each line, as the kernel has them now.
   private var lines: [[ArraySlice<UInt8>]] {
     var text: [UInt8] = []

@@ -1,5 +1,4 @@
 import CLinux
-import CSeccomp
 import Glibc
 import SystemPackage
 
@@ -46,8 +45,34 @@ public enum Sandbox {
     guard clinux_prctl(PR_SET_NO_NEW_PRIVS, 1) == 0 else {
       throw refused("set no_new_privs", .current)
     }
+    limitFiles()
     let landlock = try denyFiles()
-    return Confinement(seccomp: try allowSystemCalls(), landlock: landlock)
+    let seccomp: Bool
+    do throws(Errno) {
+      seccomp = try SystemCallFilter.server.load()
+    } catch {
+      throw refused("load a seccomp filter", error)
+    }
+    return Confinement(seccomp: seccomp, landlock: landlock)
+  }
+
+  /// Takes from a ``Keeper`` what it does not need to clean up. A kernel that refuses a part of it does not stop it from that.
+  static func enterKeeper(capabilities: [Int32]) {
+    dropBoundingSet()
+    keepCapabilities(capabilities)
+    _ = clinux_prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _ = try? SystemCallFilter.keeper.load()
+  }
+
+  /// No file grows, unless the log goes to a regular file: a file system that others need is not filled.
+  private static func limitFiles() {
+    let logs = [STDOUT_FILENO, STDERR_FILENO].contains {
+      let attributes = try? FileDescriptor(rawValue: $0).attributes()
+      return (attributes?.st_mode ?? 0) & S_IFMT == S_IFREG
+    }
+    guard !logs else { return }
+    var limit = rlimit(rlim_cur: 0, rlim_max: 0)
+    setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
   }
 
   /// Keeps those of the capabilities of this process that are among `kept`.
@@ -138,73 +163,5 @@ extension Sandbox {
       throw refused("confine itself by Landlock", .current)
     }
     return Int(version)
-  }
-}
-
-// MARK: - seccomp
-
-extension Sandbox {
-  /// What a server calls while it serves, and what its C library, its memory allocator and threads may call for it.
-  private static let systemCalls = [
-    // Requests and answers, log, trace.
-    "read", "pread64", "readv", "write", "writev", "close",
-    // To wait.
-    "poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_ctl", "eventfd2", "sched_yield", "fcntl",
-    "nanosleep", "clock_nanosleep", "restart_syscall", "timerfd_settime", "wait4",
-    // Time, where it is not read without a system call.
-    "clock_gettime", "gettimeofday", "time",
-    // Memory.
-    "brk", "munmap", "mremap", "madvise",
-    // Threads.
-    "futex", "set_robust_list", "rseq", "gettid", "getpid", "sched_getaffinity", "exit",
-    // Signals.
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",
-    // The end.
-    "dup2", "dup3", "exit_group",
-    // The Swift runtime's, for the hash functions of its collections.
-    "getrandom",
-    // Who am I.
-    "geteuid", "getuid", "getegid", "getgid",
-  ]
-
-  /// - Returns: Whether the kernel has seccomp.
-  private static func allowSystemCalls() throws(NodeError) -> Bool {
-    guard clinux_prctl(PR_GET_SECCOMP, 0) >= 0 || errno != EINVAL else { return false }
-    guard let filter = seccomp_init(CSECCOMP_NOT_PERMITTED) else {
-      throw refused("make a seccomp filter", .noMemory)
-    }
-    defer { seccomp_release(filter) }
-    var result: Int32 = 0
-    func add(_ action: UInt32, _ name: String, _ conditions: [scmp_arg_cmp] = []) {
-      guard result == 0 else { return }
-      let number = seccomp_syscall_resolve_name(name)
-      // A call that this architecture or this libseccomp does not know.
-      guard number != __NR_SCMP_ERROR else { return }
-      result = seccomp_rule_add_array(
-        filter, action, number, UInt32(conditions.count), conditions)
-    }
-    for name in systemCalls { add(CSECCOMP_ALLOW, name) }
-    // Memory, but not to execute from.
-    for name in ["mmap", "mprotect"] {
-      add(
-        CSECCOMP_ALLOW, name,
-        [scmp_arg_cmp(arg: 2, op: SCMP_CMP_MASKED_EQ, datum_a: UInt64(PROT_EXEC), datum_b: 0)])
-    }
-    // Threads, but no processes. The flags of clone3 lie in memory, where no filter sees them: without it, the C library
-    // takes clone.
-    let thread = UInt64(CLONE_THREAD)
-    add(
-      CSECCOMP_ALLOW, "clone",
-      [scmp_arg_cmp(arg: 0, op: SCMP_CMP_MASKED_EQ, datum_a: thread, datum_b: thread)])
-    add(CSECCOMP_NO_SUCH_CALL, "clone3")
-    // Signals to its own threads.
-    add(
-      CSECCOMP_ALLOW, "tgkill",
-      [scmp_arg_cmp(arg: 0, op: SCMP_CMP_EQ, datum_a: UInt64(getpid()), datum_b: 0)])
-    if result == 0 { result = seccomp_load(filter) }
-    guard result == 0 else {
-      throw refused("load a seccomp filter", Errno(rawValue: -result))
-    }
-    return true
   }
 }

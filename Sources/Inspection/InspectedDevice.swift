@@ -78,6 +78,8 @@ public final class InspectedDevice: CharacterDevice {
   /// The machine as it is now.
   public var machine: VirtualMachine { driver.machine }
 
+  public var givesTheSameAgain: Bool { driver.givesTheSameAgain }
+
   public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
     inspector.begin(.read)
     defer { end() }

@@ -50,11 +50,8 @@ extension Recording {
   public func firstDifference() throws(UnplayableMachine) -> Difference? {
     var player = try Player(machine)
     for (index, (line, step)) in steps.enumerated() {
-      let seen = player.play(step)
-      guard seen == line.observations else {
-        return Difference(
-          step: index + 1, line: line.number, text: line.line.text,
-          kernel: line.observations, model: seen)
+      if let difference = player.difference(playing: step, number: index + 1, of: line) {
+        return difference
       }
     }
     return nil
@@ -86,5 +83,20 @@ extension Recording {
       number += 1 + line.observations.count
       return line
     }
+  }
+}
+
+extension Player {
+  /// Does a step, and compares what is seen with what `line` has seen.
+  ///
+  /// - Parameter number: The step's, counted from 1.
+  /// - Returns: Nil where both are the same.
+  package mutating func difference(
+    playing step: Step, number: Int, of line: Recording.Line
+  ) -> Difference? {
+    let seen = play(step)
+    guard seen != line.observations else { return nil }
+    return Difference(
+      step: number, line: line.number, text: line.line.text, kernel: line.observations, model: seen)
   }
 }

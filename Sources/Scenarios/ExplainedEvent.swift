@@ -30,9 +30,12 @@ public struct ExplainedEvent: Hashable, Sendable {
   public static let execute = ExplainedEvent(
     "execute", "guest executes", "guest fetch 0x40000000")
   /// A fetch from the page behind, which in a block has the same entry.
-  public static let executeNeighbour = ExplainedEvent(
-    "execute-neighbour", "guest executes in the next page", "guest fetch 0x40001000",
-    after: ["host write 0x40001000 0xf900013f", "guest fetch 0x40001000"])
+  public static func executeNeighbour(_ granule: Granule) -> ExplainedEvent {
+    let page = address(HideSeek.target + granule.pageSize)
+    return ExplainedEvent(
+      "execute-neighbour", "guest executes in the next page", "guest fetch \(page)",
+      after: ["host write \(page) 0xf900013f", "guest fetch \(page)"])
+  }
 
   /// ``load``, ``store`` and ``execute``.
   public static let accesses = [load, store, execute]
@@ -41,93 +44,106 @@ public struct ExplainedEvent: Hashable, Sendable {
   ///
   /// - Returns: All, but for KSM where no memory is anonymous: it would scan for ever.
   public static func all(on machine: MachineDescription) -> [ExplainedEvent] {
-    accesses + [executeNeighbour]
-      + host.filter {
-        $0 != merge || ![.hugetlb, .memfd].contains(machine.backing)
+    accesses + [executeNeighbour(machine.granule)]
+      + host(of: machine).filter {
+        $0.name != "merge" || ![.hugetlb, .memfd].contains(machine.backing)
       }
   }
 
-  private static let neighbourInUse = ["guest ldr w0,[0x40001000]"]
+  private static func merge(_ granule: Granule) -> ExplainedEvent {
+    let next = address(HideSeek.target + granule.pageSize)
+    return ExplainedEvent(
+      "merge", "KSM merges the page", "host ksm",
+      after: [
+        "host madvise mergeable 0x40000000 \(hex(4 * granule.pageSize))",
+        "host write 0x40000000 0x77", "guest ldr w0,[0x40000000]",
+        "host write \(next) 0x77", "guest ldr w0,[\(next)]",
+      ])
+  }
 
-  private static let merge = ExplainedEvent(
-    "merge", "KSM merges the page", "host ksm",
-    after: [
-      "host madvise mergeable 0x40000000 0x4000",
-      "host write 0x40000000 0x77", "guest ldr w0,[0x40000000]",
-      "host write 0x40001000 0x77", "guest ldr w0,[0x40001000]",
-    ])
+  private static func host(of machine: MachineDescription) -> [ExplainedEvent] {
+    let granule = machine.granule
+    let page = hex(granule.pageSize)
+    // Guest RAM may be smaller than a huge page of 512 MiB.
+    let size = min(granule.blockSize, machine.memory)
+    let block = hex(size)
+    let next = address(HideSeek.target + granule.pageSize)
+    let blockSize = "\(size >> 20) MiB"
+    let neighbourInUse = ["guest ldr w0,[\(next)]"]
+    return [
+      ExplainedEvent("write", "VMM writes to the page", "host write 0x40000000 0xf900013f"),
+      ExplainedEvent(
+        "ageing", "page made old, guest loads",
+        "host age 0x40000000", "guest ldr w0,[0x40000000]"),
+      ExplainedEvent(
+        "dirty-log", "dirty log on, read, off",
+        "host dirty-log on", "host dirty-log get", "host dirty-log off"),
+      ExplainedEvent(
+        "dirty-pages", "dirty log on, guest stores",
+        "host dirty-log on", "guest str w0,[0x40000000] x0=0xf900013f"),
+      ExplainedEvent(
+        "populate-write", "madvise populate-write, \(blockSize)",
+        "host madvise populate-write 0x40000000 \(block)"),
+      ExplainedEvent(
+        "hugepage", "madvise no-, hugepage, \(blockSize)",
+        "host madvise nohugepage 0x40000000 \(block)",
+        "host madvise hugepage 0x40000000 \(block)"),
+      ExplainedEvent(
+        "hugepage-neighbour", "madvise no-, hugepage, next page",
+        "host madvise nohugepage \(next) \(page)",
+        "host madvise hugepage \(next) \(page)", after: neighbourInUse),
+      ExplainedEvent(
+        "collapse", "madvise collapse, \(blockSize)",
+        "host madvise hugepage 0x40000000 \(block)",
+        "host madvise collapse 0x40000000 \(block)"),
+      ExplainedEvent(
+        "dontneed", "madvise dontneed", "host madvise dontneed 0x40000000 \(page)"),
+      ExplainedEvent(
+        "dontneed-neighbour", "madvise dontneed, next page",
+        "host madvise dontneed \(next) \(page)", after: neighbourInUse),
+      ExplainedEvent(
+        "dontneed-block", "madvise dontneed, \(blockSize)",
+        "host madvise dontneed 0x40000000 \(block)"),
+      ExplainedEvent("free", "madvise free", "host madvise free 0x40000000 \(page)"),
+      ExplainedEvent(
+        "protect-read", "mprotect read-only and back",
+        "host mprotect ro 0x40000000 \(page)", "host mprotect rw 0x40000000 \(page)"),
+      ExplainedEvent(
+        "protect-none", "mprotect none and back",
+        "host mprotect none 0x40000000 \(page)", "host mprotect rw 0x40000000 \(page)"),
+      ExplainedEvent(
+        "protect-neighbour", "mprotect ro and back, next page",
+        "host mprotect ro \(next) \(page)", "host mprotect rw \(next) \(page)",
+        after: neighbourInUse),
+      ExplainedEvent(
+        "unmap", "munmap and mmap",
+        "host munmap 0x40000000 \(page)", "host mmap 0x40000000 \(page)"),
+      ExplainedEvent(
+        "unmap-neighbour", "munmap and mmap, next page",
+        "host munmap \(next) \(page)", "host mmap \(next) \(page)", after: neighbourInUse),
+      ExplainedEvent("fork", "fork and exit", "host fork", "host end-fork"),
+      ExplainedEvent(
+        "fork-write", "fork, VMM writes, exit",
+        "host fork", "host write 0x40000000 0xf900013f", "host end-fork"),
+      ExplainedEvent(
+        "copy-on-write", "guest stores, page shared by fork",
+        "guest str w0,[0x40000000] x0=0xf900013f",
+        after: ["host fork", "guest ldr w0,[0x40000000]"]),
+      merge(granule),
+      ExplainedEvent("slot-delete", "slot deleted and added", "host slot delete", "host slot add"),
+      ExplainedEvent(
+        "slot-move", "slot moved and moved back",
+        "host slot move 0x40400000", "host slot move 0x40000000"),
+    ]
+  }
 
-  private static let host: [ExplainedEvent] = [
-    ExplainedEvent("write", "VMM writes to the page", "host write 0x40000000 0xf900013f"),
-    ExplainedEvent(
-      "ageing", "page made old, guest loads",
-      "host age 0x40000000", "guest ldr w0,[0x40000000]"),
-    ExplainedEvent(
-      "dirty-log", "dirty log on, read, off",
-      "host dirty-log on", "host dirty-log get", "host dirty-log off"),
-    ExplainedEvent(
-      "dirty-pages", "dirty log on, guest stores",
-      "host dirty-log on", "guest str w0,[0x40000000] x0=0xf900013f"),
-    ExplainedEvent(
-      "populate-write", "madvise populate-write, 2 MiB",
-      "host madvise populate-write 0x40000000 0x200000"),
-    ExplainedEvent(
-      "hugepage", "madvise no-, hugepage, 2 MiB",
-      "host madvise nohugepage 0x40000000 0x200000",
-      "host madvise hugepage 0x40000000 0x200000"),
-    ExplainedEvent(
-      "hugepage-neighbour", "madvise no-, hugepage, next page",
-      "host madvise nohugepage 0x40001000 0x1000",
-      "host madvise hugepage 0x40001000 0x1000", after: neighbourInUse),
-    ExplainedEvent(
-      "collapse", "madvise collapse, 2 MiB",
-      "host madvise hugepage 0x40000000 0x200000",
-      "host madvise collapse 0x40000000 0x200000"),
-    ExplainedEvent(
-      "dontneed", "madvise dontneed", "host madvise dontneed 0x40000000 0x1000"),
-    ExplainedEvent(
-      "dontneed-neighbour", "madvise dontneed, next page",
-      "host madvise dontneed 0x40001000 0x1000", after: neighbourInUse),
-    ExplainedEvent(
-      "dontneed-block", "madvise dontneed, 2 MiB",
-      "host madvise dontneed 0x40000000 0x200000"),
-    ExplainedEvent("free", "madvise free", "host madvise free 0x40000000 0x1000"),
-    ExplainedEvent(
-      "protect-read", "mprotect read-only and back",
-      "host mprotect ro 0x40000000 0x1000", "host mprotect rw 0x40000000 0x1000"),
-    ExplainedEvent(
-      "protect-none", "mprotect none and back",
-      "host mprotect none 0x40000000 0x1000", "host mprotect rw 0x40000000 0x1000"),
-    ExplainedEvent(
-      "protect-neighbour", "mprotect ro and back, next page",
-      "host mprotect ro 0x40001000 0x1000", "host mprotect rw 0x40001000 0x1000",
-      after: neighbourInUse),
-    ExplainedEvent(
-      "unmap", "munmap and mmap",
-      "host munmap 0x40000000 0x1000", "host mmap 0x40000000 0x1000"),
-    ExplainedEvent(
-      "unmap-neighbour", "munmap and mmap, next page",
-      "host munmap 0x40001000 0x1000", "host mmap 0x40001000 0x1000", after: neighbourInUse),
-    ExplainedEvent("fork", "fork and exit", "host fork", "host end-fork"),
-    ExplainedEvent(
-      "fork-write", "fork, VMM writes, exit",
-      "host fork", "host write 0x40000000 0xf900013f", "host end-fork"),
-    ExplainedEvent(
-      "copy-on-write", "guest stores, page shared by fork",
-      "guest str w0,[0x40000000] x0=0xf900013f",
-      after: ["host fork", "guest ldr w0,[0x40000000]"]),
-    merge,
-    ExplainedEvent("slot-delete", "slot deleted and added", "host slot delete", "host slot add"),
-    ExplainedEvent(
-      "slot-move", "slot moved and moved back",
-      "host slot move 0x40400000", "host slot move 0x40000000"),
-  ]
-
-  /// The name of the recording of the real kernel that has the event after a hide.
+  /// The name of the recording of the real kernel that has the event after a hide; nil where there is none, as for other
+  /// pages than those of 4 KiB.
   ///
-  /// It is of this machine, but where the CPU makes no difference of cortex-a76, and where the page makes none of
-  /// anonymous pages or huge ones.
-  public func recording(for machine: MachineDescription) -> String {
+  /// It is of this machine, but where the CPU makes no difference of cortex-a76, where the page makes none of anonymous pages
+  /// or huge ones, and always of 40 bits of IPA.
+  public func recording(for machine: MachineDescription) -> String? {
+    guard machine.granule == .kib4 else { return nil }
     let cpu =
       switch machine.cpu {
       case .cortexA72: "a72"
@@ -139,7 +155,7 @@ public struct ExplainedEvent: Hashable, Sendable {
       return "bytes-\(cpu)-\(isBlock ? "huge" : "page")"
     }
     return
-      "explain-\(self == .executeNeighbour ? cpu : "a76")-\(machine.backing.rawValue)-\(name)"
+      "explain-\(name == "execute-neighbour" ? cpu : "a76")-\(machine.backing.rawValue)-\(name)"
   }
 }
 

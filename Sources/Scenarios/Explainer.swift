@@ -14,14 +14,20 @@ public struct Explainer {
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
 
-  /// A machine with the pages of 4 KiB, the 40 bits of IPA and the memory of `VirtualMachine.Configuration`'s defaults.
+  /// A machine with the memory of `VirtualMachine.Configuration`'s defaults, or, of hugetlb, with one huge page where that is
+  /// more.
   ///
   /// - Throws: Where the model has no such machine.
-  public init(cpu: CPUModel, backing: Backing) throws(UnplayableMachine) {
+  public init(
+    cpu: CPUModel, backing: Backing, granule: Granule = .kib4, ipaBits: Int = 40
+  ) throws(UnplayableMachine) {
     var machine = MachineDescription()
     machine.cpu = cpu
     machine.backing = backing
+    machine.granule = granule
+    machine.ipaBits = ipaBits
     machine.memory = VirtualMachine.Configuration().memorySize
+    if backing == .hugetlb { machine.memory = max(machine.memory, granule.blockSize) }
     self.machine = machine
     var player = try Player(machine)
     player.play(all: Self.boot)
@@ -77,7 +83,8 @@ public struct Explainer {
     // hugetlb takes whole huge pages only.
     let size = machine.backing == .hugetlb ? machine.granule.blockSize : machine.granule.pageSize
     return [
-      "guest ldr w0,[0x40001000]", "host madvise dontneed 0x40000000 \(hex(size))",
+      "guest ldr w0,[\(address(HideSeek.target + machine.granule.pageSize))]",
+      "host madvise dontneed 0x40000000 \(hex(size))",
     ].map(Step.init(constant:))
   }
 }

@@ -102,7 +102,7 @@ extension LineParser {
         at: mnemonic, expected: "fetch or an instruction of docs/scenario.md such as ldrb")
     }
     let forms = alternatives(named.map(\.description))
-    let operands = try word(forms)
+    let operands = try self.operands(forms)
     let alike = named.filter { operands.text.hasPrefix($0.prefix) }
     guard let prefix = alike.first?.prefix else { throw error(at: operands, expected: forms) }
     let number = operands.part(from: prefix.utf8.count).text.utf8

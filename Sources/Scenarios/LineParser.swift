@@ -9,13 +9,16 @@ struct LineParser {
   struct Word {
     let text: String
     let column: Int
+    /// Offsets of bytes that stand behind a space in the line, which the text leaves out.
+    fileprivate(set) var spaces: [Int] = []
 
     /// `count` bytes from the `offset`th.
     func part(from offset: Int, count: Int? = nil) -> Word {
       let rest = text.utf8.dropFirst(offset)
       return Word(
         text: String(decoding: rest.prefix(count ?? rest.count), as: UTF8.self),
-        column: column + offset)
+        column: column + offset + spaces.count { $0 <= offset },
+        spaces: spaces.filter { $0 > offset }.map { $0 - offset })
     }
   }
 
@@ -72,6 +75,18 @@ struct LineParser {
     defer { position = end }
     return Word(
       text: String(decoding: bytes[position..<end], as: UTF8.self), column: position + 1)
+  }
+
+  /// The next words as one, without their spaces, as long as a comma stands before each space.
+  mutating func operands(_ expected: String) throws(ScenarioError) -> Word {
+    var operands = try word(expected)
+    while operands.text.utf8.last == UInt8(ascii: ","), !isAtEnd {
+      let next = try word(expected)
+      operands = Word(
+        text: operands.text + next.text, column: operands.column,
+        spaces: operands.spaces + [operands.text.utf8.count])
+    }
+    return operands
   }
 
   /// The next word, which is one of `values`.

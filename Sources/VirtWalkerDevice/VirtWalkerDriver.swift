@@ -27,6 +27,8 @@ public final class VirtWalkerDriver: CharacterDevice {
     self.registers = registers
   }
 
+  public var givesTheSameAgain: Bool { true }
+
   /// `read`: one byte from SEEK, whatever the length.
   ///
   /// - Throws: `EIO` when the guest does not run any more.

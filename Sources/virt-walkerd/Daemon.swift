@@ -2,6 +2,7 @@ import ArgumentParser
 import CharacterDeviceServer
 import Glibc
 import Logging
+import Scenarios
 import SystemPackage
 
 /// The life of a serving process, from its options to its end. What it makes it takes away in reverse order, whether
@@ -14,6 +15,8 @@ struct Daemon {
   init(_ options: Serve) throws {
     self.options = options
     try openStandardDescriptors()
+    // A file that may not grow any more is an error that a write returns, and no end of the daemon.
+    signal(SIGXFSZ, SIG_IGN)
     if let logFile = options.logFile { try redirectStandardError(to: logFile) }
     let level = options.logLevel
     LoggingSystem.bootstrap { StandardErrorLog(label: $0, logLevel: level) }
@@ -37,12 +40,10 @@ struct Daemon {
       for instance in instances.reversed() { instance.disconnect() }
       if let keeper { keeper.finish() } else { cleanUp() }
     }
-    if let count = options.count {
-      for number in 0..<count {
-        instances.append(try Instance(options, number: number, log: log))
-      }
-    } else {
-      instances.append(try Instance(options, number: nil, log: log))
+    let directory = try RuntimeDirectory()
+    let numbers = options.count.map { (0..<$0).map(Optional.some) } ?? [nil]
+    for number in numbers {
+      instances.append(try Instance(options, number: number, in: directory, log: log))
     }
 
     // After the locks: another daemon's file is not to be replaced.
@@ -58,8 +59,13 @@ struct Daemon {
     let mounts = try Mounts(of: instances)
     let exit = try options.readyDescriptor.map(Detached.Exit.init)
 
-    let started = try Keeper(keeping: instances.map(\.lockDescriptor), cleanUp: cleanUp)
+    let rights = directory.descriptors + (pidFile.map { [$0.directory] } ?? [])
+    let started = try Keeper(
+      keeping: rights.map(\.descriptor) + instances.flatMap(\.keptDescriptors),
+      unmounts: instances.contains(where: \.isMounted), cleanUp: cleanUp)
     keeper = started
+    for right in rights { right.close() }
+    for instance in instances { instance.closeRemovalDescriptors() }
     try loop.add(started.descriptor) {
       switch started.news() {
       case .mountsChanged:
@@ -134,7 +140,9 @@ struct Daemon {
 
   /// Tells whoever waits that each node answers.
   private func announceReady(_ instances: [Instance]) {
-    let lines = instances.map { "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))\n" }
+    let lines = instances.map {
+      "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))".printable + "\n"
+    }
     // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)
     systemd.send(
@@ -207,7 +215,10 @@ private final class Followers {
 }
 
 /// Makes sure that 0, 1 and 2 are open: else the next file takes the number, and what is printed goes there.
+///
+/// Nothing is read from standard input, so what it was is not kept for the server.
 private func openStandardDescriptors() throws {
+  close(STDIN_FILENO)
   var descriptor: Int32
   repeat {
     descriptor = open("/dev/null", O_RDWR | O_CLOEXEC)
@@ -221,11 +232,19 @@ private func openStandardDescriptors() throws {
 
 /// Opens `path` for appending in place of standard error.
 private func redirectStandardError(to path: FilePath) throws {
-  let file = open(path.string, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
-  guard file >= 0 else {
-    throw Failure(
-      .current, doing: "write the log", at: path, advice: "choose another --log-file")
+  do throws(Errno) {
+    let file = try DirectoryEntry(path, followsLink: true)
+      .openRegularFile(O_WRONLY | O_APPEND | O_CREAT, mode: 0o640)
+    dup2(file.descriptor.rawValue, STDERR_FILENO)
+  } catch {
+    let advice =
+      switch error {
+      case .notPermitted, .noSuchAddressOrDevice:
+        "it is no regular file: choose another --log-file, or none to log to standard error"
+      case .tooManySymbolicLinkLevels:
+        "a symbolic link on the way belongs to another user: choose another --log-file"
+      default: "choose another --log-file"
+      }
+    throw Failure(error, doing: "write the log", at: path, advice: advice)
   }
-  dup2(file, STDERR_FILENO)
-  close(file)
 }

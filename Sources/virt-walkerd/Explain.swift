@@ -6,14 +6,15 @@ struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Say what hiding a byte does to the entry, and what the byte then survives.",
     discussion: """
-      The machine is one that serve starts: the guest has booted, and has run from the page at 0x40000000. What is \
-      printed is what the model then does. The recording named beside an event is that of the real kernel doing the same \
-      (Tests/Recordings in the source).
+      The machine is the one that serve starts with the same options. Of hugetlb it has one huge page at least. The guest has \
+      booted, and has run from the page at 0x40000000. What is printed is what the model then does. The recording named beside an event is that of \
+      the real kernel doing the same (Tests/Recordings in the source), with 40 bits of IPA; there is none for pages of \
+      16 or 64 KiB.
 
       First come the entry and the eight bits, those that change with a star. Then the events, each by itself after the \
       hide. The byte is kept, or changed in an entry that stays, or lost with the entry: then SEEK gives the first \
       value, and after one more load of the guest the second. Refused is what the host's kernel does not do to such \
-      memory. Next page is the one behind, in the same 2 MiB.
+      memory. Next page is the one behind, in the range of the same huge page.
 
       The warnings, and their names with --all: bbm, break-before-make is violated, and the CPU may use the old entry, \
       the new one, or both; tlb, what the entry allows has changed with no TLB invalidation, and the CPU may go on by the \
@@ -46,7 +47,8 @@ struct Explain: ParsableCommand {
     try reportingFailures {
       let explainer: Explainer
       do {
-        explainer = try Explainer(cpu: host.cpu, backing: host.backing)
+        explainer = try Explainer(
+          cpu: host.cpu, backing: host.backing, granule: host.granule, ipaBits: host.ipa)
       } catch {
         throw Failure("\(error)", status: .unavailable)
       }
@@ -111,7 +113,7 @@ extension Explanation {
   private func describeEvents(on machine: MachineDescription) -> [String] {
     [row("event", "the byte", "recorded in")]
       + outcomes.map { outcome in
-        row(outcome.event.title, describe(outcome), outcome.event.recording(for: machine))
+        row(outcome.event.title, describe(outcome), outcome.event.recording(for: machine) ?? "-")
       }
   }
 
@@ -132,10 +134,10 @@ extension Explanation {
 
   private func describeWarnings(on machine: MachineDescription) -> [String] {
     var lines: [String] = []
-    func warn(_ warning: Stage2Warning, _ detail: String, _ place: String, _ recording: String) {
+    func warn(_ warning: Stage2Warning, _ detail: String, _ place: String, _ recording: String?) {
       lines.append("  \(warning.flag): \(warning.headline) (\(place))")
       lines += detail.split(separator: "\n").map { "    \($0)" }
-      lines.append("    recorded in \(recording)")
+      if let recording { lines.append("    recorded in \(recording)") }
     }
     for warning in warnings {
       warn(

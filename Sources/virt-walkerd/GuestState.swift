@@ -92,7 +92,7 @@ extension GuestState {
     case .running, .unknown: nil
     case .stopped:
       "  the guest has stopped: each read and write of \(node) fails with EIO. \(tree)/walk says why; to boot the machine anew: echo 1 > \(tree)/reset"
-    case .silent: "  \(tree) does not answer. To end its server: virt-walkerd stop"
+    case .silent: "  \(tree) does not answer. To end its server: \(node.stopCommand)"
     }
   }
 }

@@ -27,11 +27,11 @@ final class Instance {
   /// Makes node and tree; when it returns, both are there.
   ///
   /// - Parameter number: Among several; nil for a node alone.
-  init(_ options: Serve, number: Int?, log: Logger) throws {
+  init(_ options: Serve, number: Int?, in directory: RuntimeDirectory, log: Logger) throws {
     self.options = options
     self.log = log
     node = try options.node.node.numbered(number)
-    lock = try NodeLock(node)
+    lock = try NodeLock(node, in: directory)
     do {
       device = try Self.boot(options, node)
       // All nodes have the same backend for the same reason.
@@ -47,7 +47,8 @@ final class Instance {
       try lock.write(
         RuntimeRecord(
           node: node, backend: backend.rawValue, machine: options.machine.summary,
-          tree: tree?.path))
+          tree: tree?.path,
+          process: ServerProcess(servingAs: options.runAs.user?.id ?? geteuid())))
     } catch {
       tree?.close()
       server.close()
@@ -81,11 +82,22 @@ final class Instance {
   /// Gives the node free for another daemon.
   func unlock() { lock.release() }
 
+  /// What the keeper keeps: the lock, which holds as long as it is open in any process, and what ``remove()`` needs.
+  var keptDescriptors: [FileDescriptor] {
+    [lock.descriptor] + server.removalDescriptors + (tree?.removalDescriptors ?? [])
+  }
+
+  /// Closes in this process what only the keeper needs.
+  func closeRemovalDescriptors() {
+    server.closeRemovalDescriptors()
+    tree?.closeRemovalDescriptors()
+  }
+
+  /// Whether there is anything to unmount in the end.
+  var isMounted: Bool { backend == .fuse || tree != nil }
+
   /// Lets `serve` serve others in the middle of steps of the control file that take long.
   func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
-
-  /// Held as long as it is open in any process.
-  var lockDescriptor: FileDescriptor { lock.file }
 
   /// Events that each of so many nodes keeps: a few megabytes for all of them.
   private static func traceCapacity(nodes: Int) -> Int {
@@ -216,6 +228,6 @@ extension FilePath {
 extension MachineOptions {
   /// For people.
   fileprivate var summary: String {
-    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(granule) pages \(ipa)-bit IPA"
+    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(host.granule) pages \(host.ipa)-bit IPA"
   }
 }

@@ -11,12 +11,12 @@ extension Backing: ExpressibleByArgument {}
 
 /// Which node a command is about.
 struct NodeOptions: ParsableArguments {
-  @Option(help: "The node is /dev/NAME.", transform: NodeOptions.parseName)
+  @Option(help: "The node is /dev/NAME. (default: virt_walker)", transform: NodeOptions.parseName)
   var name: String?
 
   @Option(
     help: ArgumentHelp(
-      "The node is this file, served by FUSE. Needs no root where fusermount3 is installed.",
+      "The node is this file, served by FUSE. An ordinary user needs fusermount3 for it. (default: the node of --name)",
       valueName: "file"),
     transform: NodeOptions.parsePath)
   var path: FilePath?
@@ -46,9 +46,14 @@ struct NodeOptions: ParsableArguments {
       default: false
       }
     }
+    guard text.utf8.first != UInt8(ascii: "-") else {
+      throw ValidationError(
+        "'\(text)' is no name for a device: commands take a name that begins with '-' for an option"
+      )
+    }
     guard allowed, 1...64 ~= text.utf8.count, text.utf8.first != UInt8(ascii: ".") else {
       throw ValidationError(
-        "'\(text)' is no name for a device: use 1 to 64 letters, digits, '_', '-' and '.', not '.' first"
+        "'\(text)' is no name for a device: use 1 to 64 letters, digits, '_', '-' and '.', with neither '-' nor '.' first"
       )
     }
     return text
@@ -73,14 +78,14 @@ struct TreeOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Where the inspection tree is mounted: files that show the machine and steer it. none for no tree. If not said: /run/NAME, for other users than root in $XDG_RUNTIME_DIR, and no tree where that cannot be.",
+      "The directory of the inspection tree: files that show the machine and steer it. With none there is no tree. (default: /run/NAME, for another user than root $XDG_RUNTIME_DIR/NAME, or no tree if that cannot be)",
       valueName: "dir"),
     transform: TreeOptions.parsePlace)
   var tree: Place?
 
   @Option(
     help: ArgumentHelp(
-      "The mode of the tree's directories, octal. Files have of it what is good for them, owner and group are the node's.",
+      "The mode of the tree's directories, 000 to 777, octal. A file has those of these permissions that make sense for it. Owner and group are the node's. (default: 0700)",
       valueName: "mode"),
     transform: AccessOptions.parseMode)
   var treeMode = FilePermissions.ownerReadWriteExecute
@@ -101,9 +106,38 @@ struct HostOptions: ParsableArguments {
 
   @Option(
     help:
-      "What backs guest RAM. With huge pages (huge, hugetlb) the entry is a level-2 block, else a level-3 page."
+      "The memory that backs guest RAM. With huge pages (huge, hugetlb) the entry is a level-2 block, else a level-3 page."
   )
   var backing = Backing.huge
+
+  @Option(
+    help: ArgumentHelp(
+      "The host's page size, and the guest's stage-2 granule. (values: 4K, 16K, 64K; default: \(Granule.kib4))",
+      valueName: "size"),
+    transform: HostOptions.parseGranule)
+  var granule = Granule.kib4
+
+  @Option(
+    help: ArgumentHelp(
+      "The size of the intermediate physical address: 32 to 40 on cortex-a76, to 44 on cortex-a72, to 48 on max.",
+      valueName: "bits"))
+  var ipa = VirtualMachine.Configuration().ipaBits
+
+  func validate() throws {
+    let sizes = VirtualMachine.Configuration.ipaSizes
+    let most = min(cpu.ipaLimit, sizes.upperBound)
+    guard (sizes.lowerBound...most).contains(ipa) else {
+      throw ValidationError(
+        "--ipa \(ipa): \(cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
+    }
+  }
+
+  private static func parseGranule(_ text: String) throws -> Granule {
+    guard let granule = Granule(text) else {
+      throw ValidationError("'\(text)' is no page size: give 4K, 16K or 64K")
+    }
+    return granule
+  }
 }
 
 /// What the machine behind the node is made of.
@@ -112,42 +146,25 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The host's page size, and the guest's stage-2 granule: 4K, 16K or 64K.", valueName: "size"),
-    transform: MachineOptions.parseGranule)
-  var granule = Granule.kib4
-
-  @Option(
-    help: ArgumentHelp(
-      "The size of the intermediate physical address: 32 to 48, at most what the CPU has.",
-      valueName: "bits"))
-  var ipa = VirtualMachine.Configuration().ipaBits
-
-  @Option(
-    help: ArgumentHelp(
-      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits. None of it is allocated.",
+      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits. None of it is allocated. (default: \(MachineOptions.size(VirtualMachine.Configuration().memorySize)))",
       valueName: "size"),
     transform: MachineOptions.parseMemory)
   var memory = VirtualMachine.Configuration().memorySize
 
   var configuration: VirtualMachine.Configuration {
     .init(
-      cpu: host.cpu, granule: granule, ipaBits: ipa, backing: host.backing, memorySize: memory)
+      cpu: host.cpu, granule: host.granule, ipaBits: host.ipa, backing: host.backing,
+      memorySize: memory)
   }
 
   func validate() throws {
-    let sizes = VirtualMachine.Configuration.ipaSizes
-    let most = min(host.cpu.ipaLimit, sizes.upperBound)
-    guard (sizes.lowerBound...most).contains(ipa) else {
-      throw ValidationError(
-        "--ipa \(ipa): \(host.cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
-    }
-    let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: ipa)
+    let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: host.ipa)
     guard allowed.contains(memory) else {
       throw ValidationError(
-        "--memory \(memory) is outside what the guest can have with \(ipa) bits of IPA: \(Self.size(allowed.lowerBound)) to \(Self.size(allowed.upperBound))"
+        "--memory \(memory) is outside what the guest can have with \(host.ipa) bits of IPA: \(Self.size(allowed.lowerBound)) to \(Self.size(allowed.upperBound))"
       )
     }
-    let page = host.backing == .hugetlb ? granule.blockSize : granule.pageSize
+    let page = host.backing == .hugetlb ? host.granule.blockSize : host.granule.pageSize
     guard memory % page == 0 else {
       throw ValidationError(
         "--memory \(memory) is no whole number of \(Self.size(page)) pages")
@@ -159,13 +176,6 @@ struct MachineOptions: ParsableArguments {
     let units: [(String, UInt64)] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
     let fit = units.first { bytes & (1 << $0.1 - 1) == 0 }
     return fit.map { "\(bytes >> $0.1)\($0.0)" } ?? "\(bytes)"
-  }
-
-  private static func parseGranule(_ text: String) throws -> Granule {
-    guard let granule = Granule(text) else {
-      throw ValidationError("'\(text)' is no page size: give 4K, 16K or 64K")
-    }
-    return granule
   }
 
   private static func parseMemory(_ text: String) throws -> UInt64 {
@@ -186,17 +196,21 @@ struct MachineOptions: ParsableArguments {
 /// Who may use the node.
 struct AccessOptions: ParsableArguments {
   @Option(
-    help: ArgumentHelp("The node's mode, octal.", valueName: "mode"),
+    help: ArgumentHelp("The node's mode, 000 to 777, octal. (default: 0600)", valueName: "mode"),
     transform: AccessOptions.parseMode)
   var mode = FilePermissions.ownerReadWrite
 
   @Option(
-    help: ArgumentHelp("The node's owner, a name or a number.", valueName: "user"),
+    help: ArgumentHelp(
+      "The node's owner, a name or a number. (default: the user who starts the daemon)",
+      valueName: "user"),
     transform: AccessOptions.parseUser)
   var owner: UInt32?
 
   @Option(
-    help: ArgumentHelp("The node's group, a name or a number.", valueName: "group"),
+    help: ArgumentHelp(
+      "The node's group, a name or a number. (default: that of the user who starts the daemon)",
+      valueName: "group"),
     transform: AccessOptions.parseGroup)
   var group: UInt32?
 
@@ -232,7 +246,7 @@ struct UserOptions: ParsableArguments {
   @Option(
     name: .customLong("user"),
     help: ArgumentHelp(
-      "Started by root, serve as this user, a name, without capabilities. If not said: virt-walker where there is one, else nobody.",
+      "Started by root, serve as this user, a name, without capabilities. (default: virt-walker if there is such a user, otherwise nobody)",
       valueName: "user"),
     transform: UserOptions.parseUser)
   var given: Sandbox.User?
@@ -271,11 +285,18 @@ struct UserOptions: ParsableArguments {
 extension FilePath {
   /// The same file, its directory without symbolic links.
   func inResolvedDirectory(advice: String) throws -> FilePath {
-    let parent = removingLastComponent()
-    guard let last = lastComponent,
-      let resolved = realpath(parent.isEmpty ? "." : parent.string, nil)
-    else { throw Failure(.current, doing: "use the directory of", at: self, advice: advice) }
-    defer { free(resolved) }
-    return FilePath(platformString: resolved).appending(last)
+    do throws(Errno) {
+      let entry = try DirectoryEntry(self)
+      var text = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+      let link = "/proc/self/fd/\(entry.directory.descriptor.rawValue)"
+      guard readlink(link, &text, text.count - 1) >= 0 else { throw .current }
+      return FilePath(platformString: text).appending(entry.name)
+    } catch {
+      throw Failure(
+        error, doing: "use the directory of", at: self,
+        advice: error == .tooManySymbolicLinkLevels
+          ? "a symbolic link on the way belongs to another user, or they are too many: give the path without links"
+          : advice)
+    }
   }
 }

@@ -4,52 +4,56 @@ import SystemPackage
 
 /// A file that holds the daemon's pid while it runs.
 struct PIDFile {
-  private let path: FilePath
-  private let text = "\(getpid())\n"
+  private let entry: DirectoryEntry
+  private let identity: FileIdentity
+  private static let text = "\(getpid())\n"
 
-  /// Writes the file. One that a killed daemon left is replaced; a file that holds anything but a pid is not ours.
+  /// Writes the file. A file that a killed daemon left is replaced; anything but a regular file with a pid is not ours.
   init(_ path: FilePath) throws {
-    let absolute = path.isAbsolute ? path : try Self.workingDirectory().pushing(path)
-    self.path = absolute
-    if let old = Self.content(of: absolute), pid_t(old.dropLast()) == nil {
+    do throws(Errno) {
+      entry = try DirectoryEntry(path)
+      try Self.removeOld(entry)
+      // A new file, not the old one's content: its identity is this daemon's alone.
+      let file = try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)
+      do {
+        _ = try file.descriptor.writeAll(Self.text.utf8)
+      } catch {
+        entry.remove()
+        throw error as? Errno ?? .ioError
+      }
+      identity = try FileIdentity(file.descriptor)
+    } catch .fileExists {
       throw Failure(
         "\(path) exists and is no pid file: choose another --pid-file", status: .cannotCreate)
-    }
-    do {
-      let file = try FileDescriptor.open(
-        absolute, .writeOnly, options: [.create, .truncate, .closeOnExec, .noFollow],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead])
-      do {
-        _ = try file.closeAfter { try file.writeAll(text.utf8) }
-      } catch {
-        unlink(absolute.string)
-        throw error
-      }
     } catch {
-      throw Failure(
-        error as? Errno ?? .ioError, doing: "write", at: path,
-        advice: "choose another --pid-file")
+      throw Failure(error, doing: "write", at: path, advice: "choose another --pid-file")
     }
   }
 
-  /// Removes the file, unless another daemon has it by now.
+  private static func removeOld(_ entry: DirectoryEntry) throws(Errno) {
+    guard let content = content(of: entry) else { return }
+    guard pid_t(content.text.dropLast()) != nil else { throw .fileExists }
+    if (try? entry.identity) == content.identity { entry.remove() }
+  }
+
+  /// Removes the file, unless another file or another daemon's is there by now.
   func remove() {
-    if Self.content(of: path) == text { unlink(path.string) }
+    guard let content = Self.content(of: entry), content.identity == identity,
+      content.text == Self.text
+    else { return }
+    entry.remove()
   }
 
-  private static func content(of path: FilePath) -> String? {
-    guard let file = try? FileDescriptor.open(path, .readOnly, options: [.closeOnExec]) else {
-      return nil
-    }
-    defer { try? file.close() }
+  /// What ``remove()`` needs to be open.
+  var directory: OwnedDescriptor { entry.directory }
+
+  /// The beginning of the regular file at `entry`; nil if there is no such file.
+  private static func content(of entry: DirectoryEntry) -> (text: String, identity: FileIdentity)? {
+    guard let file = try? entry.openRegularFile(O_RDONLY),
+      let identity = try? FileIdentity(file.descriptor)
+    else { return nil }
     var bytes = [UInt8](repeating: 0, count: 32)
-    let count = try? bytes.withUnsafeMutableBytes { try file.read(into: $0) }
-    return count.map { String(decoding: bytes.prefix($0), as: UTF8.self) }
-  }
-
-  private static func workingDirectory() throws -> FilePath {
-    guard let path = getcwd(nil, 0) else { throw Errno.current }
-    defer { free(path) }
-    return FilePath(platformString: path)
+    let count = try? bytes.withUnsafeMutableBytes { try file.descriptor.read(into: $0) }
+    return (String(decoding: bytes.prefix(count ?? 0), as: UTF8.self), identity)
   }
 }

@@ -34,6 +34,7 @@ struct Replay: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
+      // All are read before one is played, and only one at a time is kept.
       let texts = try files.map(Text.init)
       if check {
         try compare(texts)
@@ -48,7 +49,7 @@ struct Replay: ParsableCommand {
     let width = outputWidth()
     var matching = 0
     for text in texts {
-      if let difference = text.difference(width: width) {
+      if let difference = try text.difference(width: width) {
         try write(difference)
       } else {
         matching += 1
@@ -61,7 +62,7 @@ struct Replay: ParsableCommand {
       )
       throw ExitCode.failure
     }
-    let steps = texts.map(\.recording.steps.count).reduce(0, +)
+    let steps = texts.map(\.stepCount).reduce(0, +)
     try write("\(count(texts.count, "recording")), \(count(steps, "step")): all match\n")
   }
 
@@ -70,45 +71,67 @@ struct Replay: ParsableCommand {
   }
 }
 
-/// A file of the command line.
+/// A file of the command line that is in the language.
 private struct Text {
-  let name: String
-  let recording: Recording
+  private let path: String
+  private let name: String
+  /// What cannot be read a second time, such as a pipe.
+  private let bytes: [UInt8]?
+  private let machine: MachineDescription
+  let stepCount: Int
+  private let hasObservations: Bool
 
   init(_ path: String) throws {
+    self.path = path
     name = path == "-" ? "standard input" : path
-    let bytes = try Self.read(path, name)
+    let (bytes, canBeReadAgain) = try Self.read(path, name)
+    self.bytes = canBeReadAgain ? nil : bytes
+    (machine, stepCount, hasObservations) = try Self.parsing(bytes, name) { reader in
+      while try reader.next(keepsObservations: false) != nil {}
+      return (try reader.requireMachine(), reader.stepCount, reader.hasObservations)
+    }
+  }
+
+  /// - Throws: What is wrong with the text, with its place.
+  private static func parsing<Result>(
+    _ bytes: [UInt8], _ name: String, _ parse: (inout RecordingReader) throws -> Result
+  ) throws -> Result {
     guard bytes.count <= Scenario.maximumSize else {
       throw Failure(
         "\(name) is longer than \(Scenario.maximumSize >> 20) MiB: divide it into more scenarios",
         status: .dataError)
     }
-    guard let text = String(validating: bytes, as: UTF8.self) else {
+    guard String(validating: bytes, as: UTF8.self) != nil else {
       throw Failure("\(name) is no UTF-8 text: give a scenario or a recording", status: .dataError)
     }
     do {
-      recording = try Recording(parsing: text)
-    } catch {
+      var reader = try RecordingReader(bytes)
+      return try parse(&reader)
+    } catch let error as ScenarioError {
       throw Failure("\(name):\(error): docs/scenario.md has the language", status: .dataError)
     }
   }
 
-  /// All bytes of the file, or the first of what is too long.
-  private static func read(_ path: String, _ name: String) throws -> [UInt8] {
+  /// All bytes of the file, or the first of what is too long, and whether it is a file that has them for another time.
+  private static func read(_ path: String, _ name: String) throws -> ([UInt8], Bool) {
     do {
       let file =
         path == "-"
         ? FileDescriptor.standardInput
         : try FileDescriptor.open(FilePath(path), .readOnly, options: [.closeOnExec])
       defer { if path != "-" { try? file.close() } }
+      var status = stat()
+      guard fstat(file.rawValue, &status) == 0 else { throw Errno(rawValue: errno) }
+      let isRegular = status.st_mode & S_IFMT == S_IFREG
       var bytes: [UInt8] = []
+      if isRegular { bytes.reserveCapacity(min(Int(status.st_size), Scenario.maximumSize) + 1) }
       var buffer = [UInt8](repeating: 0, count: 1 << 16)
       while bytes.count <= Scenario.maximumSize {
         let count = try buffer.withUnsafeMutableBytes { try file.read(into: $0) }
         guard count > 0 else { break }
         bytes += buffer[..<count]
       }
-      return bytes
+      return (bytes, isRegular && path != "-")
     } catch {
       throw Failure(
         "cannot read \(name): \(error): give the path of a scenario or a recording",
@@ -116,37 +139,68 @@ private struct Text {
     }
   }
 
+  private func parsingAgain<Result>(
+    _ parse: (inout RecordingReader) throws -> Result
+  ) throws -> Result {
+    try Self.parsing(try bytes ?? Self.read(path, name).0, name, parse)
+  }
+
   func requireObservations() throws {
-    guard recording.steps.contains(where: { !$0.line.observations.isEmpty }) else {
+    guard hasObservations else {
       throw Failure(
         "\(name) has no observations to compare: it is a scenario; run it without --check",
         status: .dataError)
     }
   }
 
+  /// Prints each step when it was done, with the comments before it.
   func play() throws {
-    do {
-      for line in try Recording.Playback(of: recording) { try write(line.description) }
-    } catch let error as UnplayableMachine {
-      throw Failure("cannot play \(name): \(error)", status: .unavailable)
+    try parsingAgain { reader in
+      var player: Player
+      do {
+        player = try Player(machine)
+      } catch {
+        throw Failure("cannot play \(name): \(error)", status: .unavailable)
+      }
+      var output = ""
+      while let line = try reader.next(keepsObservations: false) {
+        output += line.description
+        if case .step(let step) = line.line.content {
+          for seen in player.play(step) { output += "  \(seen)\n" }
+        } else if output.utf8.count < 1 << 16 {
+          continue
+        }
+        try write(output)
+        output = ""
+      }
+      try write(output)
     }
   }
 
   /// Where the model first differs, to print; nil where it does not.
-  func difference(width: Int?) -> String? {
+  func difference(width: Int?) throws -> String? {
+    var player: Player
     do {
-      guard let difference = try recording.firstDifference() else { return nil }
-      let title = "\(name):\(difference.line): step \(difference.step): \(difference.text)"
-      return ([title] + difference.sideBySide(width: width)).map { "\($0)\n" }.joined()
+      player = try Player(machine)
     } catch {
       return "\(name): cannot be played: \(error)\n"
+    }
+    return try parsingAgain { reader in
+      while let line = try reader.next() {
+        guard case .step(let step) = line.line.content,
+          let difference = player.difference(playing: step, number: reader.stepCount, of: line)
+        else { continue }
+        let title = "\(name):\(difference.line): step \(difference.step): \(difference.text)"
+        return ([title] + difference.sideBySide(width: width)).map { "\($0)\n" }.joined()
+      }
+      return nil
     }
   }
 }
 
 /// Prints `text` without what would steer a terminal, as it may be somebody else's.
 func write(_ text: String) throws {
-  _ = try FileDescriptor.standardOutput.writeAll(printable(text, allowing: ["\n"]).utf8)
+  _ = try FileDescriptor.standardOutput.writeAll(text.printable(allowing: ["\n"]).utf8)
 }
 
 /// The columns of the terminal; nil where lines may be of any length.

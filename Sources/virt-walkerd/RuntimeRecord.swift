@@ -1,250 +1,148 @@
-import CLinux
 import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// What a running daemon says of itself, in a file that it keeps locked: `status` and `stop` find it by that file, and
-/// a second daemon for the same node is refused by the lock.
+/// The description of a running daemon in a file, by which `status`, `stop` and `watch` find it.
+///
+/// The daemon writes it while it still has the rights of the user that has started it. A server that was taken over later has
+/// no descriptor to change it by.
 struct RuntimeRecord {
   var node: FilePath
   var backend: String
   var machine: String
-  /// Where the inspection tree is; nil where there is none.
+  /// The directory of the inspection tree; nil if there is none.
   var tree: FilePath?
-  var pid: pid_t = getpid()
+  var process: ServerProcess
 
   /// `key=value` lines, for people and scripts.
   var text: String {
-    "node=\(node)\nbackend=\(backend)\nmachine=\(machine)\n"
-      + (tree.map { "tree=\($0)\n" } ?? "") + "pid=\(pid)\n"
+    var fields = [("node", node.string), ("backend", backend), ("machine", machine)]
+    if let tree { fields.append(("tree", tree.string)) }
+    fields += process.fields.map { ($0.key, $0.value) }
+    return fields.map { "\($0)=\(Self.escaped($1))\n" }.joined()
   }
 
-  init(node: FilePath, backend: String, machine: String, tree: FilePath?) {
+  init(
+    node: FilePath, backend: String, machine: String, tree: FilePath?, process: ServerProcess
+  ) {
     self.node = node
     self.backend = backend
     self.machine = machine
     self.tree = tree
+    self.process = process
   }
 
   private init?(parsing text: String) {
-    // Root prints what a server wrote that is not root.
-    guard !text.utf8.contains(where: { $0 < 0x20 && $0 != UInt8(ascii: "\n") || $0 == 0x7f })
-    else { return nil }
     var values: [Substring: Substring] = [:]
     for line in text.split(separator: "\n") {
       let pair = line.split(separator: "=", maxSplits: 1)
       if pair.count == 2 { values[pair[0]] = pair[1] }
     }
-    guard let node = values["node"], let pid = values["pid"].flatMap({ pid_t($0) }) else {
-      return nil
-    }
+    func value(_ key: String) -> String? { values[key[...]].map(Self.unescaped) }
+    guard let node = value("node"), let process = ServerProcess(value) else { return nil }
     self.init(
-      node: FilePath(String(node)), backend: String(values["backend"] ?? "?"),
-      machine: String(values["machine"] ?? "?"),
-      tree: values["tree"].map { FilePath(String($0)) })
-    self.pid = pid
+      node: FilePath(node), backend: value("backend") ?? "?", machine: value("machine") ?? "?",
+      tree: value("tree").map { FilePath($0) }, process: process)
   }
 
-  /// The record in `file`, if it has one.
-  fileprivate init?(_ file: FileDescriptor) {
-    var bytes = [UInt8](repeating: 0, count: 8192)
-    let count = try? bytes.withUnsafeMutableBytes {
-      try file.read(fromAbsoluteOffset: 0, into: $0)
-    }
-    guard let count else { return nil }
-    self.init(parsing: String(decoding: bytes.prefix(count), as: UTF8.self))
+  /// The record at `entry`; nil if there is none, or something else.
+  init?(_ entry: DirectoryEntry, owner: uid_t) {
+    guard let file = try? entry.openRegularFile(O_RDONLY),
+      let attributes = try? file.descriptor.attributes(), attributes.st_uid == owner
+    else { return nil }
+    // Two paths of at most 4096 bytes, each byte escaped.
+    var bytes = [UInt8](repeating: 0, count: 1 << 15)
+    let count = try? bytes.withUnsafeMutableBytes { try file.descriptor.read(into: $0) }
+    self.init(parsing: String(decoding: bytes.prefix(count ?? 0), as: UTF8.self))
   }
 
-  /// A record that was found, and whether its daemon still runs.
+  /// A record that was found, and what has become of its daemon.
   struct Found {
     let record: RuntimeRecord
-    let isRunning: Bool
+    let state: ServerProcess.State
+
+    init(_ record: RuntimeRecord) {
+      self.record = record
+      state = record.process.find()
+    }
+
+    var hasEnded: Bool { if case .ended = state { true } else { false } }
   }
 
   /// The records of root's daemons and of the caller's own, by node.
-  static func all() -> [Found] {
-    Set([directory, systemDirectory]).flatMap { directory -> [Found] in
-      guard let stream = opendir(directory.string) else { return [] }
-      defer { closedir(stream) }
-      var found: [Found] = []
-      while let entry = readdir(stream) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) {
-          String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-        }
-        if !name.hasPrefix("."), let record = read(directory.appending(name)) {
-          found.append(record)
-        }
+  static func all() throws -> [Found] {
+    var found = try records(in: RuntimeDirectory.own)
+    if RuntimeDirectory.own != RuntimeDirectory.system {
+      // Another user can do nothing about what is wrong with root's.
+      found += (try? records(in: RuntimeDirectory.system)) ?? []
+    }
+    return found.sorted { $0.record.node.string < $1.record.node.string }
+  }
+
+  private static func records(in path: FilePath) throws -> [Found] {
+    guard let directory = try RuntimeDirectory.records(in: path) else { return [] }
+    let owner = try directory.descriptor.attributes().st_uid
+    guard let stream = fdopendir(dup(directory.descriptor.rawValue)) else { return [] }
+    defer { closedir(stream) }
+    var found: [Found] = []
+    while let entry = readdir(stream) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
       }
-      return found
-    }.sorted { $0.record.node.string < $1.record.node.string }
+      guard !name.hasPrefix("."),
+        let record = RuntimeRecord(DirectoryEntry(name, in: directory), owner: owner)
+      else { continue }
+      found.append(Found(record))
+    }
+    return found
   }
 
   /// The record of the daemon that serves `node`, or that was killed there.
-  static func find(_ node: FilePath) -> Found? { all().first { $0.record.node == node } }
+  static func find(_ node: FilePath) throws -> Found? {
+    try all().first { $0.record.node == node }
+  }
 
   /// The record of the daemon that serves `node` now.
-  static func running(at node: FilePath) throws -> RuntimeRecord {
-    guard let found = find(node), found.isRunning else {
+  static func running(at node: FilePath) throws -> Found {
+    guard let found = try find(node), !found.hasEnded else {
       throw Failure(
         "nothing serves \(node): virt-walkerd status lists what runs", status: .unavailable)
     }
-    return found.record
+    return found
   }
 
-  private static func read(_ path: FilePath) -> Found? {
-    guard
-      let file = try? FileDescriptor.open(path, .readOnly, options: [.noFollow, .closeOnExec])
-    else { return nil }
-    defer { try? file.close() }
-    guard var record = RuntimeRecord(file) else { return nil }
-    let server = lockHolder(file)
-    // Root's stop ends the process that the kernel knows to hold the lock, not one that a server writes down.
-    if let server { record.pid = server }
-    return Found(record: record, isRunning: server != nil)
+  // MARK: - Names and values
+
+  /// The name of the record of `node`: one component for a whole path, and no two paths alike.
+  static func name(of node: FilePath) -> String {
+    escaped(String(node.string.dropFirst()), besides: "/.")
   }
 
-  /// Where root's daemons keep their records.
-  private static let systemDirectory: FilePath = "/run/virt-walkerd"
+  /// `text` with `%` and two hexadecimal digits for each control character, each `%`, and each of `others`, so that no value
+  /// can look like another line.
+  private static func escaped(_ text: String, besides others: String = "") -> String {
+    String(
+      decoding: text.utf8.flatMap { byte -> [UInt8] in
+        guard byte < 0x20 || byte == 0x7f || byte == UInt8(ascii: "%") || others.utf8.contains(byte)
+        else { return [byte] }
+        let digits = String(byte, radix: 16, uppercase: true)
+        return Array("%\(digits.count < 2 ? "0" : "")\(digits)".utf8)
+      }, as: UTF8.self)
+  }
 
-  /// Where the caller's daemons keep theirs.
-  static var directory: FilePath {
-    if geteuid() == 0 { return systemDirectory }
-    if let base = getenv("XDG_RUNTIME_DIR"), access(base, W_OK) == 0 {
-      return FilePath(platformString: base).appending("virt-walkerd")
+  private static func unescaped(_ text: Substring) -> String {
+    var bytes: [UInt8] = []
+    var rest = Array(text.utf8)[...]
+    while let byte = rest.popFirst() {
+      if byte == UInt8(ascii: "%"),
+        let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+      {
+        bytes.append(value)
+        rest = rest.dropFirst(2)
+      } else {
+        bytes.append(byte)
+      }
     }
-    return FilePath("/tmp/virt-walkerd-\(geteuid())")
-  }
-
-  /// The process that serves, by its lock on `file`; nil where none does.
-  fileprivate static func lockHolder(_ file: FileDescriptor) -> pid_t? {
-    var lock = flock(byte: .server)
-    guard fcntl(file.rawValue, F_GETLK, &lock) == 0, lock.l_type != F_UNLCK else { return nil }
-    return lock.l_pid
-  }
-}
-
-extension flock {
-  /// A byte of a record, locked for what it stands for.
-  fileprivate enum Byte: Int {
-    /// The node is served: held by the server until it ends.
-    case server
-    /// The node is in use: held by server and keeper, until the last of them ends.
-    case node
-  }
-
-  /// A write lock as fcntl(2) takes it.
-  fileprivate init(byte: Byte) {
-    self.init()
-    l_type = Int16(F_WRLCK)
-    l_whence = Int16(SEEK_SET)
-    l_start = off_t(byte.rawValue)
-    l_len = 1
-  }
-}
-
-/// The right to serve one node, held by this process and its keeper until both have ended, whatever way they end.
-struct NodeLock {
-  private let path: FilePath
-  let file: FileDescriptor
-  /// What a daemon said of itself that was killed with its keeper.
-  let left: RuntimeRecord?
-
-  /// - Throws: ``Failure`` where another daemon has it.
-  init(_ node: FilePath) throws {
-    let directory = RuntimeRecord.directory
-    // One component for a whole path, and no two paths alike.
-    path = directory.appending(
-      node.string.dropFirst().map { ["/": "%2F", "%": "%25"][$0] ?? String($0) }.joined())
-    // What a keeper has to do takes a moment.
-    let pause: UInt32 = 10_000  // microseconds
-    var pauses = 1000
-    while true {
-      guard mkdir(directory.string, 0o755) == 0 || errno == EEXIST else {
-        throw Self.refused(.current, doing: "create", at: directory)
-      }
-      guard Self.isOwn(directory) else {
-        throw Failure(
-          "\(directory) belongs to somebody else: set XDG_RUNTIME_DIR to a directory of yours",
-          status: .noPermission)
-      }
-      let descriptor = open(path.string, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
-      // The last daemon to end took the directory away.
-      if descriptor < 0 && errno == ENOENT { continue }
-      guard descriptor >= 0 else {
-        let errno = Errno.current
-        rmdir(directory.string)
-        throw Self.refused(errno, doing: "create", at: path)
-      }
-      let file = FileDescriptor(rawValue: descriptor)
-      guard Self.lock(file) else {
-        let server = RuntimeRecord.lockHolder(file)
-        try? file.close()
-        if let server {
-          throw Failure(
-            "\(node) is already served by pid \(server): virt-walkerd stop, or choose another --name or --path",
-            status: .cannotCreate)
-        }
-        guard pauses > 0 else {
-          throw Failure(
-            "\(node) was served by a daemon that has ended, and its keeper still holds \(path): see what it waits for: fuser -v \(path)",
-            status: .cannotCreate)
-        }
-        pauses -= 1
-        usleep(pause)
-        continue
-      }
-      if (try? FileIdentity(file)) == (try? FileIdentity(path)) {
-        self.file = file
-        left = RuntimeRecord(file)
-        return
-      }
-      // The file was removed between open and lock, by the daemon that held it.
-      try? file.close()
-    }
-  }
-
-  /// Says what is served.
-  func write(_ record: RuntimeRecord) throws {
-    do {
-      guard ftruncate(file.rawValue, 0) == 0 else { throw Errno.current }
-      _ = try file.writeAll(toAbsoluteOffset: 0, record.text.utf8)
-    } catch {
-      throw Self.refused(error as? Errno ?? .ioError, doing: "write", at: path)
-    }
-  }
-
-  private static func refused(
-    _ errno: Errno, doing action: String, at path: FilePath
-  ) -> Failure {
-    let advice =
-      switch errno {
-      case .noSpace: "make room there: df and df -i say what is full"
-      case .readOnlyFileSystem: "mount its file system writable"
-      default: "make it writable for you"
-      }
-    return Failure(errno, doing: action, at: path, advice: advice)
-  }
-
-  /// Gives the node free. The file goes first: who opens it later makes a new one.
-  func release() {
-    unlink(path.string)
-    rmdir(path.removingLastComponent().string)
-    try? file.close()
-  }
-
-  private static func lock(_ file: FileDescriptor) -> Bool {
-    // Of the open file, which a child shares; and of the process, which tells its pid and goes with it.
-    var node = flock(byte: .node)
-    var server = flock(byte: .server)
-    return fcntl(file.rawValue, CLINUX_F_OFD_SETLK, &node) == 0
-      && fcntl(file.rawValue, F_SETLK, &server) == 0
-  }
-
-  /// In /tmp anybody could have made it.
-  private static func isOwn(_ directory: FilePath) -> Bool {
-    var attributes = stat()
-    return lstat(directory.string, &attributes) == 0
-      ? attributes.st_uid == geteuid() && attributes.st_mode & S_IFMT == S_IFDIR
-      : errno == ENOENT
+    return String(decoding: bytes, as: UTF8.self)
   }
 }

@@ -33,7 +33,7 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Serve as many nodes, each with a machine and a tree of its own, their names numbered from 0: virt_walker0, virt_walker1. With --tree DIR the trees are DIR/virt_walker0 and so on.",
+      "Serve as many nodes, each with a machine and a tree of its own, their names numbered from 0: virt_walker0, virt_walker1. With --tree DIR the trees are DIR/virt_walker0 and so on. (values: 1 to \(Serve.mostNodes); default: one node without a number)",
       valueName: "n"))
   var count: Int?
 
@@ -41,7 +41,7 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "How to wait for the next request of a client that goes on at once. auto: tries to sleep, to sleep while idle CPUs are kept awake (as root), and to poll for \(PollPolicy.longest) microseconds, and keeps what answers soonest; never: sleeps at once; or for how many microseconds to poll, up to \(Serve.longestPoll).",
+      "How to wait for the next request of a client that goes on at once. auto: tries to sleep, to sleep while idle CPUs are kept awake (as root), and to poll for \(PollPolicy.longest) microseconds, and keeps what answers soonest; never: sleeps at once; or for how many microseconds to poll, up to \(Serve.longestPoll). (default: auto)",
       valueName: "time"),
     transform: Serve.parsePolling)
   var poll = PollPolicy.automatic
@@ -49,13 +49,13 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What is logged: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")). From info on each line that the guest's and the host's kernel log.",
+      "What is logged. From info on each line that the guest's and the host's kernel log. (values: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")); default: \(Logger.Level.notice))",
       valueName: "level"),
     transform: Serve.parseLevel)
   var logLevel = Logger.Level.notice
 
   @Option(
-    help: ArgumentHelp("Append the log to this file, not to standard error.", valueName: "file"),
+    help: ArgumentHelp("Append the log to this file. (default: standard error)", valueName: "file"),
     transform: Serve.parseFile)
   var logFile: FilePath?
 
@@ -63,7 +63,8 @@ struct Serve: ParsableCommand {
   var detach = false
 
   @Option(
-    help: ArgumentHelp("Write the daemon's pid to this file while it runs.", valueName: "file"),
+    help: ArgumentHelp(
+      "Write the daemon's pid to this file while it runs. (default: no file)", valueName: "file"),
     transform: Serve.parseFile)
   var pidFile: FilePath?
 
@@ -85,6 +86,7 @@ struct Serve: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
+      closeInheritedDescriptors()
       try allowOpenFiles(forNodes: count ?? 1)
       if detach {
         try Detached.run()
@@ -92,6 +94,18 @@ struct Serve: ParsableCommand {
         try Daemon(self).run()
       }
     }
+  }
+
+  /// The caller's files, locks and sockets are no business of a server that strangers talk to, and it would keep them open.
+  private func closeInheritedDescriptors() {
+    var kept = readyDescriptor.map { [$0] } ?? []
+    // sd_listen_fds(3)
+    if let process = getenv("LISTEN_PID"), pid_t(String(cString: process)) == getpid(),
+      let count = getenv("LISTEN_FDS").flatMap({ Int32(String(cString: $0)) }), (0...64) ~= count
+    {
+      kept += 3..<3 + count
+    }
+    closeDescriptors(but: kept)
   }
 
   /// In microseconds: longer than any client needs that goes on.
@@ -125,8 +139,8 @@ struct Serve: ParsableCommand {
 
 /// Makes sure that so many nodes can be served: the limit that a shell sets is often 1024.
 private func allowOpenFiles(forNodes count: Int) throws {
-  // A node's connection, its tree's and its lock; standard streams, signals, timer and what a moment needs.
-  let needed = rlim_t(3 * count + 32)
+  // A node's connection, its tree's, its lock and two directories; standard streams, signals, timer and what a moment needs.
+  let needed = rlim_t(5 * count + 32)
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   guard needed <= limit.rlim_max else {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CharacterDeviceServer
 import Glibc
+import Scenarios
 import SystemPackage
 
 struct Status: ParsableCommand {
@@ -11,53 +12,94 @@ struct Status: ParsableCommand {
       """)
 
   func run() throws {
-    let found = RuntimeRecord.all()
-    let guests = GuestState.ask(
-      found.filter(\.isRunning).compactMap(\.record.tree), within: 1000)
-    for daemon in found {
-      let record = daemon.record
-      if daemon.isRunning {
-        let tree = record.tree.map { ", tree \($0)" } ?? ""
-        print("\(record.node): \(record.backend), pid \(record.pid), \(record.machine)\(tree)")
-        if let tree = record.tree, let note = guests[tree]?.note(node: record.node, tree: tree) {
-          print(note)
+    try reportingFailures {
+      let found = try RuntimeRecord.all()
+      let guests = GuestState.ask(
+        found.filter { !$0.hasEnded }.compactMap(\.record.tree), within: 5000)
+      for daemon in found {
+        print(describe(daemon).printable)
+        if let tree = daemon.record.tree,
+          let note = guests[tree]?.note(node: daemon.record.node, tree: tree)
+        {
+          print(note.printable)
         }
-      } else {
-        print(
-          "\(record.node): pid \(record.pid) was killed; the next start there clears what it left")
+      }
+      if found.allSatisfy(\.hasEnded) {
+        print("no virt-walkerd is running")
+        throw ExitCode.notRunning
       }
     }
-    if !found.contains(where: \.isRunning) {
-      print("no virt-walkerd is running")
-      throw ExitCode.notRunning
+  }
+
+  private func describe(_ daemon: RuntimeRecord.Found) -> String {
+    let record = daemon.record
+    let pid = "pid \(record.process.pid)"
+    let place: String
+    switch daemon.state {
+    case .ended:
+      return "\(record.node): \(pid) was killed; the next start there clears what it left"
+    case .running, .hidden: place = pid
+    case .elsewhere: place = "\(pid) of another pid namespace"
     }
+    let tree = record.tree.map { ", tree \($0)" } ?? ""
+    return "\(record.node): \(record.backend), \(place), \(record.machine)\(tree)"
   }
 }
 
 struct Stop: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "End the daemon that serves a node, and wait until the node is gone.",
-    discussion: "With it go the other nodes of the same daemon (serve --count).")
+    discussion: "The other nodes of the same daemon go, too (serve --count).")
 
   @OptionGroup var node: NodeOptions
 
   func run() throws {
     try reportingFailures {
       let node = try node.node
-      let record = try RuntimeRecord.running(at: node)
-      guard kill(record.pid, SIGTERM) == 0 || errno == ESRCH else {
+      let found = try RuntimeRecord.running(at: node)
+      let process = try handle(found, at: node)
+      let pid = found.record.process.pid
+      do throws(Errno) {
+        try process.send(SIGTERM)
+      } catch .noSuchProcess {
+      } catch {
         throw Failure(
-          "cannot end pid \(record.pid): \(Errno.current): run as its user or as root",
-          status: .noPermission)
+          "cannot end pid \(pid): \(error): run as its user or as root", status: .noPermission)
       }
+      guard process.waitForEnd(milliseconds: 10_000) else {
+        throw Failure(
+          "pid \(pid) still serves \(node) after 10 s: kill -9 \(pid) ends it",
+          status: .systemError)
+      }
+      // If the daemon was killed, its keeper still takes the node away.
       let pause: UInt32 = 10_000  // microseconds
       for _ in 0..<1000 {
-        guard let found = RuntimeRecord.find(node), found.isRunning else { return }
+        guard let left = try RuntimeRecord.find(node),
+          left.record.process == found.record.process
+        else { return }
         usleep(pause)
       }
       throw Failure(
-        "pid \(record.pid) still serves \(node) after 10 s: kill -9 \(record.pid) ends it",
+        "pid \(pid) has ended, and \(node) is still there: virt-walkerd serve clears it",
         status: .systemError)
+    }
+  }
+
+  /// The process that is proven to be the daemon of the record.
+  private func handle(
+    _ found: RuntimeRecord.Found, at node: FilePath
+  ) throws -> ServerProcess.Handle {
+    let pid = found.record.process.pid
+    switch found.state {
+    case .running(let handle): return handle
+    case .elsewhere, .ended:
+      throw Failure(
+        "\(node) is served by pid \(pid) of another pid namespace: stop it there",
+        status: .unavailable)
+    case .hidden:
+      throw Failure(
+        "the system does not show whether pid \(pid) is the daemon of \(node): see ps -p \(pid), and end it by kill \(pid)",
+        status: .noPermission)
     }
   }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import SystemPackage
 
 @main
 struct VirtWalkerd: ParsableCommand {
@@ -19,4 +20,46 @@ struct VirtWalkerd: ParsableCommand {
       Serve.self, Status.self, Stop.self, Watch.self, Replay.self, Explain.self,
     ],
     defaultSubcommand: Serve.self)
+
+  /// Runs the command that the arguments name. A word that is no command would be taken for an argument of the default one.
+  static func main() {
+    var words = CommandLine.arguments.dropFirst()
+    if words.first == "help" { words.removeFirst() }
+    if let word = words.first, !word.hasPrefix("-"), !commands.contains(word) {
+      _ = try? FileDescriptor.standardError.writeAll(
+        "virt-walkerd: \(unknown(command: word))\n".utf8)
+      exit(withError: ExitCode.validationFailure)
+    }
+    main(nil)
+  }
+
+  private static var commands: [String] {
+    configuration.subcommands.map { $0._commandName } + ["help"]
+  }
+
+  private static func unknown(command word: String) -> String {
+    let begun = commands.first { !word.isEmpty && $0.hasPrefix(word) }
+    let alike = commands.map { (name: $0, distance: $0.editDistance(to: word)) }
+      .filter { $0.distance <= 2 }.min { $0.distance < $1.distance }
+    let near = begun ?? alike?.name
+    guard let near else { return "no command '\(word)': virt-walkerd --help lists the commands" }
+    return "no command '\(word)'; did you mean \(near)?"
+  }
+}
+
+extension String {
+  /// How many characters have to be added, removed or replaced to make the other string.
+  fileprivate func editDistance(to other: String) -> Int {
+    var row = Array(0...other.count)
+    for (index, character) in enumerated() {
+      var diagonal = row[0]
+      row[0] = index + 1
+      for (column, candidate) in other.enumerated() {
+        let replaced = diagonal + (character == candidate ? 0 : 1)
+        diagonal = row[column + 1]
+        row[column + 1] = Swift.min(replaced, diagonal + 1, row[column] + 1)
+      }
+    }
+    return row[other.count]
+  }
 }

@@ -21,10 +21,11 @@ struct Watch: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Where the inspection tree is, in place of the node that it belongs to.", valueName: "dir"))
+      "The directory of the inspection tree. (default: that of the node)", valueName: "dir"))
   var tree: String?
 
-  @Option(help: ArgumentHelp("The time between two looks, 0.1 to 60.", valueName: "seconds"))
+  @Option(
+    help: ArgumentHelp("The time between two looks, 0.1 to 60 seconds.", valueName: "seconds"))
   var interval = 0.25
 
   func validate() throws {
@@ -61,10 +62,10 @@ struct Watch: ParsableCommand {
         defer { free(resolved) }
         return FilePath(platformString: resolved)
       }
-      let found = RuntimeRecord.all().first { $0.isRunning && $0.record.tree == path }
+      let found = try RuntimeRecord.all().first { !$0.hasEnded && $0.record.tree == path }
       return (path ?? FilePath(tree), found?.record)
     }
-    let record = try RuntimeRecord.running(at: node.node)
+    let record = try RuntimeRecord.running(at: node.node).record
     guard let tree = record.tree else {
       throw Failure(
         "\(record.node) has no inspection tree: start its daemon anew with --tree DIR",

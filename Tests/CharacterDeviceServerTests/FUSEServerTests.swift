@@ -42,6 +42,18 @@ private final class NoDevice: CharacterDevice {
     #expect(result.status.isSuccess)
   }
 
+  /// Each client that opens the device reads from the first byte to the end of the file.
+  @Test func everyOpeningReadsAllOfIt() async throws {
+    let result = try await withMirror(
+      "printf hello >$node; for size in 1 5 9; do head -c$size $node; echo; cat $node; echo; done")
+    #expect(result.output == "o\nolleh\nolleh\nolleh\nolleh\nolleh\n")
+    let parts = try await withMirror(
+      "printf hello >$node; exec 3<$node; head -c1 <&3; echo; head -c3 <&3; echo; cat <&3; echo; cat <&3"
+    )
+    #expect(parts.output == "o\nlle\nh\n")
+    #expect(parts.status.isSuccess)
+  }
+
   @Test func errorsOfTheDeviceReachTheClient() async throws {
     let result = try await withMirror("echo '!' | dd of=$node 2>&1 | grep -o 'Invalid argument'")
     #expect(result.output == "Invalid argument\n")

@@ -33,11 +33,13 @@ import Testing
   /// With root's rights, each attempt works: what refuses it inside is the sandbox.
   @Test func whatWorksOutsideIsRefusedInside() async throws {
     let outside = try await probe("outside")
-    #expect(outside.count == 19)
+    #expect(outside.count == 26)
     #expect(outside.allSatisfy { $0.value == "works" }, "\(outside)")
     var inside = try await probe("inside")
-    #expect(inside.removeValue(forKey: "thread") == "works")
-    #expect(inside.count == 18)
+    for allowed in ["thread", "flags"] {
+      #expect(inside.removeValue(forKey: allowed) == "works", "\(allowed)")
+    }
+    #expect(inside.count == 24)
     #expect(inside.allSatisfy { $0.value == "Operation not permitted" }, "\(inside)")
   }
 

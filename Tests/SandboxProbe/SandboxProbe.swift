@@ -13,6 +13,9 @@ import Glibc
 struct SandboxProbe {
   static func main() throws {
     let directory = CommandLine.arguments[1]
+    // Open before, as the socket to a keeper is.
+    var ends: [Int32] = [-1, -1]
+    socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends)
     switch CommandLine.arguments[2] {
     case "inside":
       try Sandbox.enter(as: Sandbox.User(name: "nobody", id: 65534, group: 65534))
@@ -60,6 +63,18 @@ struct SandboxProbe {
       var size = winsize()
       return ioctl(STDIN_FILENO, UInt(TIOCGWINSZ), &size) == 0 || errno == ENOTTY ? 0 : -1
     }
+    // fcntl(2) can send signals and take locks.
+    attempt("flags") { fcntl(ends[0], F_SETFL, fcntl(ends[0], F_GETFL) | O_NONBLOCK) }
+    attempt("signal of a socket") { fcntl(ends[0], F_SETFL, CLINUX_O_ASYNC) }
+    attempt("receiver of a signal") { fcntl(ends[0], F_SETOWN, getpid()) }
+    attempt("kind of a signal") { fcntl(ends[0], CLINUX_F_SETSIG, SIGTERM) }
+    attempt("lock") {
+      var lock = Glibc.flock()
+      lock.l_type = Int16(F_UNLCK)
+      return fcntl(ends[0], F_SETLK, &lock) == 0 || errno != EPERM ? 0 : -1
+    }
+    attempt("lock of a file") { flock(ends[0], LOCK_UN) }
+    attempt("duplicate") { fcntl(ends[0], F_DUPFD, 100) }
     attempt("groups") { setgroups(0, nil) }
     attempt("root") { setuid(0) }
   }

@@ -39,6 +39,23 @@ import Testing
     #expect(try Step(parsing: "guest fetch 0x1 x0=0").description == "guest fetch 0x00000001")
   }
 
+  /// As assemblers print operands. The canonical line has no such space.
+  @Test func spaceMayStandBehindEachComma() throws {
+    for instruction in Instruction.all {
+      let line = "guest \(instruction.text("0x40000000")) x0=0x7"
+      let step = try Step(parsing: line)
+      #expect(step.description == line)
+      let parts = line.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+      for spaces in 0..<1 << (parts.count - 1) {
+        let spaced = parts.dropFirst().enumerated().reduce(parts[0]) { text, part in
+          text + (spaces >> part.offset & 1 == 0 ? "," : ", ") + part.element
+        }
+        #expect(try Step(parsing: spaced) == step, "\(spaced)")
+        #expect(try Recording(parsing: "machine cpu=max\n\(spaced)").steps.map(\.step) == [step])
+      }
+    }
+  }
+
   @Test(arguments: [
     ("", 1, "expected guest or host, found the end of the line"),
     ("# comment", 1, "expected guest or host, found '#'"),
@@ -91,6 +108,18 @@ import Testing
     ("guest ldrsw", 12, "expected ldrsw x0,[ADDRESS], found the end of the line"),
     ("guest ldrsw w0,[0]", 13, "expected ldrsw x0,[ADDRESS], found 'w0,[0]'"),
     ("guest str w1,[0]", 11, "expected str w0,[ADDRESS], str x0,[ADDRESS], str xzr,[ADDRESS]"),
+    ("guest ldr w0, [x1]", 16, "expected an address, decimal or hex with 0x, found 'x1'"),
+    ("guest stp w0, w2, [2]", 20, "expected an address that is a multiple of 4, found '2'"),
+    ("guest strb w0, [0], #2", 18, "or strb w0,[ADDRESS]!, found '],#2'"),
+    ("guest strb w0, [0,x4]", 18, "or strb w0,[ADDRESS]!, found ',x4]'"),
+    ("guest ldr w0,  [0]", 15, "or ldr q0,[ADDRESS], found one more space"),
+    ("guest ldr w0, ", 15, "or ldr q0,[ADDRESS], found the end of the line"),
+    ("guest ldr w0,", 11, "or ldr q0,[ADDRESS], found 'w0,'"),
+    ("guest ldr w0 ,[0]", 11, "or ldr q0,[ADDRESS], found 'w0'"),
+    ("guest ldr w0, [ 0]", 16, "expected an address, decimal or hex with 0x, found nothing"),
+    ("guest ldr w0, x0=1", 11, "or ldr q0,[ADDRESS], found 'w0,x0=1'"),
+    ("guest ldr w0, [0] ", 19, "expected x0=VALUE or the end of the line, found the end"),
+    ("guest fetch 0, x0=1", 13, "expected an address, decimal or hex with 0x, found '0,'"),
     ("guest ldr w0,[]", 15, "expected an address, decimal or hex with 0x, found nothing"),
     ("guest ldr w0,[x1]", 15, "expected an address, decimal or hex with 0x, found 'x1'"),
     ("guest ldr w0,[0", 16, "expected the end of ldr w0,[ADDRESS], found nothing"),
@@ -267,11 +296,13 @@ import Testing
   }
 
   private static let tokens = [
-    " ", "  ", "=", "x0=", "0x", "[", "]", ",", "#", "\n", "\r\n", "0", "18446744073709551615",
+    " ", "  ", ", ", "=", "x0=", "0x", "[", "]", ",", "#", "\n", "\r\n", "0",
+    "18446744073709551615",
     "0xffffffffffffffff", "00000000000000000000", "\u{212a}", "e\u{301}", "\u{0}", "-", "M", "K",
   ]
 
-  /// A line with its numbers as numbers, and x0 only where it is set: what its meaning does not change.
+  /// A line with its numbers as numbers, no space behind a comma, and x0 only where it is set: what its meaning does not
+  /// change.
   private func normalized(_ line: String) -> [String] {
     var parts: [String] = []
     var word = ""
@@ -279,7 +310,7 @@ import Testing
       let value = text.hasPrefix("0x") ? UInt64(text.dropFirst(2), radix: 16) : UInt64(text)
       return value.map { "\($0)" } ?? text
     }
-    for character in line {
+    for character in line.replacing(", ", with: ",") {
       if " ,[]=".contains(character) {
         parts += [number(word), String(character)]
         word = ""

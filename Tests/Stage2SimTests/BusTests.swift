@@ -111,4 +111,164 @@ import Testing
         "Data abort outside memslots with no valid syndrome info",
       ])
   }
+
+  /// What ``Named`` devices were asked, in order.
+  private final class Calls {
+    var names: [String] = []
+  }
+
+  /// A device that says its name when it is asked, and then `answer`.
+  private struct Named: MMIODevice {
+    let name: String
+    let calls: Calls
+    var answer = MMIOResponse.declined
+
+    mutating func access(
+      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    ) -> MMIOResponse {
+      calls.names.append(name)
+      return answer
+    }
+  }
+
+  /// The same in front of the bus.
+  private struct NamedHook: MMIODevice {
+    static let isHook = true
+    var device: Named
+
+    mutating func access(
+      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    ) -> MMIOResponse {
+      device.access(access, from: &vcpu, stage2: &stage2)
+    }
+  }
+
+  /// `io_mem_abort` calls the hook before it looks at the bus.
+  @Test(arguments: [
+    MMIORegion(address: 0x0aff_fff0, length: 0x20), MMIORegion(address: 0, length: 1 << 30),
+    MMIORegion(address: HideSeek.hideAddress, length: 0),
+    MMIORegion(address: HideSeek.seekAddress, length: 1),
+  ])
+  func deviceOnTheBusIsBehindTheHook(region: MMIORegion) throws {
+    for isFirst in [true, false] {
+      let calls = Calls()
+      let device = Named(name: "device", calls: calls, answer: .value(0x77))
+      var machine = try VirtualMachine()
+      if isFirst { machine.register(device, at: [region]) }
+      machine.register(HideSeek(), at: HideSeek.regions)
+      if !isFirst { machine.register(device, at: [region]) }
+      machine.run(.nop, at: HideSeek.target)
+      machine.setRegister(3, to: 0x41)
+      machine.run(.access(.store(.byte, from: 3), address: HideSeek.hideAddress))
+      machine.run(.access(.load(.byte, to: 4), address: HideSeek.seekAddress))
+      #expect(machine.vcpu[4] == 0x41)
+      machine.run(.access(.store(.byte, from: 3), address: HideSeek.hideAddress + 2))
+      let tooLong = GuestInstruction.access(.load(.word, to: 4), address: HideSeek.hideAddress)
+      #expect(machine.run(tooLong) == .failed(.invalidArgument))
+      #expect(calls.names.isEmpty)
+    }
+  }
+
+  /// What a hook declines goes on to the next hook, and then as if there were none.
+  @Test mutating func declinedByHooksIsTheBus() {
+    let trace = Trace()
+    let calls = Calls()
+    func named(_ name: String, _ answer: MMIOResponse = .declined) -> Named {
+      Named(name: name, calls: calls, answer: answer)
+    }
+    let region = MMIORegion(address: 0x0900_1000, length: 16)
+    machine.register(named("device", .value(0x1234)), at: [region])
+    // Two regions that both have the access: the hook is asked once.
+    machine.register(
+      NamedHook(device: named("first")),
+      at: [region, MMIORegion(address: 0x0900_1000, length: 0)])
+    machine.register(NamedHook(device: named("second")), at: [region])
+    machine.observer = trace
+    let load = GuestInstruction.access(.load(.halfword, to: 4), address: 0x0900_1000)
+    machine.run(load)
+    #expect(machine.vcpu[4] == 0x1234)
+    #expect(calls.names == ["first", "second", "device"])
+    #expect(
+      trace.mmio == [
+        .mmio(.unsatisfiedRead, length: 2, address: 0x0900_1000, value: 0),
+        .mmio(.read, length: 2, address: 0x0900_1000, value: 0x1234),
+      ])
+
+    // What a hook takes never comes to the kernel's tracepoint; the rest of the register is zeros.
+    machine.register(
+      NamedHook(device: named("third", .value(0x5_6789))), at: [region])
+    machine.setRegister(4, to: .max)
+    machine.run(load)
+    #expect(machine.vcpu[4] == 0x6789)
+    #expect(calls.names.suffix(3) == ["first", "second", "third"])
+    #expect(trace.mmio.count == 2)
+  }
+
+  /// A bus with regions that overlap, and the devices that are asked for a byte at `address`.
+  struct Overlap: Sendable {
+    let regions: KeyValuePairs<String, Range<UInt64>>
+    let address: UInt64
+    let asked: [String]
+  }
+
+  /// Devices are asked in the order in which `kvm_io_bus_register_dev` puts them into the bus.
+  @Test(arguments: [
+    Overlap(regions: ["a": 0x10..<0x14, "b": 0..<0x20], address: 0x12, asked: ["a", "b"]),
+    Overlap(regions: ["b": 0..<0x20, "a": 0x10..<0x14], address: 0x12, asked: ["b", "a"]),
+    Overlap(regions: ["a": 0x10..<0x14, "b": 0..<0x20], address: 2, asked: ["b"]),
+    Overlap(regions: ["a": 1..<2, "b": 1..<2, "c": 1..<2], address: 1, asked: ["a", "b", "c"]),
+    Overlap(regions: ["c": 1..<5, "b": 1..<9, "a": 1..<3], address: 1, asked: ["a", "c", "b"]),
+    Overlap(regions: ["b": 16..<20, "a": 0..<4], address: 16, asked: ["b"]),
+    // Without a length: only what starts there.
+    Overlap(regions: ["a": 8..<8, "b": 0..<16], address: 8, asked: ["a", "b"]),
+    Overlap(regions: ["b": 0..<16, "a": 8..<8], address: 8, asked: ["b", "a"]),
+    Overlap(regions: ["a": 8..<8, "b": 8..<8], address: 8, asked: ["a", "b"]),
+    Overlap(regions: ["a": 8..<8, "b": 0..<16], address: 9, asked: ["b"]),
+    // The kernel's search looks at b first, which ends before the access, and then only behind it.
+    Overlap(regions: ["a": 0..<32, "b": 1..<2, "c": 2..<3], address: 8, asked: []),
+  ])
+  func regionsThatOverlap(overlap: Overlap) throws {
+    let calls = Calls()
+    let base: UInt64 = 0x0900_0000
+    var machine = try VirtualMachine.booted()
+    for (name, range) in overlap.regions {
+      machine.register(
+        Named(name: name, calls: calls),
+        at: [
+          MMIORegion(
+            address: base + range.lowerBound, length: range.upperBound - range.lowerBound)
+        ])
+    }
+    let address = base + overlap.address
+    let result = machine.run(.access(.load(.byte, to: 0), address: address))
+    #expect(calls.names == overlap.asked)
+    #expect(result == .mmio(MMIOExit(isWrite: false, address: address, length: 1, data: 0)))
+  }
+
+  /// C's sums wrap, and so end before they begin: nobody is in such a region, and nothing traps.
+  @Test mutating func regionBeyondTheLastAddress() {
+    let calls = Calls()
+    let device = Named(name: "device", calls: calls)
+    let region = MMIORegion(address: 0x0900_1000, length: .max)
+    machine.register(device, at: [region])
+    machine.register(NamedHook(device: device), at: [region])
+    let load = GuestInstruction.access(.load(.word, to: 0), address: 0x0900_1000)
+    #expect(
+      machine.run(load)
+        == .mmio(MMIOExit(isWrite: false, address: 0x0900_1000, length: 4, data: 0)))
+    #expect(calls.names.isEmpty)
+  }
+}
+
+extension Trace {
+  /// The kernel's tracepoint of MMIO.
+  fileprivate var mmio: [Tracepoint] {
+    events.compactMap {
+      if case .tracepoint(.mmio(let stage, let length, let address, let value)) = $0 {
+        .mmio(stage, length: length, address: address, value: value)
+      } else {
+        nil
+      }
+    }
+  }
 }

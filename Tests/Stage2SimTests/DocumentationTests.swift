@@ -262,27 +262,35 @@ extension Stage2PageTable {
     #expect(count >= 15)
   }
 
-  /// Each row's function is named where the row says, and each function that the sources name has a row.
+  /// Each row's Swift declaration is in the row's file, and a comment at it or in it has the kernel's name; and each
+  /// function that the sources name has a row.
   @Test func kernelNamesAreThoseOfTheSources() throws {
     let article = try String(
       contentsOf: Self.catalog.appending(path: "KernelNames.md"), encoding: .utf8)
     var rows: Set<String> = []
-    for row in article.matches(of: /(?m)^\| `([a-z0-9_]+)` \| .+ \| (.+\.swift) \|$/) {
-      let (_, name, file) = row.output
+    var swift = ""
+    for row in article.matches(of: /(?m)^\| `([a-z0-9_]+)` \| (.+) \| (.+\.swift) \|$/) {
+      let (_, name, column, file) = row.output
       rows.insert(String(name))
-      let isNamed = try commentNames(in: "Stage2Sim/\(file)").contains(String(name))
-      #expect(isNamed, "no comment in \(file) names \(name)")
+      if column != "the same" { swift = String(column).replacing("`", with: "") }
+      let source = try String(
+        contentsOf: sources.appending(path: "Stage2Sim/\(file)"), encoding: .utf8)
+      let found = declarations(of: swift, in: source)
+      let isThere = !found.isEmpty
+      #expect(isThere, "\(file) declares no \(swift)")
+      let isNamed = found.contains { commentNames(in: $0).contains(String(name)) }
+      #expect(isNamed, "no comment of \(swift) in \(file) names \(name)")
     }
     #expect(rows.count >= 100)
     for file in ["Attributes", "Map", "Unmap", "Walk"] {
-      for name in try commentNames(in: "Stage2Sim/PageTables/\(file).swift") {
+      for name in try commentNames(ofFile: "Stage2Sim/PageTables/\(file).swift") {
         guard name.contains(/^_*(kvm|stage2)_/), !name.hasSuffix("_fn_t") else { continue }
         let has = rows.contains(name)
         #expect(has, "\(name) of \(file).swift is not in the table")
       }
     }
     for file in ["GuestAbort", "MMIO", "Notifier", "MemorySlot"] {
-      for name in try commentNames(in: "Stage2Sim/Hypervisor/\(file).swift")
+      for name in try commentNames(ofFile: "Stage2Sim/Hypervisor/\(file).swift")
       where name.contains(/^_*(kvm|stage2|gfn|hva|user_mem|handle|io_mem)_/) {
         let has = rows.contains(name)
         #expect(has, "\(name) of \(file).swift is not in the table")
@@ -310,11 +318,61 @@ extension Stage2PageTable {
     #expect(count >= 10)
   }
 
-  /// What stands alone between backquotes in the comments of a file.
-  private func commentNames(in file: String) throws -> Set<String> {
-    let text = try String(contentsOf: sources.appending(path: file), encoding: .utf8)
+  private func commentNames(ofFile file: String) throws -> Set<String> {
+    commentNames(in: try String(contentsOf: sources.appending(path: file), encoding: .utf8))
+  }
+
+  /// What stands alone between backquotes in the comments of a text.
+  private func commentNames(in text: String) -> Set<String> {
     let comments = text.split(separator: "\n").filter { $0.contains(/^ *\/\//) }
     return Set(comments.flatMap { $0.matches(of: /`([a-z0-9_]+)`/).map { String($0.output.1) } })
+  }
+}
+
+/// The declarations in `source` of what a link or a path such as `Type.function(_:label:)` names, each with its comment and
+/// its body. Without parentheses, labels may be any.
+private func declarations(of path: String, in source: String) -> [String] {
+  let words = path.prefix { $0 != "(" }.split { $0 == "." || $0 == "/" }
+  guard let name = words.last else { return [] }
+  let lines = source.split(separator: "\n", omittingEmptySubsequences: false)
+  // The type, where there is one, is declared or extended in the file.
+  for type in words.dropLast() {
+    guard lines.contains(where: { $0.hasType(type) }) else { return [] }
+  }
+  return lines.indices.compactMap { index in
+    let line = lines[index]
+    let isFunction = line.contains(/^ *([a-z@_]+ )*(func |init\()/)
+    guard
+      isFunction
+        && ["func \(name)(", "func \(name)<", " \(name)("].contains(where: line.contains)
+        || line.hasType(name)
+        || ["var \(name):", "let \(name):", "var \(name) ", "let \(name) "]
+          .contains(where: line.contains)
+    else { return nil }
+    let indentation = line.prefix { $0 == " " }
+    let isLast = { (line: Substring) in line.hasPrefix("\(indentation)}") }
+    let end =
+      line.hasSuffix("{") || line.hasSuffix("(")
+      ? lines[(index + 1)...].firstIndex(where: isLast) ?? index : index
+    let start = (lines[..<index].lastIndex { !$0.contains(/^ *(\/\/|@)/) } ?? -1) + 1
+    let text = lines[start...end].joined(separator: "\n")
+    guard path.hasSuffix(")") else { return text }
+    let signature = lines[index...end].joined(separator: " ").split(separator: "(", maxSplits: 1)
+    let parameters = signature.last?.prefix { $0 != ")" } ?? ""
+    let labels = parameters.split(separator: ",").compactMap { parameter in
+      parameter.split(separator: ":").first?.split(separator: " ").first
+    }
+    let wanted = path.drop { $0 != "(" }.dropFirst().dropLast().split(separator: ":")
+    return labels == wanted ? text : nil
+  }
+}
+
+extension Substring {
+  /// Whether the line declares or extends a type.
+  fileprivate func hasType(_ name: Substring) -> Bool {
+    ["struct", "enum", "class", "protocol", "extension"].contains { keyword in
+      self.contains("\(keyword) \(name) ") || self.contains("\(keyword) \(name):")
+    }
   }
 }
 

@@ -50,6 +50,86 @@ import Testing
     try await daemon.stop()
   }
 
+  /// The commands of GNU, uutils, busybox and toybox, which copy in different ways: with read(2), splice(2) and sendfile(2).
+  @Test func everydayTools() async throws {
+    let daemon = try await RunningDaemon()
+    let check = try await shell(
+      "\(repository)/scripts/check-tools \(daemon.node) \(try await EverydayTools.shared.path())")
+    #expect(report(tap: check.output, from: "check-tools") >= 80)
+    #expect(check.succeeded, "\(check.errors)")
+    try await daemon.stop()
+  }
+
+  /// The two lines of the README, and all of check-device, on a system whose commands are those of uutils or busybox.
+  @Test(arguments: ["uutils", "busybox"])
+  func otherToolsInFrontOfThePath(system: String) async throws {
+    let daemon = try await RunningDaemon()
+    let path = "PATH=\(try await EverydayTools.shared.path())/\(system):$PATH"
+    let result = try await shell(
+      "\(path); env echo -n A > \(daemon.node); head -c1 \(daemon.node); cat \(daemon.node) | head -c2"
+    )
+    #expect(result.output == "AAA")
+    let check = try await shell("\(path) \(repository)/scripts/check-device \(daemon.node)")
+    #expect(report(tap: check.output, from: "check-device") >= 31)
+    #expect(check.succeeded, "\(check.errors)")
+    try await daemon.stop()
+  }
+
+  /// Clients that copy with splice(2) find no end of the file, whatever others do to the node; stat(2) says 0 all the while.
+  @Test func nodeIsNeverAtItsEnd() async throws {
+    let daemon = try await RunningDaemon()
+    let result = try await shell(
+      """
+      node=\(daemon.node) tools=\(try await EverydayTools.shared.path())
+      (while [ -e $node ]; do echo -n A >$node; stat -c %s $node; chmod 600 $node; echo -n A >>$node; done) | sort -u &
+      for i in $(seq 300); do
+          $tools/uutils/head -c 3 $node | cat
+          $tools/busybox/cat $node | head -c 3
+          exec 3<$node
+          : >$node
+          $tools/uutils/head -c 3 <&3 | cat
+          exec 3<&-
+      done | tr -d '\\0A' | wc -c
+      for i in $(seq 300); do $tools/uutils/head -c 3 $node | cat; done | wc -c
+      $virt_walkerd stop \(daemon.selector)
+      wait
+      """)
+    #expect(result.output == "0\n900\n0\n", "\(result.errors)")
+    try await expectNothingLeft(of: daemon.node)
+  }
+
+  /// A tool of the system that does not do its part is named in the first line, and nothing is written to the node.
+  @Test(arguments: [
+    ("head", "", "cannot read a device, not even /dev/zero"),
+    ("dd", "", "cannot read a device, not even /dev/zero"),
+    ("cat", "", "cannot read a device, not even /dev/zero"),
+    ("od", "", "does not print bytes in hex"),
+    ("fold", "", "does not fold lines"),
+    ("head", "/dev/zero", "it gets nothing, and dd gets the byte"),
+    ("dd", "/dev/zero", "it gets nothing, and head gets the byte"),
+  ])
+  func checkDeviceNamesABrokenTool(tool: String, able: String, problem: String) async throws {
+    let daemon = try await RunningDaemon()
+    let result = try await shell(
+      """
+      printf S >\(daemon.node)
+      directory=$(mktemp -d)
+      printf '#!/bin/sh\\ncase "$*" in *%s*) exec %s "$@" ;; esac\\n' '\(able.isEmpty ? "nothing" : able)' $(command -v \(tool)) >$directory/\(tool)
+      chmod 755 $directory/\(tool)
+      (PATH=$directory:$PATH; \(repository)/scripts/check-device \(daemon.node))
+      echo $?
+      rm -r $directory
+      head -c1 \(daemon.node)
+      """)
+    let lines = result.output.split(separator: "\n")
+    #expect(lines.count == 3)
+    #expect(lines[0].hasPrefix("Bail out! \(tool) (/"))
+    #expect(lines[0].contains(problem))
+    #expect(lines[0].contains("in front of PATH"))
+    #expect(lines[1...] == ["1", "S"])
+    try await daemon.stop()
+  }
+
   /// A plain file is no device: a test that cannot fail proves nothing.
   @Test func checkDeviceRefusesAPlainFile() async throws {
     let file = "/tmp/\(RunningDaemon.uniqueName())"
@@ -61,14 +141,14 @@ import Testing
 
   /// A character device of the kernel's own: a Debian kernel under QEMU, everything in scripts/cuse-vm-guest.
   @Test func cuseInAVirtualMachine() async throws {
-    let daemon = repository.appending(".build/release/virt-walkerd")
+    let daemon = repository.appending(".build-static/release/virt-walkerd")
     try #require(
       FileManager.default.isExecutableFile(atPath: daemon.string),
       "the virtual machine runs the release build: scripts/test makes it")
     let probe = try await Probe.shared.path()
     let machine = try await shell(
       "\(repository)/scripts/cuse-vm --daemon \(daemon) --probe \(probe)")
-    #expect(report(tap: machine.output, from: "cuse-vm") >= 200)
+    #expect(report(tap: machine.output, from: "cuse-vm") >= 500)
     #expect(machine.succeeded, "\(machine.errors)")
   }
 }

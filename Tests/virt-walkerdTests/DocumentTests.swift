@@ -130,3 +130,66 @@ import Testing
     #expect(check.succeeded, "\(check.output)\(check.errors)")
   }
 }
+
+/// The manual page, which the Debian package has, against the program.
+@Suite(.timeLimit(.minutes(5))) struct ManualTests {
+  private func page(formattedBy formatter: String) async throws -> String {
+    let page = try await shell(
+      "python3 -B \(repository)/debian/manual.py $virt_walkerd 2026-11-25 | \(formatter)")
+    try #require(page.errors.isEmpty, "\(page.errors)")
+    return page.output
+  }
+
+  @Test func manualIsInOrder() async throws {
+    #expect(try await page(formattedBy: "mandoc -T lint") == "")
+    let text = try await page(formattedBy: "cat")
+    let sections = [
+      "NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "ENVIRONMENT", "FILES", "EXIT STATUS",
+      "EXAMPLES",
+      "SEE ALSO",
+    ]
+    #expect(
+      text.matches(of: /\n\.Sh (.*)/).map { String($0.output.1) } == sections)
+    #expect(!text.contains("@"))
+  }
+
+  /// Of each command all options, and of each option that takes a value the default.
+  @Test(arguments: ["serve", "status", "stop", "watch", "replay", "explain"])
+  func manualHasWhatHelpHas(of command: String) async throws {
+    let text = try await page(formattedBy: "cat")
+    let start = try #require(text.range(of: "\n.Ss virt-walkerd \(command)\n")).upperBound
+    let section = text[start...].split(separator: "\n.S", maxSplits: 1)[0]
+    let help = try await shell("$virt_walkerd \(command) --help")
+    let options = help.output.matches(of: /\n  --([a-z-]+)( <.*>)?/)
+      .filter { $0.output.1 != "version" }
+    #expect(options.isEmpty == (command == "status"))
+    let items = section.split(separator: "\n.It ").dropFirst()
+      .filter { $0.hasPrefix("Fl ") }
+    #expect(
+      Set(items.map { $0.split(separator: /[ \n]/)[1] })
+        == Set(options.map { "-\($0.output.1)" }))
+    for item in items where item.prefix(while: { $0 != "\n" }).contains(" Ar ") {
+      #expect(item.contains(/\(.*default:\n?.*\)/.dotMatchesNewlines()), "\(item)")
+    }
+    // The values that help lists are in the manual, too.
+    func plain(_ text: some StringProtocol) -> String {
+      String(text).split(separator: /\s+/).joined(separator: " ")
+    }
+    for list in plain(help.output).matches(of: /\(values: [^)]*\)/) {
+      #expect(plain(section).contains(list.output))
+    }
+  }
+
+  @Test func manualHasEveryExitStatus() async throws {
+    let text = try await page(formattedBy: "cat")
+    let start = try #require(text.range(of: "\n.Sh EXIT STATUS\n")).upperBound
+    let section = text[start...].split(separator: "\n.Sh", maxSplits: 1)[0]
+    let statuses = section.matches(of: /\n\.It (\d+)\n/).compactMap { Int($0.output.1) }
+    let source = try String(
+      contentsOfFile: "\(repository)/Sources/virt-walkerd/Failure.swift", encoding: .utf8)
+    // Of ArgumentParser are success, failure and validationFailure.
+    let used =
+      source.matches(of: /= ExitCode\((\d+)\)/).compactMap { Int($0.output.1) } + [0, 1, 64]
+    #expect(statuses == used.sorted())
+  }
+}

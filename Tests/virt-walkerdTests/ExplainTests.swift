@@ -32,16 +32,44 @@ import Testing
     #expect(old.output.hasSuffix("\nharmless: yes\n"))
   }
 
-  /// Without options it is about the machine that the daemon serves without options.
-  @Test func machineIsTheDaemons() async throws {
-    let daemon = try await RunningDaemon()
+  /// It is about the machine that the daemon serves with the same options, or without any.
+  @Test(arguments: [
+    "", "--granule 64K --ipa 48 --cpu max", "--granule 16K --backing anonymous", "--ipa 32",
+  ])
+  func machineIsTheDaemons(options: String) async throws {
+    let daemon = try await RunningDaemon(options)
     let status = try await shell("$virt_walkerd status | grep \(daemon.node):")
     try await daemon.stop()
     let machine = try #require(
-      try await explain("0").output.firstMatch(
-        of: /machine cpu=([^ ]+) backing=([^ ]+) memory=([^ ]+)\n/)?.output)
-    let served = ", \(machine.1) \(machine.2) \(machine.3) 4K pages 40-bit IPA, "
+      try await explain("0 \(options)").output.firstMatch(
+        of: /machine cpu=(\S+)(?: granule=(\S+))?(?: ipa=(\S+))? backing=(\S+) memory=(\S+)\n/)?
+        .output)
+    let served =
+      ", \(machine.1) \(machine.4) \(machine.5) \(machine.2 ?? "4K") pages \(machine.3 ?? "40")-bit IPA, "
     #expect(status.output.contains(served))
+  }
+
+  /// Other pages have other neighbours and huge pages. No recording of such a machine has the events.
+  @Test func otherGranule() async throws {
+    let run = try await explain("0x04 --granule 16K --backing huge")
+    for line in [
+      "machine cpu=cortex-a76 granule=16K backing=huge memory=256M",
+      "entry, level 2, a block of 32 MiB",
+      "guest executes                     kept, guest hangs      -",
+      "madvise dontneed, 32 MiB           lost: 00, then 08      -",
+      "madvise dontneed, next page        lost: 00, then 08      -",
+      "    ESR_EL2 0x8200000e for 0x40004000 again and again: KVM finds nothing more to allow",
+    ] {
+      #expect(run.output.split(separator: "\n").contains { $0 == line }, "\(line)")
+    }
+    #expect(!run.output.contains("recorded in explain"))
+    #expect(!run.output.contains("EFAULT"))
+    let page = try await explain("0x04 --granule 64K")
+    #expect(page.output.contains("\nentry, level 3, a page of 64 KiB\n"))
+    #expect(page.output.contains("\nmadvise dontneed, 256 MiB          lost"))
+    let hugetlb = try await explain("0x04 --granule 64K --backing hugetlb")
+    #expect(hugetlb.output.contains("\nentry, level 2, a block of 512 MiB\n"))
+    #expect(try await explain("0x04 --ipa 32").output.contains(" ipa=32 backing=huge"))
   }
 
   @Test func eachWayToWriteAByte() async throws {
@@ -77,6 +105,7 @@ import Testing
         for backing in anonymous huge hugetlb memfd file; do
           $virt_walkerd explain 0xff --cpu $cpu --backing $backing
           $virt_walkerd explain 0x06 --cpu $cpu --backing $backing
+          $virt_walkerd explain 0x06 --cpu $cpu --backing $backing --granule 64K --ipa 36
         done
       done
       $virt_walkerd explain --all
@@ -116,6 +145,9 @@ import Testing
     ("1 2", 64, "Unexpected argument '2'"),
     ("1 --cpu z80", 64, "Please provide one of 'cortex-a72', 'cortex-a76' or 'max'"),
     ("1 --memory 1G", 64, "Unknown option '--memory'"),
+    ("1 --granule 8K", 64, "'8K' is no page size: give 4K, 16K or 64K"),
+    ("1 --ipa 44", 64, "--ipa 44: cortex-a76 has 32 to 40 bits"),
+    ("--all --ipa 31 --cpu max", 64, "--ipa 31: max has 32 to 48 bits"),
     ("1 >/dev/full", 71, "No space left on device"),
   ])
   func failure(arguments: String, status: Int32, words: String) async throws {

@@ -17,7 +17,7 @@ import Testing
 
   /// The same on CUSE, in a virtual machine that is stopped and goes on meanwhile.
   @Test func faultsOnCUSEInAVirtualMachine() async throws {
-    let build = repository.appending(".build/release")
+    let build = repository.appending(".build-static/release")
     let programs = ["virt-walkerd", "node-checker"].map { build.appending($0) }
     for program in programs {
       try #require(

@@ -99,7 +99,7 @@ import Testing
     let run = try await shell(
       """
       fields() { sed -n 's/^\\(Uid\\|Gid\\|Groups\\|Cap...\\|NoNewPrivs\\|Seccomp\\):[[:space:]]*//p' /proc/$1/status | tr -s '\\t ' ' '; }
-      fields \(pid); echo keeper; fields $(pgrep -P \(pid)) | sed -n '1,2p;5p;9p'
+      fields \(pid); echo keeper; fields $(pgrep -P \(pid)) | sed -n '1,2p;5p;7p;9,10p'
       """)
     #expect(
       run.output == """
@@ -116,8 +116,10 @@ import Testing
         keeper
         0 0 0 0
         0 0 0 0
-        000000000020000a
+        0000000000200000
+        0000000000000000
         1
+        2
 
         """, "\(run.errors)")
     try await daemon.stop()
@@ -318,7 +320,9 @@ import Testing
       """
       mkfifo /tmp/\(name)
       exec 3<>/tmp/\(name); rm /tmp/\(name)
-      $virt_walkerd serve --detach --log-level info --log-file /proc/self/fd/3 --name \(name) >/dev/null || exit
+      $virt_walkerd serve --log-level info --name \(name) >/tmp/\(name) 2>&3 &
+      until grep -q 'is ready' /tmp/\(name); do kill -0 $! || exit 99; sleep 0.02; done
+      rm /tmp/\(name)
       dd if=/dev/zero of=\(node) bs=1 count=3000 2>/dev/null && head -c3000 \(node) | wc -c
       $virt_walkerd stop --name \(name)
       """)
@@ -371,6 +375,7 @@ import Testing
     ("--log-level loud", 64, "no log level 'loud'"),
     ("--name ../x", 64, "'../x' is no name for a device"),
     ("--name .x", 64, "'.x' is no name for a device"),
+    ("--name=-x", 64, "commands take a name that begins with '-' for an option"),
     ("--path /", 64, "'/' is not the path of a file"),
     ("--path /tmp/x --name y", 64, "give one of them"),
     ("--path /tmp/x --backend cuse", 64, "CUSE makes nodes in /dev only"),
@@ -392,6 +397,35 @@ import Testing
       #expect(run.output.isEmpty)
     }
     try await expectNothingLeft(of: "/dev/\(name)")
+  }
+
+  @Test(arguments: [
+    ("explian 3", "no command 'explian'; did you mean explain?"),
+    ("stpo --name x", "no command 'stpo'; did you mean stop?"),
+    ("exp 3", "no command 'exp'; did you mean explain?"),
+    ("Serve", "no command 'Serve'; did you mean serve?"),
+    ("help explian", "no command 'explian'; did you mean explain?"),
+    ("frobnicate", "no command 'frobnicate': virt-walkerd --help lists the commands"),
+    ("''", "no command '': virt-walkerd --help lists the commands"),
+  ])
+  func unknownCommand(_ arguments: String, words: String) async throws {
+    let run = try await shell("$virt_walkerd \(arguments)")
+    #expect(run.status == .exited(64))
+    #expect(run.errors == "virt-walkerd: \(words)\n")
+    #expect(run.output.isEmpty)
+  }
+
+  @Test func everyCommandIsKnown() async throws {
+    let run = try await shell(
+      """
+      for command in $($virt_walkerd --help | sed -n '/^SUBCOMMANDS/,/^$/s/^  \\([a-z]*\\) .*/\\1/p') help; do
+          $virt_walkerd $command --help >/dev/null && $virt_walkerd help $command && echo "$command is known"
+      done
+      """)
+    #expect(run.errors.isEmpty, "\(run.errors)")
+    for command in ["serve", "status", "stop", "watch", "replay", "explain", "help"] {
+      #expect(run.output.contains("\(command) is known\n"))
+    }
   }
 
   @Test func withoutRootTheErrorSaysWhatIsPossible() async throws {

@@ -143,3 +143,21 @@ actor Probe {
     return try await task.value
   }
 }
+
+/// The commands of GNU, uutils, busybox and toybox, downloaded once.
+actor EverydayTools {
+  static let shared = EverydayTools()
+  private var directory: Task<FilePath, any Error>?
+
+  func path() async throws -> FilePath {
+    if let directory { return try await directory.value }
+    let task = Task {
+      let directory = repository.appending(".build/everyday-tools")
+      let download = try await shell("\(repository)/scripts/everyday-tools \(directory)")
+      try #require(download.succeeded, "\(download.errors)")
+      return directory
+    }
+    directory = task
+    return try await task.value
+  }
+}

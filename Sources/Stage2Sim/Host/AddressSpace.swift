@@ -22,8 +22,10 @@ struct AddressSpace: Sendable {
   var directory: [UInt64: DirectoryEntry] = [:]
   /// By address / page size.
   var entries: [UInt64: HostEntry] = [:]
-  /// Of a child: the ranges that it lets KSM merge, as the VMM did when it was forked.
+  /// Of a child: the ranges that it lets KSM merge, as the VMM did when it was forked, as far as it has pages there.
   var mergeable: [Range<UInt64>] = []
+  /// Of a child: whether it has areas that KSM may merge, with pages or without.
+  var hasMergeableAreas = false
   /// The directories themselves, by address / what one covers. They stay when their entries go.
   private var directories: Set<UInt64> = []
 

@@ -80,7 +80,7 @@ extension HostMemory {
       // `ksm_madvise`: what cannot be merged ignores the advice.
       if flags.isDisjoint(with: [.shared, .hugetlb]) {
         flags.insert(.mergeable)
-        ksm.isProcessMergeable = true
+        ksm.enter(process: 0)
       }
     case .unmergeable:
       if flags.contains(.mergeable) {

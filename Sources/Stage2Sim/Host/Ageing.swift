@@ -20,9 +20,7 @@ extension HostMemory {
       notifier.clearYoung(start..<start + hugePageSize)
     }
     // `rmap_walk_ksm` for a merged page: what was merged last comes first.
-    func number(_ page: UInt64) -> Int {
-      ksm.items[KSM.Place(process: 0, page: page)]?.number ?? 0
-    }
+    let number = ksm.number(ofPage:)
     let isMerged = physical[folio: head].kind == .merged
     let pages = process.entries.filter { range.contains($0.value.frame) }.keys
       .sorted { isMerged && number($0) != number($1) ? number($0) > number($1) : $0 < $1 }

@@ -19,7 +19,11 @@ extension HostMemory {
       if area.isPrivate { notifier.invalidateRangeEnd(range) }
     }
     child.mergeable = copied.filter { $0.flags.contains(.mergeable) }.map { $0.start..<$0.end }
+    child.hasMergeableAreas = areas.contains {
+      $0.flags.contains(.mergeable) && !$0.flags.contains(.dontFork)
+    }
     children.append(child)
+    if ksm.slots.contains(where: { $0.process == 0 }) { ksm.enter(process: children.count) }
   }
 
   /// `copy_pmd_range`
@@ -57,6 +61,7 @@ extension HostMemory {
   ///
   /// - Returns: False where there is none.
   mutating func endFork() -> Bool {
+    ksm.exit(process: children.count)
     guard let child = children.popLast() else { return false }
     physical.drainLRU()
     for entry in child.entries.values { release(entry) }

@@ -1,45 +1,158 @@
-/// Kernel samepage merging: mm/ksm.c, without its limit of 256 pages that share one (`max_page_sharing`).
+/// Kernel samepage merging: mm/ksm.c.
+///
+/// No time passes, so a chain of equal merged pages is never old enough to be pruned
+/// (`stable_node_chains_prune_millisecs`).
 struct KSM: Sendable {
-  /// A page of a process.
-  struct Place: Hashable, Sendable {
-    /// 0 for the VMM, from 1 on for its children.
-    let process: Int
-    /// Address / page size.
-    let page: UInt64
-  }
-
   /// What a page holds, in pieces by their offset; those that are zeros are left out.
   typealias Content = [UInt64: [UInt8]]
 
   /// `struct ksm_rmap_item`: what KSM knows of a page of a process.
   struct Item: Sendable {
+    /// Address / page size.
+    let page: UInt64
     /// What the page held when it was last looked at (`oldchecksum`), in place of its checksum.
     var content: Content?
-    /// Merged with this page, by now or as the first (`STABLE_FLAG`).
-    var stable: UInt64?
-    /// When that was: what was merged later comes first in the page's list (`stable_tree_append`).
+    /// The merged page that it shares, or did when it was last looked at (`STABLE_FLAG`).
+    var node: Int?
+    /// When it was merged: what was merged later comes first in the page's list (`stable_tree_append`).
     var number = 0
   }
 
-  /// `MMF_VM_MERGEABLE`: the VMM has asked for it, and the scanner has not found it without such memory since.
-  var isProcessMergeable = false
-  var items: [Place: Item] = [:]
-  private var mergedPages = 0
-
-  /// `stable_tree_append`
-  mutating func append(_ place: Place, to stable: UInt64) {
-    mergedPages += 1
-    items[place, default: Item()].stable = stable
-    items[place, default: Item()].number = mergedPages
+  /// `struct ksm_mm_slot`: a process whose pages are scanned.
+  struct Slot: Sendable {
+    /// 0 for the VMM, from 1 on for its children.
+    let process: Int
+    /// By address.
+    var items: [Item] = []
   }
 
-  /// What one scan finds.
-  struct Scan {
-    /// `root_stable_tree`: merged pages.
-    var stable: [Content: UInt64] = [:]
-    /// `root_unstable_tree`: pages that have not changed since the last scan.
-    var unstable: [Content: Place] = [:]
-    var seen: Set<Place> = []
+  /// Where an item is: the slot's place, and the item's in it.
+  struct ItemPlace: Sendable {
+    let slot, item: Int
+  }
+
+  /// A page of a process.
+  struct Place {
+    let process: Int
+    /// Address / page size.
+    let page: UInt64
+  }
+
+  /// `struct ksm_stable_node`: a merged page.
+  private struct StableNode: Sendable {
+    let frame: UInt64
+    /// How many items share it (`rmap_hlist_len`).
+    var sharers = 0
+  }
+
+  /// How many items may share a page (`ksm_max_page_sharing`). A process gets above it by fork(2).
+  private static let maxPageSharing = 256
+
+  /// `ksm_mm_head`, in the order of scanning.
+  var slots: [Slot] = []
+  private var nodes: [Int: StableNode] = [:]
+  /// Which node a merged page has.
+  private var nodeOfFrame: [UInt64: Int] = [:]
+  /// `root_stable_tree`: the nodes of each content, the first one last.
+  private var chains: [Content: [Int]] = [:]
+  private var madeNodes = 0
+  private var mergedPages = 0
+
+  /// `__ksm_enter`: a process is scanned from now on, after all others.
+  mutating func enter(process: Int) {
+    guard !slots.contains(where: { $0.process == process }) else { return }
+    slots.append(Slot(process: process))
+  }
+
+  /// `__ksm_exit`
+  mutating func exit(process: Int) {
+    guard let index = slots.firstIndex(where: { $0.process == process }) else { return }
+    for item in slots[index].items { leave(item.node) }
+    slots.remove(at: index)
+  }
+
+  subscript(place: ItemPlace) -> Item {
+    get { slots[place.slot].items[place.item] }
+    _modify { yield &slots[place.slot].items[place.item] }
+  }
+
+  func place(of item: ItemPlace) -> Place {
+    Place(process: slots[item.slot].process, page: self[item].page)
+  }
+
+  /// When a page of the VMM's was merged; 0 if it was not.
+  func number(ofPage page: UInt64) -> Int {
+    guard let slot = slots.first(where: { $0.process == 0 }) else { return 0 }
+    let index = slot.items.partitioningIndex { $0.page >= page }
+    guard index < slot.items.endIndex, slot.items[index].page == page else { return 0 }
+    return slot.items[index].number
+  }
+
+  // MARK: The stable tree
+
+  /// `page_stable_node`
+  func node(of frame: UInt64, in physical: PhysicalMemory) -> Int? {
+    guard physical.folios[frame]?.kind == .merged else { return nil }
+    return nodeOfFrame[frame]
+  }
+
+  func frame(ofNode node: Int) -> UInt64 { nodes[node]!.frame }
+
+  /// `stable_tree_search`: a merged page with this content that one more item may share.
+  mutating func shareableNode(_ content: Content, in physical: PhysicalMemory) -> Int? {
+    guard let chain = chains[content],
+      let index = chain.lastIndex(where: {
+        isShareable($0) && node(of: nodes[$0]!.frame, in: physical) == $0
+      })
+    else { return nil }
+    // `stable_node_dup`: it becomes the first, where it can take yet another.
+    if index != chain.indices.last, isShareable(chain[index], offset: 1) {
+      chains[content]!.append(chains[content]!.remove(at: index))
+    }
+    return chain[index]
+  }
+
+  /// `__is_page_sharing_candidate`
+  private func isShareable(_ node: Int, offset: Int = 0) -> Bool {
+    guard let sharers = nodes[node]?.sharers else { return false }
+    return sharers > 0 && sharers + offset < Self.maxPageSharing
+  }
+
+  /// `stable_tree_insert`: a merged page that nobody shares yet.
+  mutating func makeNode(_ frame: UInt64, content: Content) -> Int {
+    madeNodes += 1
+    nodes[madeNodes] = StableNode(frame: frame)
+    nodeOfFrame[frame] = madeNodes
+    chains[content, default: []].append(madeNodes)
+    return madeNodes
+  }
+
+  /// `stable_tree_append`
+  mutating func append(_ place: ItemPlace, to node: Int) {
+    mergedPages += 1
+    nodes[node]!.sharers += 1
+    self[place].node = node
+    self[place].number = mergedPages
+  }
+
+  /// `remove_rmap_item_from_tree`, as for the stable tree.
+  mutating func leave(_ node: Int?) {
+    guard let node, nodes[node] != nil else { return }
+    nodes[node]!.sharers -= 1
+  }
+
+  /// `remove_node_from_stable_tree` for what was freed or has been taken for something else since.
+  mutating func forgetFreedNodes(in physical: PhysicalMemory) {
+    let freed = nodes.filter { node(of: $1.frame, in: physical) != $0 }
+    guard !freed.isEmpty else { return }
+    for (node, what) in freed {
+      nodes[node] = nil
+      if nodeOfFrame[what.frame] == node { nodeOfFrame[what.frame] = nil }
+    }
+    for (content, chain) in chains {
+      let rest = chain.filter { freed[$0] == nil }
+      if rest.count < chain.count { chains[content] = rest.isEmpty ? nil : rest }
+    }
   }
 }
 
@@ -48,13 +161,9 @@ extension HostMemory {
   ///
   /// - Throws: `ETIMEDOUT` where there is none, so that no scan ever ends.
   mutating func scanForMerging(notifier: inout some MMUNotifier) throws(KernelError) {
+    ksm.forgetFreedNodes(in: physical)
     for _ in 0..<4 {
-      guard ksm.isProcessMergeable || children.contains(where: { !$0.mergeable.isEmpty }) else {
-        throw .timedOut
-      }
-      if !areas.contains(where: { $0.flags.contains(.mergeable) }) {
-        ksm.isProcessMergeable = false
-      }
+      guard !ksm.slots.isEmpty else { throw .timedOut }
       scanOnce(notifier: &notifier)
       if let checkpoint, checkpoint.isStopped { return }
     }
@@ -63,19 +172,40 @@ extension HostMemory {
   /// `ksm_do_scan`, from the first page of the first process to the last of the last.
   private mutating func scanOnce(notifier: inout some MMUNotifier) {
     physical.drainLRU()
-    var scan = KSM.Scan()
-    for (head, folio) in physical.folios where folio.kind == .merged {
-      scan.stable[content(of: head)] = head
-    }
-    let own = areas.filter { $0.flags.contains(.mergeable) && $0.anonymousFamily != nil }
-    let ranges = [own.map { $0.start..<$0.end }] + children.map(\.mergeable)
-    for (process, ranges) in ranges.enumerated() {
-      for place in ranges.flatMap({ mappedPages(of: process, in: $0) }) {
-        scan.seen.insert(place)
-        mergePage(place, &scan, notifier: &notifier)
+    var unstable: [KSM.Content: KSM.ItemPlace] = [:]
+    for slot in ksm.slots.indices {
+      let process = ksm.slots[slot].process
+      // `get_next_rmap_item`: items of pages that are no longer there go when the scan has passed them.
+      var old = ksm.slots[slot].items[...]
+      ksm.slots[slot].items = []
+      for range in mergeableRanges(of: process) {
+        for page in mappedPages(of: process, in: range) {
+          while let item = old.first, item.page < page {
+            ksm.leave(item.node)
+            old.removeFirst()
+          }
+          let item = old.first?.page == page ? old.removeFirst() : KSM.Item(page: page)
+          ksm.slots[slot].items.append(item)
+          mergePage(
+            KSM.ItemPlace(slot: slot, item: ksm.slots[slot].items.count - 1), &unstable,
+            notifier: &notifier)
+        }
       }
+      for item in old { ksm.leave(item.node) }
     }
-    ksm.items = ksm.items.filter { scan.seen.contains($0.key) }
+    // Without any mergeable area, a process is scanned no more.
+    ksm.slots.removeAll { slot in
+      slot.process == 0
+        ? !areas.contains { $0.flags.contains(.mergeable) }
+        : !children[slot.process - 1].hasMergeableAreas
+    }
+  }
+
+  /// Where a process has pages that may be merged.
+  private func mergeableRanges(of process: Int) -> [Range<UInt64>] {
+    guard process == 0 else { return children[process - 1].mergeable }
+    return areas.filter { $0.flags.contains(.mergeable) && $0.anonymousFamily != nil }
+      .map { $0.start..<$0.end }
   }
 
   /// The page tables of the VMM, or of a child.
@@ -86,21 +216,23 @@ extension HostMemory {
     }
   }
 
-  /// The pages in `range` that are anonymous, by themselves or with a huge page.
-  private func mappedPages(of process: Int, in range: Range<UInt64>) -> [KSM.Place] {
-    let shift = UInt64(granule.pageShift)
-    return self[process: process].blocks(in: range, granule: granule)
-      .flatMap { block in
-        let part = part(of: range, in: block)
-        return part.lowerBound >> shift..<part.upperBound >> shift
+  /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page.
+  private func mappedPages(of process: Int, in range: Range<UInt64>) -> [UInt64] {
+    let space = self[process: process]
+    func isAnonymous(_ entry: HostEntry) -> Bool {
+      physical.folio(of: entry.frame).map { physical[folio: $0].isAnonymous } ?? false
+    }
+    var found: [UInt64] = []
+    for block in space.blocks(in: range, granule: granule) {
+      let part = part(of: range, in: block)
+      let pages = granule.page(of: part.lowerBound)..<granule.page(of: part.upperBound)
+      if let entry = space[block: block] {
+        if isAnonymous(entry) { found += pages }
+      } else {
+        found += pages.filter { space.entries[$0].map(isAnonymous) ?? false }
       }
-      .map { KSM.Place(process: process, page: $0) }
-      .filter { place in
-        guard let frame = frame(of: place), let head = physical.folio(of: frame) else {
-          return false
-        }
-        return physical[folio: head].isAnonymous
-      }
+    }
+    return found
   }
 
   private func frame(of place: KSM.Place) -> UInt64? {
@@ -110,36 +242,42 @@ extension HostMemory {
 
   /// `cmp_and_merge_page`
   private mutating func mergePage(
-    _ place: KSM.Place, _ scan: inout KSM.Scan, notifier: inout some MMUNotifier
+    _ item: KSM.ItemPlace, _ unstable: inout [KSM.Content: KSM.ItemPlace],
+    notifier: inout some MMUNotifier
   ) {
     guard checkpoint?.passes() ?? true else { return }
-    guard let frame = frame(of: place), let head = physical.folio(of: frame) else { return }
-    let isMerged = physical[folio: head].kind == .merged
-    if isMerged, ksm.items[place]?.stable == frame { return }
+    let place = ksm.place(of: item)
+    guard let frame = frame(of: place) else { return }
+    let own = ksm.node(of: frame, in: physical)
+    if let own, ksm[item].node == own { return }
     let content = content(of: frame)
-    // `stable_tree_search`
-    let stable = isMerged ? frame : scan.stable[content]
-    if let stable, physical.folios[stable]?.kind == .merged {
-      if merge(place, with: stable, notifier: &notifier) {
-        ksm.append(place, to: stable)
+    // What fork(2) has made of a merged page shares it, however many share it already.
+    let node = own ?? ksm.shareableNode(content, in: physical)
+    // Only after the search: for that the item is still where it was.
+    ksm.leave(ksm[item].node)
+    ksm[item].node = nil
+    if let node {
+      if merge(place, with: ksm.frame(ofNode: node), notifier: &notifier) {
+        ksm.append(item, to: node)
       }
       return
     }
-    guard ksm.items[place]?.content == content else {
-      ksm.items[place] = KSM.Item(content: content)
+    guard ksm[item].content == content else {
+      ksm[item].content = content
       return
     }
     // `unstable_tree_search_insert`
-    guard let other = scan.unstable[content] else {
-      scan.unstable[content] = place
+    guard let other = unstable[content] else {
+      unstable[content] = item
       return
     }
     // The same page in two processes is not substituted for itself.
-    guard self.frame(of: other) != frame else { return }
-    if mergeTwo(place, other, notifier: &notifier) {
-      scan.unstable[content] = nil
-      scan.stable[content] = frame
-    }
+    guard self.frame(of: ksm.place(of: other)) != frame else { return }
+    guard mergeTwo(place, ksm.place(of: other), notifier: &notifier) else { return }
+    unstable[content] = nil
+    let made = ksm.makeNode(frame, content: content)
+    ksm.append(other, to: made)
+    ksm.append(item, to: made)
   }
 
   /// `try_to_merge_two_pages`: the page that was found second becomes the merged one.
@@ -161,8 +299,6 @@ extension HostMemory {
       if place.process == 0 { unmergePage(place.page, notifier: &notifier) }
       return false
     }
-    ksm.append(other, to: frame)
-    ksm.append(place, to: frame)
     return true
   }
 
@@ -228,10 +364,13 @@ extension HostMemory {
   private func content(of frame: UInt64) -> KSM.Content {
     guard let head = physical.folio(of: frame) else { return [:] }
     let offset = frame - head
+    let contents = physical[folio: head].contents
+    guard !contents.isEmpty else { return [:] }
     var content: KSM.Content = [:]
-    for (piece, bytes) in physical[folio: head].contents
-    where piece >= offset && piece < offset + pageSize && bytes.contains(where: { $0 != 0 }) {
-      content[piece - offset] = bytes
+    for piece in stride(from: 0, to: pageSize, by: Int(Folio.pieceSize)) {
+      if let bytes = contents[offset + piece], bytes.contains(where: { $0 != 0 }) {
+        content[piece] = bytes
+      }
     }
     return content
   }

@@ -25,8 +25,10 @@ public enum MMIOResponse: Hashable, Sendable {
 
 /// A device in the hypervisor: `struct kvm_io_device`.
 public protocol MMIODevice {
-  /// The device stands in front of the bus, where a hook in `io_mem_abort` is: nothing that the kernel does to reach its
-  /// bus is done for it, such as to pass the tracepoint `kvm_mmio`. No device is one unless it says so.
+  /// Whether the device stands in front of the bus, where a hook in `io_mem_abort` is. False if not said.
+  ///
+  /// Hooks are asked before any device on the bus, in the order of their registration. Nothing that the kernel does to
+  /// reach its bus is done for them, such as to pass the tracepoint `kvm_mmio`.
   static var isHook: Bool { get }
 
   /// Answers an access that falls into one of the device's regions.
@@ -59,51 +61,94 @@ public struct MMIORegion: Hashable, Sendable {
     self.length = length
   }
 
-  /// `kvm_io_bus_cmp`, where it finds no difference.
+  /// `kvm_io_bus_cmp`: negative, 0 or positive. An access has 0 where it lies in `other`. Sums wrap, as in C.
   @inline(__always)
-  func contains(_ access: MMIOAccess) -> Bool {
-    guard length > 0 else { return access.address == address }
-    return access.address >= address
-      && access.address + UInt64(access.length) <= address + length
+  func compare(with other: MMIORegion) -> Int {
+    guard address >= other.address else { return -1 }
+    let isBeyond =
+      other.length == 0
+      ? address > other.address : address &+ length > other.address &+ other.length
+    return isBeyond ? 1 : 0
   }
 }
 
-/// The MMIO bus of a VM: `struct kvm_io_bus`. It knows regions, and nothing of the devices behind them.
+extension MMIOAccess {
+  @inline(__always)
+  fileprivate var region: MMIORegion { MMIORegion(address: address, length: UInt64(length)) }
+}
+
+/// The MMIO bus of a VM, `struct kvm_io_bus`, and the hooks in front of it. It knows regions, and nothing of the devices behind
+/// them.
 struct IOBus {
-  private var regions: [(region: MMIORegion, device: Int, isHook: Bool)] = []
+  private typealias Place = (region: MMIORegion, device: Int)
+
+  private var hooks: [Place] = []
+  private var ranges: [Place] = []
   private var devices: [any MMIODevice] = []
 
-  /// `kvm_io_bus_register_dev`: regions are kept by address, as the kernel keeps them.
-  mutating func register(_ device: any MMIODevice, at new: [MMIORegion]) {
-    regions += new.map { ($0, devices.count, type(of: device).isHook) }
-    regions.sort { $0.region.address < $1.region.address }
+  /// Adds a hook after all others, or a device to the bus (`kvm_io_bus_register_dev`).
+  mutating func register(_ device: any MMIODevice, at regions: [MMIORegion]) {
+    for region in regions {
+      let place = (region, devices.count)
+      if type(of: device).isHook {
+        hooks.append(place)
+      } else {
+        let next = ranges.firstIndex { $0.region.compare(with: region) > 0 }
+        ranges.insert(place, at: next ?? ranges.endIndex)
+      }
+    }
     devices.append(device)
   }
 
-  /// The first region, from the place `first` on, that the access lies in (`kvm_io_bus_get_first_dev`).
+  /// What the first hook says that does not decline the access. Each is asked once, whatever its regions.
   @inline(__always)
-  func region(for access: MMIOAccess, from first: Int = 0) -> Int? {
-    for index in first..<regions.count where regions[index].region.contains(access) { return index }
-    return nil
-  }
-
-  /// Whether a hook takes what lies in a region, and not the bus.
-  func isHook(region: Int) -> Bool { regions[region].isHook }
-
-  /// `kvm_io_bus_read` and `kvm_io_bus_write`: the first device that takes the access.
-  ///
-  /// - Parameter region: The first that the access lies in.
-  @inline(__always)
-  mutating func access(
-    _ access: MMIOAccess, in region: Int, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+  mutating func callHooks(
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
   ) throws(KernelError) -> MMIOResponse {
-    var next: Int? = region
-    while let index = next {
-      let response = try devices[regions[index].device].access(
-        access, from: &vcpu, stage2: &stage2)
+    var asked = -1
+    for index in hooks.indices where access.region.compare(with: hooks[index].region) == 0 {
+      let device = hooks[index].device
+      guard device != asked else { continue }
+      asked = device
+      let response = try devices[device].access(access, from: &vcpu, stage2: &stage2)
       guard case .declined = response else { return response }
-      next = self.region(for: access, from: index + 1)
     }
     return .declined
+  }
+
+  /// `kvm_io_bus_read` and `kvm_io_bus_write`: what the first device on the bus says that does not decline the access.
+  mutating func access(
+    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+  ) throws(KernelError) -> MMIOResponse {
+    guard var index = firstRange(for: access.region) else { return .declined }
+    while index < ranges.count, access.region.compare(with: ranges[index].region) == 0 {
+      let response = try devices[ranges[index].device].access(
+        access, from: &vcpu, stage2: &stage2)
+      guard case .declined = response else { return response }
+      index += 1
+    }
+    return .declined
+  }
+
+  /// `kvm_io_bus_get_first_dev`. Regions that overlap are in no order that its search relies on: as in the kernel, the search
+  /// may miss one.
+  private func firstRange(for access: MMIORegion) -> Int? {
+    // `bsearch`
+    var first = 0
+    var count = ranges.count
+    while count > 0 {
+      var index = first + count / 2
+      let order = access.compare(with: ranges[index].region)
+      if order == 0 {
+        while index > 0, access.compare(with: ranges[index - 1].region) == 0 { index -= 1 }
+        return index
+      }
+      if order > 0 {
+        first = index + 1
+        count -= 1
+      }
+      count /= 2
+    }
+    return nil
   }
 }

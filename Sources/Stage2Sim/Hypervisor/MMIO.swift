@@ -13,17 +13,21 @@ extension VirtualMachine {
       isWrite: syndrome.isWrite, address: address, length: length,
       data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
 
-    let region = bus.region(for: access)
-    if kvm.stage2.events.isConnected, region.map({ !bus.isHook(region: $0) }) ?? true {
+    switch try bus.callHooks(access, from: &vcpu, stage2: &kvm.stage2) {
+    case .value(let value):
+      if !access.isWrite { vcpu[access.register] = value & mask }
+      vcpu.incrementPC()
+      return .resume
+    case .done:
+      vcpu.incrementPC()
+      return .resume
+    case .declined: break
+    }
+
+    if kvm.stage2.events.isConnected {
       trace(access.isWrite ? .write : .unsatisfiedRead, length, address, access.data)
     }
-    let response =
-      if let region {
-        try bus.access(access, in: region, from: &vcpu, stage2: &kvm.stage2)
-      } else {
-        MMIOResponse.declined
-      }
-    switch response {
+    switch try bus.access(access, from: &vcpu, stage2: &kvm.stage2) {
     case .value(let value):
       if !access.isWrite { setRegister(ofLoad: syndrome, at: address, to: value) }
       vcpu.incrementPC()

@@ -132,7 +132,8 @@ public struct VirtualMachine {
   /// Where the guest's kernel runs: 2 MiB above the start of memory, past the block of the boot stub.
   static let kernelAddress = Configuration.memoryBase + 2 << 20
 
-  /// Puts a device on the MMIO bus (`kvm_io_bus_register_dev`).
+  /// Puts a device on the MMIO bus (`kvm_io_bus_register_dev`), or, where it is a hook (``MMIODevice/isHook``), in front of
+  /// the bus.
   public mutating func register(_ device: any MMIODevice, at regions: [MMIORegion]) {
     bus.register(device, at: regions)
   }
