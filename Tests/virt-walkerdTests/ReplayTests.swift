@@ -194,7 +194,6 @@ import Testing
     "COLUMNS=200 $virt_walkerd replay --check r.txt",
     "cp r.txt \"$e\"; $virt_walkerd replay --check \"$e\"",
     "$virt_walkerd replay \"$e.none\"",
-    "$virt_walkerd serve --detach --name virt_walker_steers --tree \"/none/$e\"",
   ])
   func nothingSteersTheTerminal(line: String) async throws {
     let sequence = "\u{1b}]0;x\u{7}\u{9b}2J"

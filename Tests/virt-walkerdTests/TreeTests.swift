@@ -448,8 +448,10 @@ import Testing
       as 1000 cat pte | wc -l; as 1000 sh -c 'echo host fork >control'; cat control | head -n 1
       hold 1000 hold pte; echo 'host end-fork' >control; cat control | head -n 1
       echo 1 >reset; grep resets stats; exec 9>&-; wait; rm $fifo*
+      # The kernel tells the server of a close a little later.
+      until [ "$(as 1001 \(client) hold 512 pte </dev/null)" = '512 all' ]; do sleep 0.05; done
       mkfifo $fifo; exec 9<>$fifo
-      for user in 1001 1002; do hold $user read trace; done
+      for user in 1008 1009; do hold $user read trace; done
       cat trace | tail -n 1 | grep -c virt-walkerd; exec 9>&-; wait; rm $fifo*
       """)
     let lines = run.output.split(separator: "\n")
