@@ -97,7 +97,7 @@ final class ControlWork: CommandWork {
         return .unfinished
       } catch {
         onFailure()
-        target.show(FileText("\(printable("\(error)"))\n"))
+        target.show(FileText("\("\(error)".printable)\n"))
         return .failed(.invalidArgument)
       }
     }
@@ -163,7 +163,7 @@ final class ControlWork: CommandWork {
       }
       guard now - start < Self.partTime else { return .unfinished }
       let line = lines[next]
-      result.append(printable(line.text))
+      result.append(line.text.printable)
       if case .step(let step) = line.content {
         isInStep = true
         for line in target.play(step, while: { [unowned self] in goesOn }) {

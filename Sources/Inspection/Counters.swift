@@ -119,7 +119,7 @@ extension Counters {
   private func escaped(_ value: String) -> String {
     value.map { character in
       ["\"": "\\\"", "\n": "\\n"][character]
-        ?? printable(String(character)).replacing("\\", with: "\\\\")
+        ?? String(character).printable.replacing("\\", with: "\\\\")
     }.joined()
   }
 }

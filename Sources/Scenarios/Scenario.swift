@@ -75,23 +75,3 @@ extension Scenario: CustomStringConvertible {
   /// The text.
   public var description: String { lines.map { "\($0.text)\n" }.joined() }
 }
-
-/// `text` with nothing in it that steers a terminal: each control and format character, other than a newline that is
-/// `allowed`, stands as `\x1b`, or as `\u{202e}` beyond a byte.
-package func printable(_ text: String, allowing allowed: Set<Unicode.Scalar> = []) -> String {
-  guard text.utf8.contains(where: { !(0x20...0x7e).contains($0) }) else { return text }
-  var printable = String.UnicodeScalarView()
-  for scalar in text.unicodeScalars {
-    switch scalar.properties.generalCategory {
-    case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .unassigned:
-      guard !allowed.contains(scalar) else { fallthrough }
-      let digits = String(scalar.value, radix: 16)
-      printable +=
-        (scalar.value < 0x100
-        ? "\\x" + String(repeating: "0", count: 2 - digits.count) + digits : "\\u{\(digits)}")
-        .unicodeScalars
-    default: printable.append(scalar)
-    }
-  }
-  return String(printable)
-}

@@ -146,7 +146,7 @@ struct Daemon {
   /// Tells whoever waits that each node answers.
   private func announceReady(_ instances: [Instance]) {
     let lines = instances.map {
-      printable("\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))") + "\n"
+      "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))".printable + "\n"
     }
     // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)

@@ -64,7 +64,7 @@ func reportingFailures(_ body: () throws -> Void) throws {
     default: throw error
     }
     _ = try? FileDescriptor.standardError.writeAll(
-      "virt-walkerd: \(printable(failure.description))\n".utf8)
+      "virt-walkerd: \(failure.description.printable)\n".utf8)
     throw failure.status
   }
 }

@@ -200,7 +200,7 @@ private struct Text {
 
 /// Prints `text` without what would steer a terminal, as it may be somebody else's.
 func write(_ text: String) throws {
-  _ = try FileDescriptor.standardOutput.writeAll(printable(text, allowing: ["\n"]).utf8)
+  _ = try FileDescriptor.standardOutput.writeAll(text.printable(allowing: ["\n"]).utf8)
 }
 
 /// The columns of the terminal; nil where lines may be of any length.

@@ -36,7 +36,7 @@ struct StandardErrorLog: LogHandler {
       line = "\(label): \(dropped.value) lines lost: standard error was not read\n"
       dropped.value = 0
     }
-    line += "\(label): \(printable("\(event.message)"))\n"
+    line += "\(label): \("\(event.message)".printable)\n"
     line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
   }
 

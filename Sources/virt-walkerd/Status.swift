@@ -15,13 +15,13 @@ struct Status: ParsableCommand {
     try reportingFailures {
       let found = try RuntimeRecord.all()
       let guests = GuestState.ask(
-        found.filter { !$0.hasEnded }.compactMap(\.record.tree), within: 1000)
+        found.filter { !$0.hasEnded }.compactMap(\.record.tree), within: 5000)
       for daemon in found {
-        print(printable(describe(daemon)))
+        print(describe(daemon).printable)
         if let tree = daemon.record.tree,
           let note = guests[tree]?.note(node: daemon.record.node, tree: tree)
         {
-          print(printable(note))
+          print(note.printable)
         }
       }
       if found.allSatisfy(\.hasEnded) {

@@ -28,7 +28,7 @@ struct VirtWalkerd: ParsableCommand {
     if words.first == "help" { words.removeFirst() }
     if let word = words.first, !word.hasPrefix("-"), !commands.contains(word) {
       _ = try? FileDescriptor.standardError.writeAll(
-        "virt-walkerd: \(printable(unknown(command: word)))\n".utf8)
+        "virt-walkerd: \(unknown(command: word).printable)\n".utf8)
       exit(withError: ExitCode.validationFailure)
     }
     main(nil)

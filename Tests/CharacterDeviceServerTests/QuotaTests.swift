@@ -11,22 +11,23 @@ import Testing
       while count < 100, quota.take(1, for: user) { count += 1 }
       return count
     }
-    #expect((1..<9).map { take($0) } == [10, 10, 10, 10, 10, 10, 0, 0])
+    let others = (1..<9).map { take($0) }
+    #expect(others == [10, 10, 10, 10, 10, 10, 0, 0])
     #expect(take(1000) == 10)
     #expect(take(0) == 10)
     quota.giveBack(10, of: 3)
     quota.giveBack(10, of: 0)
-    // What is too much takes nothing.
-    let tooMuch = quota.take(11, for: 8)
-    #expect(!tooMuch)
+    let isTooMuch = !quota.take(11, for: 8)
+    #expect(isTooMuch)
     #expect(take(8) == 10)
     #expect(take(3) == 0)
   }
 
   @Test func theOwnerAloneCanHaveMost() {
     var quota = Quota(80, owner: 1000)
-    #expect(quota.take(70, for: 1000) && !quota.take(1, for: 1000))
-    #expect(!quota.take(1, for: 1) && quota.take(10, for: 0) && !quota.take(1, for: 0))
+    let wanted: [(amount: Int, user: UInt32)] = [(70, 1000), (1, 1000), (1, 1), (10, 0), (1, 0)]
+    let had = wanted.map { quota.take($0.amount, for: $0.user) }
+    #expect(had == [true, false, false, true, false])
   }
 
   /// Each user's time is paid for by itself, eight times.

@@ -68,7 +68,7 @@ import Testing
   @Test(arguments: [
     ("host fork\nhost spoon\n", "2:6: expected "),
     ("host madvise dontneed 0x40000000", "1:33: expected a size"),
-    ("guest strb w0, [0x0b000000]", "1:"), ("\nnothing", "2:1: expected guest or host"),
+    ("guest strb w0;[0x0b000000]", "1:"), ("\nnothing", "2:1: expected guest or host"),
     ("host fork \n", "1:10: expected"), ("host\tfork", "1:5: expected printable ASCII"),
     ("machine cpu=max", "1:1: expected guest or host: the machine runs already"),
     ("  result 0", "1:1: expected"), (String(repeating: "x", count: 300), "1:255: expected"),

@@ -442,14 +442,16 @@ import Testing
       cd \(daemon.tree); for i in $(seq 3000); do printf A >\(daemon.node); done
       as() { user=$1; shift; setpriv --reuid $user --regid $user --clear-groups "$@"; }
       # Each of them holds what it has until the other end of its input is closed.
-      hold() { as $1 \(client) $2 5000 $3 <$fifo >$fifo.$1 9>&- & until [ -s $fifo.$1 ]; do sleep 0.05; done; cat $fifo.$1; }
+      hold() { setpriv --reuid $1 --regid $1 --clear-groups \(client) $2 5000 $3 <$fifo >$fifo.$1 9>&- & until [ -s $fifo.$1 ]; do sleep 0.05; done; cat $fifo.$1; }
       fifo=/tmp/\(RunningDaemon.uniqueName()); mkfifo $fifo; exec 9<>$fifo
       for user in 1001 1002 1003 1004 1005 1006 1007; do hold $user hold pte; done
       as 1000 cat pte | wc -l; as 1000 sh -c 'echo host fork >control'; cat control | head -n 1
       hold 1000 hold pte; echo 'host end-fork' >control; cat control | head -n 1
       echo 1 >reset; grep resets stats; exec 9>&-; wait; rm $fifo*
+      # The kernel tells the server of a close a little later.
+      until [ "$(as 1001 \(client) hold 512 pte </dev/null)" = '512 all' ]; do sleep 0.05; done
       mkfifo $fifo; exec 9<>$fifo
-      for user in 1001 1002; do hold $user read trace; done
+      for user in 1008 1009; do hold $user read trace; done
       cat trace | tail -n 1 | grep -c virt-walkerd; exec 9>&-; wait; rm $fifo*
       """)
     let lines = run.output.split(separator: "\n")
@@ -461,7 +463,9 @@ import Testing
       ], "\(run.output)\(run.errors)")
     let readers = lines.dropFirst(12).prefix(2).map { $0.split(separator: " ") }
     for reader in readers {
-      #expect(reader.count == 2 && reader[1] == "ENOMEM" && (3...20).contains(Int(reader[0]) ?? 0))
+      #expect(
+        reader.count == 2 && reader[1] == "ENOMEM" && (3...20).contains(Int(reader[0]) ?? 0),
+        "\(run.output)\(run.errors)")
     }
     #expect(lines.last == "1")
     try await daemon.stop()
@@ -479,12 +483,13 @@ import Testing
       until grep -q '^steps [3-9]' stats; do sleep 0.05; done
       printf A >$node && head -c1 $node && head -n 1 walk && dd if=guest/dmesg status=none | wc -l
       kill -KILL $writer; wait $writer; echo $?
-      until grep -q 'ended early: its writer was interrupted. Steps done: [0-9]* of 1000' control; do sleep 0.05; done
+      until grep -q 'ended early' control; do sleep 0.05; done
+      grep -c 'its writer was interrupted. Steps done: [0-9]* of 1000' control
       echo 'host fork' >control; head -n 1 control
       """)
     #expect(
       run.output
-        == "Awalk of 0x40000000: 4K granule, 40-bit IPA, start level 1\n2\n137\nhost fork\n",
+        == "Awalk of 0x40000000: 4K granule, 40-bit IPA, start level 1\n2\n137\n1\nhost fork\n",
       "\(run.output)\(run.errors)")
   }
 
@@ -555,7 +560,10 @@ import Testing
       kill -STOP \(pid); $virt_walkerd status | cat | grep -A1 '^\(daemon.node):' | sed -n 's/^  //p'
       kill -CONT \(pid)
       """)
-    #expect(run.output == "\(daemon.tree) does not answer. To end its server: virt-walkerd stop\n")
+    #expect(
+      run.output
+        == "\(daemon.tree) does not answer. To end its server: virt-walkerd stop \(daemon.selector)\n"
+    )
     try await daemon.stop()
   }
 
