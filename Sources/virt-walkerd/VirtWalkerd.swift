@@ -31,7 +31,16 @@ struct VirtWalkerd: ParsableCommand {
         "virt-walkerd: \(unknown(command: word).printable)\n".utf8)
       exit(withError: ExitCode.validationFailure)
     }
-    main(nil)
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch {
+      guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+      // It quotes what was given.
+      _ = try? FileDescriptor.standardError.writeAll(
+        "\(fullMessage(for: error).printable(allowing: ["\n"]))\n".utf8)
+      exit(withError: ExitCode.validationFailure)
+    }
   }
 
   private static var commands: [String] {

@@ -189,7 +189,8 @@ import Testing
     "$virt_walkerd replay r.txt", "$virt_walkerd replay --check r.txt",
     "COLUMNS=200 $virt_walkerd replay --check r.txt",
     "cp r.txt \"$e\"; $virt_walkerd replay --check \"$e\"",
-    "$virt_walkerd replay \"$e.none\"",
+    "$virt_walkerd replay \"$e.none\"", "$virt_walkerd serve --path \"/none/$e\"",
+    "$virt_walkerd serve --cpu \"$e\"", "$virt_walkerd serve \"--$e\"", "$virt_walkerd \"$e\"",
   ])
   func nothingSteersTheTerminal(line: String) async throws {
     let sequence = "\u{1b}]0;x\u{7}\u{9b}2J"
