@@ -87,7 +87,7 @@ package struct DirectoryEntry {
         directory?.descriptor.rawValue ?? AT_FDCWD, name, CLINUX_O_PATH | O_NOFOLLOW | O_CLOEXEC))
   }
 
-  /// What a symbolic link refers to; nil if `file` is none.
+  /// The path in a symbolic link; nil if `file` is none.
   private static func target(ofLink file: OwnedDescriptor) throws(Errno) -> String? {
     let attributes = try file.descriptor.attributes()
     guard attributes.st_mode & S_IFMT == S_IFLNK else { return nil }

@@ -12,7 +12,7 @@ public final class EventLoop {
   public private(set) var isStopped = false
   /// The server whose handler has called ``serveOthers(than:)``.
   private var paused: Int32?
-  /// What a handler has thrown in there.
+  /// An error that a handler has thrown in there.
   private var failure: (any Error)?
 
   private let policy: PollPolicy
@@ -129,8 +129,8 @@ public final class EventLoop {
   /// Ends ``run()`` once the handler that calls this returns.
   public func stop() { isStopped = true }
 
-  /// Handles what is there for all but `server`, which is in the middle of something that takes long. What a handler
-  /// throws ends ``run()`` once the caller returns.
+  /// Handles the requests of all servers but `server`, which is in the middle of a long step. An error of a handler ends
+  /// ``run()`` once the caller returns.
   ///
   /// - Returns: False where ``run()`` is to end.
   public func serveOthers(than server: any NodeServer) -> Bool {

@@ -16,7 +16,7 @@ public enum FileTree {
   case pipe(any GrowingText)
 }
 
-/// What a file of a ``FileTree`` can do besides.
+/// The additional properties of a file of a ``FileTree``.
 public struct TextTraits: OptionSet, Sendable {
   public let rawValue: Int
 
@@ -64,16 +64,16 @@ public struct FileText: Hashable, Sendable {
 public protocol CommandWriter: AnyObject {
   /// `write(2)`: takes all of `bytes`. An error is what the call gives the client.
   ///
-  /// - Returns: What is to be done before the client has its answer; nil where all is done.
+  /// - Returns: The work to be done before the client gets its answer; nil if all is done.
   func write(_ bytes: Span<UInt8>) throws(Errno) -> (any CommandWork)?
 
   /// The client has closed the file: no more will come.
   ///
-  /// - Returns: What is still to be done; nobody waits for it.
+  /// - Returns: The work that is left, for which no client waits; nil if all is done.
   func finish() -> (any CommandWork)?
 }
 
-/// What one write(2) has asked for, done in parts. Between two parts the server answers other requests.
+/// The work that one write(2) has asked for. The server does it in parts, and answers other requests in between.
 public protocol CommandWork: AnyObject {
   /// Does the next part, which takes about a millisecond.
   func proceed() -> CommandProgress

@@ -143,7 +143,7 @@ private final class TreeContext: FuseSession.Context {
   /// What a client has open.
   private final class OpenFile {
     let inode: fuse_ino_t
-    /// Who has opened it.
+    /// The user that has opened it.
     let user: uid_t
     /// Of a text: what the client reads from.
     var snapshot: FileText?
@@ -212,7 +212,7 @@ private final class TreeContext: FuseSession.Context {
   private var delayed: [Delayed] = []
   private let access: NodeAccess
 
-  // What clients can have, so that none of them can make this process grow without end, or take all for itself.
+  // Bounds of each resource, so that no client can make this process grow without end, or take all of it.
   private var openFileQuota: Quota
   /// Reads that wait, and requests that are answered later.
   private var waitingQuota: Quota
@@ -264,7 +264,7 @@ private final class TreeContext: FuseSession.Context {
     return attributes
   }
 
-  /// What makes the text of a file; nil where there is none, or it grows.
+  /// The function that makes the text of a file; nil if there is none, or if the text grows.
   private func text(of inode: fuse_ino_t) -> (() -> FileText)? {
     switch node(inode).content {
     case .text(let read, _), .commands(let read?, _): read
@@ -284,7 +284,7 @@ private final class TreeContext: FuseSession.Context {
     }
     var entry = fuse_entry_param()
     entry.ino = inode
-    // Whoever wants the size of now asks for the attributes, as these are valid for no time.
+    // These attributes are valid for no time: a client that wants the present size asks for them again.
     entry.attr = attributes(of: inode)
     entry.attr_timeout = validity(of: inode)
     entry.entry_timeout = 3600
@@ -305,7 +305,7 @@ private final class TreeContext: FuseSession.Context {
       reply(request, attributesOf: inode)
       return
     }
-    // What reads from the page cache asks for the size each time.
+    // The kernel asks for the size at each read from its page cache.
     if let snapshot = file?.snapshot, file?.hasEnded != true || !isMappable(inode) {
       reply(request, attributesOf: inode, size: snapshot.count)
       return

@@ -10,7 +10,7 @@ struct Quota {
   private var usedByOthers = 0
 
   /// - Parameters:
-  ///   - limit: What there is.
+  ///   - limit: The amount that there is.
   ///   - owner: The user whom the files belong to.
   init(_ limit: Int, owner: uid_t) {
     self.limit = limit
@@ -43,13 +43,13 @@ struct Quota {
 }
 
 /// How much of the server's time goes into texts of one user: an eighth. Texts that took longer to make delay the user's
-/// next ones, and so the device and other users do not wait for one who reads without end.
+/// next ones, and so the device and other users do not wait for a user that reads without end.
 struct Pace {
   /// When the time that was taken is paid for, in nanoseconds.
   private var paid: [uid_t: UInt64] = [:]
 
   private static let share: UInt64 = 8
-  /// What a user can have at once.
+  /// The time that a user can have at once, in nanoseconds.
   private static let burst: UInt64 = 20_000_000
   private static let mostUsers = 1024
 

@@ -40,12 +40,12 @@ final class ControlWriter: CommandWriter {
 
   private func work(_ text: [UInt8]) -> (any CommandWork)? {
     guard !text.isEmpty else { return nil }
-    // What is left of a line belongs to what was not done.
+    // The rest of a line belongs to the lines that were not done.
     return ControlWork(text, target) { [weak self] in self?.pending = [] }
   }
 }
 
-/// What the lines of a ``ControlWriter`` are for.
+/// The receiver of the lines of a ``ControlWriter``.
 protocol ControlTarget: AnyObject {
   /// Nanoseconds since some moment.
   var now: UInt64 { get }
@@ -65,7 +65,7 @@ protocol ControlTarget: AnyObject {
 final class ControlWork: CommandWork {
   private unowned let target: any ControlTarget
   private let onFailure: () -> Void
-  /// What is not read yet.
+  /// The bytes that are not read yet.
   private var unread: ArraySlice<ArraySlice<UInt8>>
   private var lines: [Scenario.Line] = []
   /// The index of the line that is next.
@@ -77,7 +77,7 @@ final class ControlWork: CommandWork {
   private var isInStep = false
   private var isInterrupted = false
 
-  /// What one write may take from its first step on, in seconds.
+  /// The time that one write may take from its first step on, in seconds.
   private static let timeLimit: UInt64 = 10
   /// About a millisecond's, most of them being of some microseconds.
   private static let linesAtOnce = 128

@@ -23,9 +23,9 @@ final class Inspector {
   private let ring: TraceRing
   private let clock: () -> UInt64
   private var operations = Counters()
-  /// What has happened besides the operations, and is seen in the files.
+  /// The number of changes besides the operations that the files show.
   private var changes: UInt64 = 0
-  /// What the guest has stopped by, and how many accesses there were then.
+  /// The reason why the guest has stopped, and the number of accesses until then.
   private var lastStop: (reason: GuestStopped, accesses: UInt64)?
   /// The number of the first event that was not looked at yet.
   private var firstUnseen: UInt64 = 0
@@ -87,7 +87,7 @@ final class Inspector {
     noteChange()
   }
 
-  /// What the last access has failed by; nil where it has not.
+  /// The reason why the last access has failed; nil if it has not.
   var stop: GuestStopped? { lastStop?.accesses == accesses ? lastStop?.reason : nil }
 
   private var accesses: UInt64 { operations.reads + operations.writes }
@@ -158,7 +158,7 @@ final class Inspector {
   }
 }
 
-/// What the files say of a guest that does not run any more.
+/// The lines of the files about a guest that does not run any more.
 enum GuestStop {
   /// The reason, and how to go on.
   static func lines(_ stop: GuestStopped) -> [String] {
@@ -168,7 +168,7 @@ enum GuestStop {
     ]
   }
 
-  /// What the guest's last access ended with.
+  /// The result of the guest's last access.
   static func describe(_ stop: GuestStopped) -> String {
     let abort = stop.abort.map {
       ", abort esr=\(hexadecimal($0.syndrome.rawValue, digits: 8)) far=\(hexadecimal($0.far, digits: 16)) hpfar=\(hexadecimal($0.hpfar, digits: 10))"

@@ -7,7 +7,7 @@ struct Explain: ParsableCommand {
     abstract: "Say what hiding a byte does to the entry, and what the byte then survives.",
     discussion: """
       The machine is the one that serve starts with the same options. Of hugetlb it has one huge page at least. The guest has \
-      booted, and has run from the page at 0x40000000. What is printed is what the model then does. The recording named beside an event is that of \
+      booted, and has run from the page at 0x40000000. The command prints the behaviour of the model from then on. The recording named beside an event is that of \
       the real kernel doing the same (Tests/Recordings in the source), with 40 bits of IPA; there is none for pages of \
       16 or 64 KiB.
 

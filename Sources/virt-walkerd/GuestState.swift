@@ -27,7 +27,7 @@ enum GuestState {
     ) { first, _ in first }
   }
 
-  /// What a line of `stats` says.
+  /// The two forms of a line of `stats`.
   private static let line = (stopped: "guest_stopped 1", running: "guest_stopped 0")
 
   /// A child that reads the file.
@@ -50,9 +50,9 @@ enum GuestState {
       }
     }
 
-    /// What the child does.
+    /// The work of the child.
     private static func read(_ path: String, _ output: Int32) -> Never {
-      // Whoever waits for the end of this process's output does not wait for the child.
+      // A reader that waits for the end of this process's output does not wait for the child.
       if output > 0 { _ = clinux_close_range(0, UInt32(output) - 1) }
       _ = clinux_close_range(UInt32(output) + 1, .max)
       let file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)

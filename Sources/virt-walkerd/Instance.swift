@@ -82,7 +82,7 @@ final class Instance {
   /// Gives the node free for another daemon.
   func unlock() { lock.release() }
 
-  /// What the keeper keeps: the lock, which holds as long as it is open in any process, and what ``remove()`` needs.
+  /// The descriptors for the keeper: the lock, which holds as long as it is open in any process, and those for ``remove()``.
   var keptDescriptors: [FileDescriptor] {
     [lock.descriptor] + server.removalDescriptors + (tree?.removalDescriptors ?? [])
   }

@@ -21,7 +21,7 @@ struct NodeLock {
     self.node = node
     self.directory = directory
     let name = RuntimeRecord.name(of: node)
-    // What a keeper has to do takes a moment.
+    // A keeper takes a moment to clean up.
     let pause: UInt32 = 10_000  // microseconds
     var pauses = 1000
     while true {

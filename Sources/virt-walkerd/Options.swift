@@ -140,7 +140,7 @@ struct HostOptions: ParsableArguments {
   }
 }
 
-/// What the machine behind the node is made of.
+/// The parts of the machine behind the node.
 struct MachineOptions: ParsableArguments {
   @OptionGroup var host: HostOptions
 

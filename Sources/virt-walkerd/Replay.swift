@@ -75,7 +75,7 @@ struct Replay: ParsableCommand {
 private struct Text {
   private let path: String
   private let name: String
-  /// What cannot be read a second time, such as a pipe.
+  /// The content of a file that cannot be read a second time, such as a pipe.
   private let bytes: [UInt8]?
   private let machine: MachineDescription
   let stepCount: Int
@@ -92,7 +92,7 @@ private struct Text {
     }
   }
 
-  /// - Throws: What is wrong with the text, with its place.
+  /// - Throws: The error in the text, with its place.
   private static func parsing<Result>(
     _ bytes: [UInt8], _ name: String, _ parse: (inout RecordingReader) throws -> Result
   ) throws -> Result {

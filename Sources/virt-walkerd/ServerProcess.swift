@@ -55,7 +55,7 @@ struct ServerProcess: Equatable {
     ]
   }
 
-  /// What has become of it.
+  /// The fate of the process.
   enum State {
     case running(Handle)
     case ended

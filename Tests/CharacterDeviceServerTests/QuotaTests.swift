@@ -38,7 +38,7 @@ import Testing
     pace.charge(1, from: 0, to: second)
     #expect(!pace.allows(1, at: second) && pace.allows(2, at: second))
     #expect(!pace.allows(1, at: 7 * second) && pace.allows(1, at: 8 * second))
-    // What takes next to nothing is never delayed.
+    // A text that takes next to no time is never delayed.
     for time in stride(from: 100 * second, to: 101 * second, by: 100_000) {
       #expect(pace.allows(3, at: time))
       pace.charge(3, from: time, to: time + 10_000)

@@ -230,7 +230,7 @@ import Testing
     #expect(try device.read("control").contains("ended early: the machine was booted anew. "))
   }
 
-  /// What many steps show is more than a file may have.
+  /// The result of many steps is longer than a file may be.
   @Test func theResultHasASize() throws {
     var machine = VirtualMachine.Configuration(backing: .anonymous, memorySize: 64 << 20)
     // The log stays as it is.

@@ -169,7 +169,7 @@ import Testing
     }
   }
 
-  /// What a hook declines goes on to the next hook, and then as if there were none.
+  /// An access that a hook declines goes on to the next hook, and then as if there were none.
   @Test mutating func declinedByHooksIsTheBus() {
     let trace = Trace()
     let calls = Calls()
@@ -194,7 +194,7 @@ import Testing
         .mmio(.read, length: 2, address: 0x0900_1000, value: 0x1234),
       ])
 
-    // What a hook takes never comes to the kernel's tracepoint; the rest of the register is zeros.
+    // An access that a hook takes never comes to the kernel's tracepoint; the rest of the register is zeros.
     machine.register(
       NamedHook(device: named("third", .value(0x5_6789))), at: [region])
     machine.setRegister(4, to: .max)

@@ -322,7 +322,7 @@ extension Stage2PageTable {
     commentNames(in: try String(contentsOf: sources.appending(path: file), encoding: .utf8))
   }
 
-  /// What stands alone between backquotes in the comments of a text.
+  /// The names that stand alone between backquotes in the comments of a text.
   private func commentNames(in text: String) -> Set<String> {
     let comments = text.split(separator: "\n").filter { $0.contains(/^ *\/\//) }
     return Set(comments.flatMap { $0.matches(of: /`([a-z0-9_]+)`/).map { String($0.output.1) } })

@@ -101,7 +101,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// What docs/file-operations.md says of commands that do not answer as they do for a character device.
+  /// Commands that do not answer as they do for a character device: the rows of docs/file-operations.md.
   @Test func commandsThatTakeTheNodeForAFile() async throws {
     let daemon = try await RunningDaemon()
     let result = try await shell(

@@ -199,7 +199,9 @@ import Testing
     for option in ["", "--detach"] {
       let second = try await shell("$virt_walkerd serve \(daemon.selector) \(option)")
       #expect(second.status == .exited(73))
-      #expect(second.errors.contains("\(daemon.node) is already served by pid \(pid)"))
+      #expect(
+        second.errors.contains(
+          "\(daemon.node) is already served by pid \(pid): virt-walkerd stop \(daemon.selector), or choose another"))
     }
     let answer = try await shell("echo -n F > \(daemon.node); head -c1 \(daemon.node)")
     #expect(answer.output == "F")

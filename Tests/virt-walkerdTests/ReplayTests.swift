@@ -111,7 +111,7 @@ import Testing
     #expect(run.errors.isEmpty)
   }
 
-  /// What was seen of a step is not kept where the step is only played.
+  /// The observations of a step are not kept if the step is only played.
   @Test func memoryIsNotThatOfWhatWasSeen() async throws {
     let text = Self.head + "host ksm\n" + String(repeating: "  seen\n", count: 1 << 21)
     let run = try await replay("ulimit -v 150000; $virt_walkerd replay a.txt", ["a.txt": text])
@@ -184,7 +184,7 @@ import Testing
     #expect(run.output.isEmpty)
   }
 
-  /// Comments, what was seen, and names are somebody else's: nothing in them reaches the terminal.
+  /// Comments, observations, names and arguments are another user's: no control character of them reaches the terminal.
   @Test(arguments: [
     "$virt_walkerd replay r.txt", "$virt_walkerd replay --check r.txt",
     "COLUMNS=200 $virt_walkerd replay --check r.txt",

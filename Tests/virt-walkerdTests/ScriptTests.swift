@@ -90,7 +90,7 @@ import Testing
     #expect(install.errors.contains("No script removes a package"))
   }
 
-  /// What a virtual machine is made of is downloaded, not installed.
+  /// The parts of a virtual machine are downloaded, not installed.
   @Test func partsOfVirtualMachinesAreNotInstalled() async throws {
     let named = try await shell(
       "cd \(repository) && grep -rlI -e busybox-static -e linux-image scripts | xargs grep -L -e download-packages -e download-only"
@@ -103,7 +103,7 @@ import Testing
       others.output == "", "a package is installed by another way than scripts/install-packages")
   }
 
-  /// What apt's sources of either format say, and the variables.
+  /// Mirrors come from apt's sources of either format, and from the variables.
   @Test(arguments: [
     ("sources.list", "deb [arch=amd64] http://one.example/mirror/debian/ bookworm main"),
     (

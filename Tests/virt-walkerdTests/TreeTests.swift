@@ -433,7 +433,7 @@ import Testing
     close(pipe)
   }
 
-  /// What one user has does not keep others from theirs, and whatever all others have, root and the owner have room.
+  /// The files of one user do not keep other users from theirs; root and the owner have room whatever all others have.
   @Test func eachUserHasABound() async throws {
     let client = try await Probe.treeClient.path()
     let daemon = try await RunningDaemon("--tree-mode 0755 --owner 1000")

@@ -180,7 +180,7 @@ struct HostMemory: Sendable {
 public final class Checkpoint: @unchecked Sendable {
   private let goesOn: () -> Bool
   private var pages = 0
-  /// What was going on was to end.
+  /// The caller was told to end.
   public private(set) var isStopped = false
 
   /// Some milliseconds of work.

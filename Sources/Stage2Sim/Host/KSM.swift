@@ -314,7 +314,7 @@ extension HostMemory {
     if let own, ksm[item].node == own { return false }
     let place = ksm.place(of: item)
     let content = content(of: frame)
-    // What fork(2) has made of a merged page shares it, however many share it already.
+    // A copy of a merged page by fork(2) shares it, however many pages share it already.
     let node = own ?? ksm.shareableNode(content, in: physical)
     // Only after the search: for that the item is still where it was.
     let wasMerged = ksm[item].node != nil

@@ -100,7 +100,7 @@ struct IOBus {
     devices.append(device)
   }
 
-  /// What the first hook says that does not decline the access. Each is asked once, whatever its regions.
+  /// The answer of the first hook that does not decline the access. Each hook is asked once, whatever its regions.
   @inline(__always)
   mutating func callHooks(
     _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
