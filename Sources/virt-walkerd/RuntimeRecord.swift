@@ -113,9 +113,10 @@ struct RuntimeRecord {
 
   // MARK: - Names and values
 
-  /// The name of the record of `node`: one component for a whole path, and no two paths alike.
+  /// The name of the record of `node`: one component for a whole path, and no two paths alike. It does not begin with a dot.
   static func name(of node: FilePath) -> String {
-    escaped(String(node.string.dropFirst()), besides: "/.")
+    let name = escaped(String(node.string.dropFirst()), besides: "/")
+    return name.hasPrefix(".") ? "%2E\(name.dropFirst())" : name
   }
 
   /// `text` with `%` and two hexadecimal digits for each control character, each `%`, and each of `others`, so that no value
