@@ -35,10 +35,13 @@ struct VirtWalkerd: ParsableCommand {
       var command = try parseAsRoot()
       try command.run()
     } catch {
-      guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
-      // It quotes what was given.
+      let message = fullMessage(for: error)
+      guard exitCode(for: error) == .validationFailure, !message.isEmpty else {
+        exit(withError: error)
+      }
+      // The message quotes the arguments.
       _ = try? FileDescriptor.standardError.writeAll(
-        "\(fullMessage(for: error).printable(allowing: ["\n"]))\n".utf8)
+        "\(message.printable(allowing: ["\n"]))\n".utf8)
       exit(withError: ExitCode.validationFailure)
     }
   }

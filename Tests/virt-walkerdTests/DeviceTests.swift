@@ -183,7 +183,7 @@ import Testing
     let daemon = repository.appending(".build-static/release/virt-walkerd")
     try #require(
       FileManager.default.isExecutableFile(atPath: daemon.string),
-      "the virtual machine runs the release build: scripts/test makes it")
+      "the virtual machine runs the release build: scripts/test machines makes it")
     let probe = try await Probe.shared.path()
     let machine = try await shell(
       "\(repository)/scripts/cuse-vm --daemon \(daemon) --probe \(probe)")

@@ -22,7 +22,7 @@ import Testing
     for program in programs {
       try #require(
         FileManager.default.isExecutableFile(atPath: program.string),
-        "the virtual machine runs the release build: scripts/test makes it")
+        "the virtual machine runs the release build: scripts/test machines makes it")
     }
     let machine = try await shell(
       """

@@ -201,7 +201,8 @@ import Testing
       #expect(second.status == .exited(73))
       #expect(
         second.errors.contains(
-          "\(daemon.node) is already served by pid \(pid): virt-walkerd stop \(daemon.selector), or choose another"))
+          "\(daemon.node) is already served by pid \(pid): virt-walkerd stop \(daemon.selector), or choose another"
+        ))
     }
     let answer = try await shell("echo -n F > \(daemon.node); head -c1 \(daemon.node)")
     #expect(answer.output == "F")
