@@ -369,12 +369,19 @@ import Testing
 
     let daemon = try await RunningDaemon()
     var opened: [Int32] = []
-    while opened.count < 5000 {
+    var refusals = 0
+    while opened.count < 5000, refusals < 1000 {
       let file = open("\(daemon.tree)/pte", O_RDONLY)
-      guard file >= 0 else { break }
-      opened.append(file)
+      if file >= 0 {
+        opened.append(file)
+        continue
+      }
+      #expect(errno == ENFILE)
+      guard opened.count < 4096 else { break }
+      // Other tests run `virt-walkerd status`, which opens a file of each tree for a moment.
+      refusals += 1
+      usleep(10_000)
     }
-    #expect(errno == ENFILE)
     #expect(opened.count == 4096)
     for file in opened { close(file) }
 
