@@ -152,17 +152,8 @@ extension DirectoryEntry {
   /// Removes an empty directory.
   package func removeDirectory() { unlinkat(directory.descriptor.rawValue, name, AT_REMOVEDIR) }
 
-  /// An entry beside this one.
-  package func sibling(_ name: String) -> DirectoryEntry {
-    DirectoryEntry(directory: directory, name: name)
-  }
-
   /// An entry of a directory.
   package init(_ name: String, in directory: OwnedDescriptor) {
-    self.init(directory: directory, name: name)
-  }
-
-  private init(directory: OwnedDescriptor, name: String) {
     self.directory = directory
     self.name = name
   }

@@ -31,8 +31,12 @@ import Testing
       _ = try await terminal.wait { $0.contains(#/writes +\d+ /#) }
       let step = "echo host madvise dontneed 0x40000000 0x200000"
       #expect(try await shell("\(step) > \(daemon.tree)/control").succeeded)
-      _ = try await terminal.wait {
+      marked = try await terminal.wait {
         $0.contains("steps         1") && $0.contains("bytes_lost            1")
+      }
+      while !marked.contains(#/steps +\d+\*/#) || !marked.contains(#/bytes_lost +\d+\*/#) {
+        _ = try await shell("printf K > \(daemon.node); \(step) > \(daemon.tree)/control")
+        marked = try await terminal.wait { $0.contains("steps") }
       }
     }
   }
