@@ -91,12 +91,23 @@ static inline int clinux_landlock_restrict_self(int ruleset)
 
 // Nanoseconds since the host was started, without the time that it was suspended. In C, as Swift would take struct timespec
 // from whichever module it saw it in first.
-static inline uint64_t clinux_monotonic_nanoseconds(void)
+static inline uint64_t clinux_nanoseconds(clockid_t clock)
 {
     struct timespec time;
 
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return time.tv_sec * UINT64_C(1000000000) + time.tv_nsec;
+}
+
+static inline uint64_t clinux_monotonic_nanoseconds(void)
+{
+    return clinux_nanoseconds(CLOCK_MONOTONIC);
+}
+
+/* CPU time of the calling thread. */
+static inline uint64_t clinux_thread_cpu_nanoseconds(void)
+{
+    return clinux_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
 }
 
 #endif

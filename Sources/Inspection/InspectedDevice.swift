@@ -12,6 +12,7 @@ public final class InspectedDevice: CharacterDevice {
   private var driver: VirtWalkerDriver
   private var monitor: Monitor
   private let clock: () -> UInt64
+  private let cpuClock: () -> UInt64
   /// What the control file says: the last steps with what was seen, or what was wrong.
   private var lastResult = FileText("")
   private(set) var boots = 0
@@ -27,11 +28,15 @@ public final class InspectedDevice: CharacterDevice {
   ///   - traceCapacity: How many events are kept, a power of two; of lines of each log a quarter as many.
   ///   - task: The name that the trace has for the process, at most 15 characters, and its number.
   ///   - clock: Nanoseconds since the host was started.
+  ///   - cpuClock: The CPU time of the calling thread in nanoseconds. It limits a write to the control file, so that a
+  ///     busy machine does not end a write early.
   /// - Throws: Where there is no such machine.
   public init(
     _ configuration: VirtualMachine.Configuration, node: String, traceCapacity: Int = 1 << 14,
-    task: (name: String, pid: Int32), clock: @escaping () -> UInt64
+    task: (name: String, pid: Int32), clock: @escaping () -> UInt64,
+    cpuClock: @escaping () -> UInt64
   ) throws {
+    self.cpuClock = cpuClock
     self.configuration = configuration
     self.node = node
     self.clock = clock
@@ -205,6 +210,8 @@ public final class InspectedDevice: CharacterDevice {
 
 extension InspectedDevice: ControlTarget {
   var now: UInt64 { clock() }
+
+  var cpuTime: UInt64 { cpuClock() }
 
   func play(_ step: Step, while goesOn: @escaping () -> Bool) -> [String] {
     self.goesOn = goesOn

@@ -112,7 +112,8 @@ final class Instance {
       device = try InspectedDevice(
         options.machine.configuration, node: node.string,
         traceCapacity: traceCapacity(nodes: options.count ?? 1),
-        task: ("virt-walkerd", getpid()), clock: clinux_monotonic_nanoseconds)
+        task: ("virt-walkerd", getpid()), clock: clinux_monotonic_nanoseconds,
+        cpuClock: clinux_thread_cpu_nanoseconds)
     } catch {
       throw Failure(
         "the machine does not boot: \(error): this is a defect of virt-walkerd",

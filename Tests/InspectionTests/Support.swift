@@ -12,7 +12,7 @@ final class Device {
   init(_ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test") throws {
     device = try InspectedDevice(
       configuration, node: node, task: ("virt-walkerd", 4711),
-      clock: { [clock] in clock.next() })
+      clock: { [clock] in clock.next() }, cpuClock: { [clock] in clock.next() })
     files = Self.flatten(device.tree, "")
   }
 

@@ -50,7 +50,7 @@ struct Machines: ParsableCommand {
   private func boot() throws -> (machine: Any, tables: Int) {
     if inspected {
       let device = try InspectedDevice(
-        .init(), node: "bench", task: ("model-bench", 1), clock: now)
+        .init(), node: "bench", task: ("model-bench", 1), clock: now, cpuClock: now)
       return (device, device.machine.stage2.memory.pagesInUse)
     }
     let machine = try VirtualMachine.booted()

@@ -22,7 +22,7 @@ struct Pairs: ParsableCommand {
     traced.trace = TraceRing(capacity: 1 << 14)
     let driver = try VirtWalkerDriver(loadedIn: .booted())
     let device = try InspectedDevice(
-      .init(), node: "bench", task: ("model-bench", 1), clock: now)
+      .init(), node: "bench", task: ("model-bench", 1), clock: now, cpuClock: now)
     let buffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1)
     defer { buffer.deallocate() }
 

@@ -14,7 +14,7 @@ struct Device {
     do {
       device = try InspectedDevice(
         configuration, node: "/dev/fuzz", traceCapacity: 1 << 9, task: ("fuzz", 1),
-        clock: { 1_000_000_000 })
+        clock: { 1_000_000_000 }, cpuClock: { 0 })
     } catch {
       fatalError("there is no such machine: \(error)")
     }
