@@ -51,6 +51,7 @@ let package = Package(
       name: "VirtWalkerDevice",
       dependencies: [
         "CharacterDeviceServer",
+        "Scenarios",
         "Stage2Sim",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
@@ -90,6 +91,7 @@ let package = Package(
       dependencies: [
         "CPageTable",
         "Stage2Sim",
+        "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict
@@ -127,6 +129,7 @@ let package = Package(
       name: "Stage2SimTests",
       dependencies: [
         "Stage2Sim",
+        "VirtWalkerDevice",
         "access-counter",
         "pgtable-fuzz",
         .product(name: "Subprocess", package: "swift-subprocess"),
@@ -136,7 +139,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ScenariosTests",
-      dependencies: ["Scenarios", "Stage2Sim"],
+      dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice"],
       swiftSettings: strict
     ),
     .executableTarget(
@@ -160,6 +163,7 @@ let package = Package(
       name: "VirtWalkerDeviceTests",
       dependencies: [
         "CharacterDeviceServer",
+        "Scenarios",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
@@ -171,7 +175,9 @@ let package = Package(
       dependencies: [
         "CharacterDeviceServer",
         "Inspection",
+        "Scenarios",
         "Stage2Sim",
+        "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict

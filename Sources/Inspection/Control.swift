@@ -54,10 +54,10 @@ protocol ControlTarget: AnyObject {
   /// How often the machine was booted.
   var boots: Int { get }
 
-  /// Does a step, and asks now and then in the middle of a long one whether it shall go on.
-  ///
-  /// - Returns: The lines of a recording below it.
-  func play(_ step: Step, while goesOn: @escaping () -> Bool) -> [String]
+  /// Performs a step, and asks now and then in the middle of a long one whether it may go on.
+  func perform(
+    _ step: Step, while goesOn: @escaping () -> Bool
+  ) throws(EngineFailure) -> [Observation]
 
   /// The control file says this from now on.
   func show(_ result: FileText)
@@ -168,10 +168,15 @@ final class ControlWork: CommandWork {
       result.append(line.text.printable)
       if case .step(let step) = line.content {
         isInStep = true
-        for line in target.play(step, while: { [unowned self] in goesOn }) {
-          result.append("  \(line)")
+        defer { isInStep = false }
+        do throws(EngineFailure) {
+          for seen in try target.perform(step, while: { [unowned self] in goesOn }) {
+            result.append("  \(seen)")
+          }
+        } catch {
+          end("\(error)")
+          return .failed(.ioError)
         }
-        isInStep = false
         stepsDone += 1
       }
       next += 1

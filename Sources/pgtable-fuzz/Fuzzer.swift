@@ -1,4 +1,5 @@
 import Stage2Sim
+import VirtWalkerDevice
 
 /// Drives the kernel's code and the model with the same operations, and compares them after each.
 struct Fuzzer {

@@ -1,5 +1,6 @@
 import CPageTable
 import Stage2Sim
+import VirtWalkerDevice
 
 /// What a table is made with.
 struct Machine: Equatable {
@@ -22,8 +23,9 @@ struct Model {
       case .dataCacheClean(let physical, let size): note(PGTABLE_DATA_CACHE, physical, size)
       case .instructionCacheInvalidation(let physical, let size):
         note(PGTABLE_INSTRUCTION_CACHE, physical, size)
-      case .abort, .log: break  // of a CPU, which is not here
-      case .tracepoint, .visit, .hide, .seek, .warning: break  // nor are KVM and a hook
+      case .abort, .log, .tracepoint, .visit, .hook, .warning, .guestStopped:
+        // There is no CPU, no KVM and no hook here.
+        break
       }
     }
 

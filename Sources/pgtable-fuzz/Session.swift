@@ -1,4 +1,5 @@
 import Stage2Sim
+import VirtWalkerDevice
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers from the same seed, everywhere.
 struct Random {

@@ -1,4 +1,5 @@
 import Stage2Sim
+import VirtWalkerDevice
 
 /// How long an operation takes, on either side.
 struct Timing {

@@ -3,6 +3,7 @@ import CharacterDeviceServer
 import Glibc
 import Inspection
 import Logging
+import Scenarios
 import Stage2Sim
 import SystemPackage
 import VirtWalkerDevice
@@ -100,7 +101,7 @@ final class Instance {
   func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
 
   /// Events that each of so many nodes keeps: a few megabytes for all of them.
-  private static func traceCapacity(nodes: Int) -> Int {
+  private static func eventCapacity(nodes: Int) -> Int {
     var capacity = 1 << 14
     while capacity * nodes > 1 << 17, capacity > 1 << 9 { capacity /= 2 }
     return capacity
@@ -109,25 +110,23 @@ final class Instance {
   private static func boot(_ options: Serve, _ node: FilePath) throws -> InspectedDevice {
     let device: InspectedDevice
     do {
-      device = try InspectedDevice(
-        options.machine.configuration, node: node.string,
-        traceCapacity: traceCapacity(nodes: options.count ?? 1),
-        task: ("virt-walkerd", getpid()), clock: clinux_monotonic_nanoseconds,
-        cpuClock: clinux_thread_cpu_nanoseconds)
+      let engine = try ModelEngine(
+        MachineDescription(options.machine.configuration), driver: VirtWalkerDriver.self,
+        eventCapacity: eventCapacity(nodes: options.count ?? 1))
+      device = InspectedDevice(
+        engine, node: node.string, task: ("virt-walkerd", getpid()),
+        clock: clinux_monotonic_nanoseconds, cpuClock: clinux_thread_cpu_nanoseconds)
     } catch {
       throw Failure(
         "the machine does not boot: \(error): this is a defect of virt-walkerd",
         status: .systemError)
     }
-    // Nobody reads them below this level: then a message is not even made.
-    let isWanted = options.logLevel <= .info
-    let guest = Logger(label: "guest")
-    device.onGuestMessage = { message in
-      if isWanted { guest.info("\(message)") }
-    }
-    if isWanted {
+    // Nobody reads the lines above this level: then their texts are not even made.
+    if options.logLevel <= .info {
+      let guest = Logger(label: "guest")
       let host = Logger(label: "host")
-      device.onHostMessage = { host.info("\($0)") }
+      device.onGuestLine = { guest.info("\($0)") }
+      device.onHostLine = { host.info("\($0)") }
     }
     return device
   }

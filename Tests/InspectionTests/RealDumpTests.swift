@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import VirtWalkerDevice
 
 @testable import Inspection
 @testable import Scenarios
@@ -21,17 +22,19 @@ import Testing
   @Test(arguments: files)
   func sameText(file: URL) throws {
     let recording = try Recording(parsing: String(contentsOf: file, encoding: .utf8))
-    var player = try Player(recording.machine)
+    let engine = try ModelEngine(recording.machine)
     var differing: [Int] = []
     for (number, (line, step)) in recording.steps.enumerated() {
-      player.play(step)
-      let table = player.machine.stage2
+      try engine.perform(step)
       var expected: [String] = []
       if number == 0 {
-        expected = ["ipa_range:", "\(table.ipaBits)", "stage2_levels:", "\(4 - table.startLevel)"]
+        expected = [
+          "ipa_range:", "\(recording.machine.configuration.ipaBits)", "stage2_levels:",
+          "\(4 - engine.startLevel)",
+        ]
       }
       expected.append("stage2_page_tables:")
-      expected += table.dump.split(separator: "\n").map(String.init)
+      expected += engine.dump.split(separator: "\n").map(String.init)
       if expected != line.observations { differing.append(number + 1) }
       if file.lastPathComponent != "huge-zero-page.txt" {
         #expect(expected == line.observations, "step \(number + 1), \(line.line.text)")

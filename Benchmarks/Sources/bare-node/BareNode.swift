@@ -2,7 +2,7 @@
 //
 // usage: bare-node FILE       (until SIGTERM)
 import CharacterDeviceServer
-import Stage2Sim
+import Scenarios
 import SystemPackage
 import VirtWalkerDevice
 
@@ -11,8 +11,9 @@ struct BareNode {
   static func main() throws {
     let path = FilePath(CommandLine.arguments[1])
     let signals = try TerminationSignals()
-    let server = try FUSEServer(
-      path: path, fileSystem: "bare-node", device: VirtWalkerDriver(loadedIn: .booted()))
+    let engine = try ModelEngine(MachineDescription(.init()), driver: VirtWalkerDriver.self)
+    engine.virtualMachine.events = nil
+    let server = try FUSEServer(path: path, fileSystem: "bare-node", device: engine)
     defer { server.close() }
     // As virt-walkerd does.
     let loop = try EventLoop(polling: .automatic)

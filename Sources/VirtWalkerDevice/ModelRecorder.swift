@@ -1,9 +1,9 @@
+import Scenarios
 import Stage2Sim
 
-/// The recorder's virtual machine monitor, on the model: does a step, and says what the recorder would print below it.
-///
-/// It is a value, as the machine is: a copy of both is a snapshot.
-public struct Monitor {
+/// The recorder of the oracle on the model: the virtual machine monitor that performs a step, and the observations that it
+/// prints below the step.
+struct ModelRecorder {
   /// Where a store leaves the guest: the instruction of the step is done.
   private static let left: UInt64 = 0x0c00_0000
   /// Where another does: the guest took an exception.
@@ -17,18 +17,18 @@ public struct Monitor {
   private let codeSlot: UInt64
   /// Where that instruction stands.
   private let code: UInt64
-  private var trace = Trace()
+  private var seen = StepEvents()
   private var letters = FrameLetters()
   /// What the VMM wants of the RAM slot.
   private var ram: (ipa: UInt64, isThere: Bool, flags: MemorySlot.Flags)
 
-  /// A monitor of `machine`, which gets a page of the monitor's own, with exception vectors.
+  /// A recorder of `machine`, which gets a page of the recorder's own, with exception vectors.
   ///
   /// - Parameters:
-  ///   - machine: One that has no other monitor.
-  ///   - code: Where the instruction of a step stands, a guest physical address; nil for that page.
-  /// - Throws: Where that page does not fit into the machine.
-  public init(of machine: inout VirtualMachine, code: UInt64? = nil) throws(KernelError) {
+  ///   - machine: A machine that has no other recorder.
+  ///   - code: The guest physical address at which the instruction of a step stands; nil for that page.
+  /// - Throws: `EINVAL`, `EEXIST` or `EFAULT` if the machine has no room for that page.
+  init(of machine: inout VirtualMachine, code: UInt64? = nil) throws(KernelError) {
     let configuration = machine.configuration
     let end = VirtualMachine.Configuration.memoryBase + configuration.memorySize
     codeSlot =
@@ -47,54 +47,50 @@ public struct Monitor {
   /// The slot's place where guest RAM has the usual one.
   private static let codeSlotBelowMemory: UInt64 = 0x0d00_0000
 
-  /// What happened in the hypervisor during the last step.
-  var events: [MachineEvent] { trace.events }
-
-  /// Does the step.
+  /// Performs a step.
   ///
   /// - Parameters:
-  ///   - step: What is done.
-  ///   - machine: The one that the monitor was made for.
-  /// - Returns: The lines of a recording below it, without their two spaces.
-  @discardableResult
-  public mutating func play(_ step: Step, on machine: inout VirtualMachine) -> [String] {
+  ///   - step: The step.
+  ///   - machine: The machine that the recorder was made for.
+  /// - Returns: The lines of a recording below the step.
+  mutating func perform(_ step: Step, on machine: inout VirtualMachine) -> [Observation] {
     defer { letters.forget { !machine.isInUse(frame: $0) } }
     switch step {
-    case .guest(let step): return play(step, on: &machine)
-    case .host(let step): return play(step, on: &machine)
+    case .guest(let step): return perform(step, on: &machine)
+    case .host(let step): return perform(step, on: &machine)
     }
   }
 
   /// Does `action`, and looks at the leaves before and after. The order of looking decides over the letters.
   private mutating func observe(
     _ address: UInt64?, on machine: inout VirtualMachine,
-    _ action: (inout Monitor, inout VirtualMachine) -> [String]
-  ) -> [String] {
+    _ action: (inout ModelRecorder, inout VirtualMachine) -> [Observation]
+  ) -> [Observation] {
     let target = HideSeek.target
-    let targetBefore = describeLeaf(target, machine)
-    let touched = address.flatMap { address in
-      describeLeaf(address, machine).map { (address: address, before: $0) }
-    }
-    // Not the last step's: a copy of the monitor may have that.
+    let targetBefore = observedLeaf(target, &machine)
+    var touchedBefore: ObservedLeaf?
+    if let address { touchedBefore = observedLeaf(address, &machine) }
     let observer = machine.observer
-    trace = Trace(next: observer)
-    machine.observer = trace
-    var lines = action(&self, &machine)
+    seen = StepEvents(next: observer)
+    machine.observer = seen
+    var observations = action(&self, &machine)
     machine.observer = observer
-    if let targetBefore { lines.append(leafLine(target, before: targetBefore, machine)) }
-    if let (address, before) = touched,
+    if let targetBefore { observations.append(leaf(target, before: targetBefore, &machine)) }
+    if let address, let touchedBefore,
       address & ~(machine.configuration.granule.pageSize - 1) != target
     {
-      lines.append(leafLine(address, before: before, machine))
+      observations.append(leaf(address, before: touchedBefore, &machine))
     }
-    return lines
+    return observations
   }
 }
 
 // MARK: - The guest's steps
 
-extension Monitor {
-  private mutating func play(_ step: GuestStep, on machine: inout VirtualMachine) -> [String] {
+extension ModelRecorder {
+  private mutating func perform(
+    _ step: GuestStep, on machine: inout VirtualMachine
+  ) -> [Observation] {
     let start: UInt64
     let address: UInt64
     switch step {
@@ -111,80 +107,70 @@ extension Monitor {
         try write(UInt64(instruction.word), to: start, on: &machine)
         try write(Self.leave, to: start + 4, on: &machine)
       } catch {
-        return ["result \(error)"]
+        return [.result(error)]
       }
     }
     machine.setRegister(2, to: 0)
     machine.setRegister(3, to: 0)
-    return observe(address, on: &machine) { monitor, machine in
-      let result = machine.run(at: start)
-      let line = Self.describe(result, start: start, on: &machine)
-      var isHung = false
-      if case .livelock = result { isHung = true }
-      return [line] + monitor.describeTrace(isHung: isHung)
+    return observe(address, on: &machine) { recorder, machine in
+      let run = Self.run(from: start, on: &machine)
+      return [.run(run)] + recorder.observedEvents(isHung: run.end == .hung)
     }
   }
 
-  private static func describe(
-    _ result: RunResult, start: UInt64, on machine: inout VirtualMachine
-  ) -> String {
+  /// Lets the guest run, and does what the recorder does at the end.
+  private static func run(from start: UInt64, on machine: inout VirtualMachine) -> GuestRun {
+    let result = machine.run(at: start)
     let moved = Int64(bitPattern: machine.vcpu.pc &- start)
-    let x0 = "x0 \(hex(machine.vcpu[0]))"
-    let state = "pc \(moved < 0 ? "" : "+")\(moved) \(x0)"
+    let x0 = machine.vcpu[0]
     switch result {
     case .mmio(let mmio) where mmio.isWrite && mmio.address == left:
       machine.completeMMIO()
-      return "run retired \(state)"
+      return GuestRun(.retired, moved: moved, x0: x0)
     case .mmio(let mmio) where mmio.isWrite && mmio.address == exception:
       machine.completeMMIO()
-      return "run \(describeException(machine.vcpu)) \(x0)"
+      let syndrome = machine.vcpu.exceptionSyndrome
+      // An abort has an address.
+      let address = syndrome >> 26 & 0x38 == 0x20 ? machine.vcpu.faultAddress : nil
+      return GuestRun(.exception(syndrome: syndrome, address: address), moved: nil, x0: x0)
     case .mmio(let mmio):
-      var line =
-        "run mmio \(mmio.isWrite ? "write" : "read") \(hex(mmio.address)) len \(mmio.length)"
-      if mmio.isWrite { line += " data \(hex(mmio.data))" }
-      line += " \(state)"
       // What the recorder answers to a read.
       machine.completeMMIO(data: 0x8887_8685_8483_8281)
-      if !mmio.isWrite { line += " then \(hex(machine.vcpu[0]))" }
-      return line
-    case .failed(let error): return "run error \(error) \(state)"
-    case .livelock: return "run hung \(state)"
-    case .notModelled(let word):
-      return "run not modelled, instruction \(hex(UInt64(word))) \(state)"
+      return GuestRun(
+        .mmio(
+          address: mmio.address, length: mmio.length, data: mmio.isWrite ? mmio.data : nil,
+          then: mmio.isWrite ? nil : machine.vcpu[0]), moved: moved, x0: x0)
+    case .failed(let error): return GuestRun(.failed(error), moved: moved, x0: x0)
+    case .livelock: return GuestRun(.hung, moved: moved, x0: x0)
+    case .notModelled(let word): return GuestRun(.notModelled(word), moved: moved, x0: x0)
     // KVM_RUN goes on after these.
-    case .retired, .guestException: return "run retired \(state)"
+    case .retired, .guestException: return GuestRun(.retired, moved: moved, x0: x0)
     }
-  }
-
-  private static func describeException(_ vcpu: VCPU) -> String {
-    let syndrome = vcpu.exceptionSyndrome
-    let line = "exception esr_el1=\(hexadecimal(syndrome, digits: 8))"
-    // An abort has an address.
-    guard syndrome >> 26 & 0x38 == 0x20 else { return line }
-    return line + " far_el1=\(hexadecimal(vcpu.faultAddress, digits: 16))"
   }
 }
 
 // MARK: - The host's steps
 
-extension Monitor {
-  private mutating func play(_ step: HostStep, on machine: inout VirtualMachine) -> [String] {
-    observe(step.touchedAddress, on: &machine) { monitor, machine in
-      var lines: [String] = []
+extension ModelRecorder {
+  private mutating func perform(
+    _ step: HostStep, on machine: inout VirtualMachine
+  ) -> [Observation] {
+    observe(step.touchedAddress, on: &machine) { recorder, machine in
+      var observations: [Observation] = []
       do throws(KernelError) {
-        lines = try monitor.perform(step, on: &machine)
-        lines.append("result 0")
+        observations = try recorder.attempt(step, on: &machine)
+        observations.append(.result(nil))
       } catch {
-        lines.append("result \(error)")
+        observations.append(.result(error))
       }
-      return lines + monitor.describeTrace(isHung: false)
+      return observations + recorder.observedEvents(isHung: false)
     }
   }
 
-  /// - Returns: What is seen besides the result.
-  private mutating func perform(
+  /// - Returns: The observations besides the result.
+  private mutating func attempt(
     _ step: HostStep, on machine: inout VirtualMachine
-  ) throws(KernelError) -> [String] {
+  ) throws(KernelError) -> [Observation] {
     switch step {
     case .write(let address, let value): try write(UInt64(value), to: address, on: &machine)
     case .read(let address):
@@ -192,7 +178,7 @@ extension Monitor {
         isCode(address)
         ? try machine.read(address, count: 4)
         : try machine.readRAM(try offset(of: address), count: 4)
-      return ["value 0x\(hexadecimal(value, digits: 8))"]
+      return [.value(UInt32(truncatingIfNeeded: value))]
     case .madvise(let advice, let range): try machine.advise(advice, try offsets(of: range))
     case .mprotect(let protection, let range):
       try machine.protect(try offsets(of: range), protection)
@@ -202,8 +188,8 @@ extension Monitor {
     case .endFork: guard machine.endFork() else { throw .noChild }
     case .ksm: try machine.mergeEqualPages()
     case .age(let address): try machine.age(try offset(of: address))
-    case .dirtyLog(let step): return try perform(step, on: &machine)
-    case .slot(let step): try perform(step, on: &machine)
+    case .dirtyLog(let step): return try attempt(step, on: &machine)
+    case .slot(let step): try attempt(step, on: &machine)
     }
     return []
   }
@@ -234,9 +220,9 @@ extension Monitor {
     return start..<start + range.size
   }
 
-  private mutating func perform(
+  private mutating func attempt(
     _ step: DirtyLogStep, on machine: inout VirtualMachine
-  ) throws(KernelError) -> [String] {
+  ) throws(KernelError) -> [Observation] {
     switch step {
     case .on:
       ram.flags.insert(.logDirtyPages)
@@ -245,7 +231,7 @@ extension Monitor {
       ram.flags.remove(.logDirtyPages)
       try setSlot(of: &machine)
     case .get:
-      return describe(
+      return observed(
         dirtyLog: try machine.dirtyLog(ofSlot: VirtualMachine.memorySlot), machine.configuration)
     case .clear(let range):
       let shift = UInt64(machine.configuration.granule.pageShift)
@@ -257,10 +243,10 @@ extension Monitor {
     return []
   }
 
-  private func describe(
+  private func observed(
     dirtyLog bitmap: [UInt64], _ configuration: VirtualMachine.Configuration
-  ) -> [String] {
-    var lines: [String] = []
+  ) -> [Observation] {
+    var ranges: [Observation] = []
     let shift = UInt64(configuration.granule.pageShift)
     let pages = Int(configuration.memorySize >> shift)
     func isDirty(_ page: Int) -> Bool {
@@ -276,14 +262,14 @@ extension Monitor {
       while isDirty(page) { page += 1 }
       if page > first {
         let address = ram.ipa + UInt64(first) << shift
-        lines.append("dirty \(hex(address))" + (page - first > 1 ? " pages \(page - first)" : ""))
+        ranges.append(.dirty(address: address, pages: page - first))
       }
       page += 1
     }
-    return lines
+    return ranges
   }
 
-  private mutating func perform(
+  private mutating func attempt(
     _ step: SlotStep, on machine: inout VirtualMachine
   ) throws(KernelError) {
     switch step {
@@ -312,49 +298,48 @@ extension Monitor {
 
 // MARK: - What is seen
 
-extension Monitor {
-  /// The events of the step, each once where the guest hung, and none of the store that ends a step.
-  private func describeTrace(isHung: Bool) -> [String] {
-    var lines: [String] = []
-    for event in trace.events {
+extension ModelRecorder {
+  /// The events of the step that a recording has: each once if the guest hung, and none of the store that ends a step.
+  private func observedEvents(isHung: Bool) -> [Observation] {
+    var observations: [Observation] = []
+    for event in seen.events {
       switch event {
       case .abort(let fault) where fault.pageAddress == Self.left: continue
       case .abort(let fault):
-        lines.append(
-          "abort esr=\(hexadecimal(fault.syndrome.rawValue, digits: 8)) far=\(hexadecimal(fault.far, digits: 16)) hpfar=\(hexadecimal(fault.hpfar, digits: 10))"
-        )
+        observations.append(
+          .abort(syndrome: fault.syndrome.rawValue, far: fault.far, hpfar: fault.hpfar))
       case .invalidation(let ipa, let level):
-        lines.append("tlbi ipa=\(hexadecimal(ipa, digits: 10)) level=\(level)")
-      case .invalidationOfAll: lines.append("tlbi all")
-      case .dataCacheClean, .instructionCacheInvalidation, .warning, .tracepoint, .visit,
-        .hide, .seek:
+        observations.append(.invalidation(ipa: ipa, level: level))
+      case .invalidationOfAll: observations.append(.invalidationOfAll)
+      // The trace of the real kernel has the lines that the hook logs, and no others.
+      case .log(let message) where message.layer == .hook:
+        observations.append(.log("\(message)"))
+      case .dataCacheClean, .instructionCacheInvalidation, .warning, .tracepoint, .visit, .hook,
+        .log, .guestStopped:
         continue
-      // The trace of the real kernel has what the hook logs.
-      case .log(.dataAbortWithoutSyndrome): continue
-      case .log(let message): lines.append("log \(message)")
       }
     }
-    guard isHung else { return lines }
-    var seen: Set<String> = []
-    return lines.filter { seen.insert($0).inserted }
+    guard isHung else { return observations }
+    var known: Set<Observation> = []
+    return observations.filter { known.insert($0).inserted }
   }
 
   /// The leaf as a recording has it, its frame as letters; nil beyond the IPA range.
-  private mutating func describeLeaf(_ address: UInt64, _ machine: VirtualMachine) -> String? {
+  private mutating func observedLeaf(
+    _ address: UInt64, _ machine: inout VirtualMachine
+  ) -> ObservedLeaf? {
     guard let leaf = try? machine.leaf(for: address) else { return nil }
     let frame = leaf.descriptor.outputAddress(machine.configuration.granule)
-    let digits = hexadecimal(leaf.descriptor.rawValue & ~frame, digits: 16)
-    let letter = frame == 0 ? "" : " @\(letters[frame])"
-    let counts = machine.stage2.referenceCounts(for: address).map(String.init)
-    return "level \(leaf.level) \(digits)\(letter) counts \(counts.joined(separator: " "))"
+    return ObservedLeaf(
+      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame,
+      frame: frame == 0 ? nil : letters[frame],
+      counts: machine.stage2.referenceCounts(for: address))
   }
 
-  private mutating func leafLine(
-    _ address: UInt64, before: String, _ machine: VirtualMachine
-  ) -> String {
-    let after = describeLeaf(address, machine) ?? before
-    let change = before == after ? before : "\(before) -> \(after)"
-    return "leaf \(hex(address)) \(change)"
+  private mutating func leaf(
+    _ address: UInt64, before: ObservedLeaf, _ machine: inout VirtualMachine
+  ) -> Observation {
+    .leaf(address, before: before, after: observedLeaf(address, &machine) ?? before)
   }
 }
 
@@ -386,8 +371,8 @@ private struct FrameLetters {
   }
 }
 
-/// Keeps all that it hears of, and tells the machine's own observer.
-private final class Trace: MachineObserver {
+/// The receiver of a step's events, which passes each on to the machine's own observer.
+private final class StepEvents: MachineObserver {
   var events: [MachineEvent] = []
   private let next: (any MachineObserver)?
 

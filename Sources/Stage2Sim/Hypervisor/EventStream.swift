@@ -1,17 +1,20 @@
-/// The last of a machine's events: ftrace's ring buffer (kernel/trace/ring_buffer.c).
+/// The stream of a machine's events, in the order in which they happen.
 ///
-/// It is for a trace that is always on. A ``MachineObserver`` is called for each event; this only keeps them, to be
-/// looked at later.
-public final class TraceRing {
-  /// An event, and when it was.
+/// A ring keeps the last events, as ftrace's ring buffer does (kernel/trace/ring_buffer.c), to be looked at later. Lines of the
+/// guest's kernel are not in the ring, as they are in no trace of the host; ``onGuestEvent`` is called for them. A
+/// ``MachineObserver`` is called for each event.
+public final class EventStream {
+  /// An event with its time and its CPU.
   public struct Entry: Sendable {
-    /// ``TraceRing/time``, as it was then.
+    /// The value of ``EventStream/time`` when the event happened.
     public let time: UInt64
-    /// What happened.
+    /// The event.
     public let event: MachineEvent
+    /// The number of the vCPU. Machines have one vCPU, 0.
+    public let cpu: UInt8
   }
 
-  /// The events, for those who look at each.
+  /// The events that are kept.
   public let ring: Ring<Entry>
   /// How many there were of each kind, and the time: what changes with an event, besides the ring. ``EventSink`` reaches
   /// it by the pointer, for the reason that ``Ring`` gives.
@@ -19,9 +22,9 @@ public final class TraceRing {
 
   struct State {
     /// Who owns this.
-    unowned(unsafe) let trace: TraceRing
+    unowned(unsafe) let stream: EventStream
     let ring: UnsafeMutablePointer<Ring<Entry>.State>
-    /// The number of the event before which ``TraceRing/onOverrun`` is called.
+    /// The number of the event before which ``EventStream/onOverrun`` is called.
     var overrun: UInt64 = .max
     var time: UInt64 = 0
     var counts = EventCounts()
@@ -34,7 +37,7 @@ public final class TraceRing {
     self.capacity = capacity
     ring = Ring(capacity: capacity)
     state = .allocate(capacity: 1)
-    state.initialize(to: State(trace: self, ring: ring.state))
+    state.initialize(to: State(stream: self, ring: ring.state))
   }
 
   deinit { state.deallocate() }
@@ -60,6 +63,9 @@ public final class TraceRing {
   /// How many there were of each kind.
   public var counts: EventCounts { state.pointee.counts }
 
+  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of what the machine does.
+  public var onGuestEvent: ((MachineEvent) -> Void)?
+
   /// Called before the event ``firstUnseen`` is overwritten, in the middle of what the machine does. It moves that number
   /// on.
   public var onOverrun: (() -> Void)?
@@ -72,16 +78,23 @@ public final class TraceRing {
 
   @inline(never)
   fileprivate func overrun() { onOverrun?() }
+
+  @inline(never)
+  fileprivate func tellGuestEvent(_ event: MachineEvent) { onGuestEvent?(event) }
 }
 
-extension UnsafeMutablePointer<TraceRing.State> {
+extension UnsafeMutablePointer<EventStream.State> {
   // Of the pointer, and not of the state: who is called before an overrun changes the state, too.
   @inline(__always)
   func append(_ event: MachineEvent) {
     pointee.counts.count(event)
+    guard !event.isOfGuest else {
+      pointee.stream.tellGuestEvent(event)
+      return
+    }
     guard event.isTraced else { return }
-    if pointee.ring.pointee.end == pointee.overrun { pointee.trace.overrun() }
-    pointee.ring.pointee.append(TraceRing.Entry(time: pointee.time, event: event))
+    if pointee.ring.pointee.end == pointee.overrun { pointee.stream.overrun() }
+    pointee.ring.pointee.append(EventStream.Entry(time: pointee.time, event: event, cpu: 0))
   }
 }
 
@@ -90,6 +103,16 @@ extension MachineEvent {
   @inline(__always)
   var isTraced: Bool {
     if case .abort = self { false } else { true }
+  }
+
+  /// Whether it is an event of the guest's kernel.
+  @inline(__always)
+  var isOfGuest: Bool {
+    switch self {
+    case .log(let message): message.layer == .driver
+    case .guestStopped: true
+    default: false
+    }
   }
 }
 
@@ -138,11 +161,11 @@ public struct EventCounts: Hashable, Sendable {
     case .invalidation: invalidations &+= 1
     case .invalidationOfAll: invalidationsOfAll &+= 1
     case .visit: visits &+= 1
-    case .hide, .seek: walks &+= 1
+    case .hook: walks &+= 1
     case .tracepoint(.entry): entries &+= 1
     case .tracepoint(.userspaceExit(.mmio)): mmioExits &+= 1
     case .warning: warnings &+= 1
-    case .tracepoint, .log, .dataCacheClean, .instructionCacheInvalidation: break
+    case .tracepoint, .log, .guestStopped, .dataCacheClean, .instructionCacheInvalidation: break
     }
   }
 }
