@@ -84,7 +84,7 @@ let package = Package(
       swiftSettings: strict,
       plugins: ["SourceCommit"]
     ),
-    .systemLibrary(name: "CPageTable"),
+    .systemLibrary(name: "CPageTable", path: "oracle/pgtable-harness"),
     .executableTarget(
       name: "pgtable-fuzz",
       dependencies: [
@@ -92,6 +92,7 @@ let package = Package(
         "Stage2Sim",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
+      path: "oracle/pgtable-fuzz",
       swiftSettings: strict
     ),
     .executableTarget(

@@ -2,7 +2,7 @@ import CPageTable
 import Glibc
 import Stage2Sim
 
-/// The kernel's pgtable.c, as scripts/oracle/pgtable builds it for one page size.
+/// The kernel's pgtable.c, as oracle/pgtable builds it for one page size.
 ///
 /// A library that is loaded at run time is reached by unsafe means only; all of them are in this file. The library, its
 /// memory and what it exports stay as long as the process.
@@ -15,17 +15,17 @@ struct KernelLibrary {
     let path = "\(directory)/libpgtable-\(granule.name).so"
     guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL) else {
       throw LibraryError(
-        "cannot load \(String(cString: dlerror())); scripts/oracle/pgtable builds it")
+        "cannot load \(String(cString: dlerror())); oracle/pgtable builds it")
     }
     guard let symbol = dlsym(handle, "pgtable_library") else {
       throw LibraryError(
-        "\(path) has no pgtable_library: remove it, and scripts/oracle/pgtable builds it anew")
+        "\(path) has no pgtable_library: remove it, and oracle/pgtable builds it anew")
     }
     library = symbol.assumingMemoryBound(to: pgtable_library.self).pointee
     self.granule = granule
     guard library.page_shift == granule.pageShift else {
       throw LibraryError(
-        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and scripts/oracle/pgtable builds it anew"
+        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and oracle/pgtable builds it anew"
       )
     }
   }

@@ -8,7 +8,7 @@ struct PgtableFuzz: ParsableCommand {
     commandName: "pgtable-fuzz",
     abstract: "Compares the model's page tables with the kernel's own code, pgtable.c.",
     discussion: """
-      scripts/oracle/pgtable builds the libraries that it needs, and runs it.
+      oracle/pgtable builds the libraries that it needs, and runs it.
 
       Exit status: 0 where there is no difference; 1 where there is one, or the run could not go on; 64 for wrong usage; \
       69 without the libraries.
@@ -99,14 +99,14 @@ struct Fuzz: ParsableCommand {
     case .signal(let number): print("# traps (signal \(number))")
     }
     print(
-      "pgtable-fuzz: the model differs from the kernel's code. Correct it in Sources/Stage2Sim/PageTables, and keep the case above as Tests/PageTableCases/NAME.txt",
+      "pgtable-fuzz: the model differs from the kernel's code. Correct it in Sources/Stage2Sim/PageTables, and keep the case above as Tests/PageTableCases/6.1/NAME.txt",
       to: .standardError)
   }
 }
 
 struct Cases: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Checks that the kernel's code does what the files of Tests/PageTableCases say.")
+    abstract: "Checks that the kernel's code does what the files of Tests/PageTableCases/6.1 say.")
 
   @OptionGroup var libraries: LibraryOptions
 

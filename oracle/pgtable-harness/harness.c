@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The kernel's arch/arm64/kvm/hyp/pgtable.c as a library for pgtable-fuzz (scripts/oracle/pgtable). Under the kernel's
+ * The kernel's arch/arm64/kvm/hyp/pgtable.c as a library for pgtable-fuzz (oracle/pgtable). Under the kernel's
  * license for the reason that stub.h gives.
  *
  * Tables lie in one arena, and are given out and taken back in the order of the model's TableMemory: fresh pages one
@@ -241,7 +241,7 @@ static void create(uint32_t ipa_bits, uint32_t has_fwb)
 	}
 }
 
-/* --- The hook's walk, as hide_seek_visit and hide_seek in scripts/oracle/hook/virt_walker.c, for any address */
+/* --- The hook's walk, as hide_seek_visit and hide_seek in oracle/hook/virt_walker.c, for any address */
 
 struct hide_seek {
 	u64 target;

@@ -1,4 +1,4 @@
-// What pgtable-fuzz and the library that scripts/oracle/pgtable builds from the kernel's source say to each other.
+// What pgtable-fuzz and the library that oracle/pgtable builds from the kernel's source say to each other.
 //
 // One library has one page size and, in a process, one table. None of it is thread-safe.
 #ifndef CPAGETABLE_HARNESS_H

@@ -9,7 +9,7 @@
 //
 // The language is docs/scenario.md's. This is a virtual machine monitor of one vCPU that runs one instruction a step:
 // it puts the instruction into guest memory with a store behind it that leaves the guest, and lets the vCPU run until
-// it comes out. What happens in between the kernel of scripts/oracle/hook writes into a trace.
+// it comes out. What happens in between the kernel of oracle/hook writes into a trace.
 #define _GNU_SOURCE
 #include <asm/kvm.h>
 #include <errno.h>
