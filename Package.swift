@@ -96,6 +96,12 @@ let package = Package(
       swiftSettings: strict
     ),
     .executableTarget(
+      name: "scenario-generator",
+      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "oracle/generator",
+      swiftSettings: strict
+    ),
+    .executableTarget(
       name: "node-checker",
       dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: strict
@@ -137,7 +143,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ScenariosTests",
-      dependencies: ["Scenarios", "Stage2Sim"],
+      dependencies: ["Scenarios", "Stage2Sim", "scenario-generator"],
       swiftSettings: strict
     ),
     .executableTarget(

@@ -54,7 +54,8 @@ import Testing
   @Test func everydayTools() async throws {
     let daemon = try await RunningDaemon()
     let check = try await shell(
-      "\(repository)/scripts/ci/check-tools \(daemon.node) \(try await EverydayTools.shared.path())")
+      "\(repository)/scripts/ci/check-tools \(daemon.node) \(try await EverydayTools.shared.path())"
+    )
     #expect(report(tap: check.output, from: "check-tools") >= 80)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()

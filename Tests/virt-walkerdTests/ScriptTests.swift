@@ -100,7 +100,8 @@ import Testing
       "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts oracle Benchmarks Examples | grep -v -e 'scripts/lib/install-packages:' -e 'scripts/ci/check-package' -e download-only"
     )
     #expect(
-      others.output == "", "a package is installed by another way than scripts/lib/install-packages")
+      others.output == "", "a package is installed by another way than scripts/lib/install-packages"
+    )
   }
 
   /// Mirrors come from apt's sources of either format, and from the variables.
