@@ -85,7 +85,7 @@ let package = Package(
       swiftSettings: strict,
       plugins: ["SourceCommit"]
     ),
-    .systemLibrary(name: "CPageTable"),
+    .systemLibrary(name: "CPageTable", path: "oracle/pgtable-harness"),
     .executableTarget(
       name: "pgtable-fuzz",
       dependencies: [
@@ -94,6 +94,13 @@ let package = Package(
         "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
+      path: "oracle/pgtable-fuzz",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "scenario-generator",
+      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "oracle/generator",
       swiftSettings: strict
     ),
     .executableTarget(
@@ -139,7 +146,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ScenariosTests",
-      dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice"],
+      dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice", "scenario-generator"],
       swiftSettings: strict
     ),
     .executableTarget(

@@ -234,7 +234,7 @@ def run_cuse(work, settings):
                 f'--seconds {settings.seconds} --warm-up {settings.warm_up}); echo "{id} {side} $result"')
         lines.append("kill $ours $reference; wait $ours; wait $reference || true")
     text = output(
-        TOP / "scripts/cuse-vm", "--daemon", DAEMON, "--program", REFERENCE / "null-cuse", "--program", TOOLS / "node-bench",
+        TOP / "scripts/vm/cuse-vm", "--daemon", DAEMON, "--program", REFERENCE / "null-cuse", "--program", TOOLS / "node-bench",
         "--command", "\n".join(lines))
     for line in text.splitlines():
         id, _, rest = line.partition(" ")

@@ -140,7 +140,7 @@ as both pinned together, until the kernel woke the client on the idle CPU, every
 """,
     "A write+read pair on a node of CUSE": """\
 The same on a character device, against [null-cuse](../Benchmarks/reference/null-cuse.c), in the virtual machine of \
-[scripts/cuse-vm](../scripts/cuse-vm): QEMU emulates its one CPU, so times are only good to be compared with each other.
+[scripts/vm/cuse-vm](../scripts/vm/cuse-vm): QEMU emulates its one CPU, so times are only good to be compared with each other.
 """,
 }
 

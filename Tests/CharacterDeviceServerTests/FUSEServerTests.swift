@@ -106,7 +106,7 @@ private final class NoDevice: CharacterDevice {
   @Test func cuseSaysWhatToDoWhereItIsMissing() throws {
     try #require(
       !FileManager.default.fileExists(atPath: "/dev/cuse"),
-      "this machine has CUSE; scripts/cuse-vm tests it")
+      "this machine has CUSE; scripts/vm/cuse-vm tests it")
     let error = #expect(throws: NodeError.self) {
       try CUSEServer(name: "virt-walker-test", device: NoDevice())
     }

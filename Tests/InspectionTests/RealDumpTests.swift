@@ -7,11 +7,11 @@ import VirtWalkerDevice
 @testable import Stage2Sim
 
 /// `stage2_page_tables`, `stage2_levels` and `ipa_range` against what a real kernel printed after the same steps
-/// (Tests/PageTableDumps). That kernel is Linux 7.2, as 6.1 has no such files.
+/// (Tests/PageTableDumps/7.2). That kernel is Linux 7.2, as 6.1 has no such files.
 @Suite struct RealDumpTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "PageTableDumps")
+      .deletingLastPathComponent().appending(path: "PageTableDumps/7.2")
     let files = try? FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: nil)
     return (files ?? []).sorted { $0.path < $1.path }

@@ -94,7 +94,7 @@ import VirtWalkerDevice
   /// The recorder is the reference for the language; its table has the same instructions in the same order.
   @Test func instructionsAreTheRecorders() throws {
     let source = try String(
-      contentsOf: repository.appending(path: "scripts/oracle/recorder/recorder.c"),
+      contentsOf: repository.appending(path: "oracle/recorder/recorder.c"),
       encoding: .utf8)
     let table = source.matches(of: /\{"([a-z0-9]+ [^"]*\[A[^"]*)", 0x([0-9a-f]{8}), (\d)\}/)
     #expect(table.map { String($0.output.1) } == Instruction.all.map { $0.text("A") })

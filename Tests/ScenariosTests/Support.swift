@@ -11,7 +11,7 @@ func committedRecordings() throws -> [(name: String, recording: Recording)] {
 }
 
 private let recordings = Result {
-  let directory = repository.appending(path: "Tests/Recordings").path()
+  let directory = repository.appending(path: "Tests/Recordings/6.1").path()
   return try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
     .filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }
     .map { (name: $0, recording: try Recording(parsing: recordingText($0))) }
@@ -19,7 +19,7 @@ private let recordings = Result {
 
 func recordingText(_ name: String) throws -> String {
   try String(
-    contentsOf: repository.appending(path: "Tests/Recordings/\(name).txt"), encoding: .utf8)
+    contentsOf: repository.appending(path: "Tests/Recordings/6.1/\(name).txt"), encoding: .utf8)
 }
 
 /// SplitMix64: the same numbers on every run.

@@ -5,11 +5,11 @@ import VirtWalkerDevice
 @testable import Scenarios
 @testable import Stage2Sim
 
-/// The tracepoints that the model passes, against the real kernel's trace of the same steps (Tests/Traces).
+/// The tracepoints that the model passes, against the real kernel's trace of the same steps (Tests/Traces/6.1).
 @Suite struct TraceTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "Traces")
+      .deletingLastPathComponent().appending(path: "Traces/6.1")
     let files = try? FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: nil)
     return (files ?? []).sorted { $0.path < $1.path }

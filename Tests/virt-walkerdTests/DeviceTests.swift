@@ -44,7 +44,7 @@ import Testing
     let daemon = try await RunningDaemon()
     let probe = try await Probe.shared.path()
     let check = try await shell(
-      "\(repository)/scripts/check-file-operations \(daemon.node) fuse \(probe)")
+      "\(repository)/scripts/ci/check-file-operations \(daemon.node) fuse \(probe)")
     #expect(report(tap: check.output, from: "check-file-operations") >= 80)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()
@@ -54,7 +54,8 @@ import Testing
   @Test func everydayTools() async throws {
     let daemon = try await RunningDaemon()
     let check = try await shell(
-      "\(repository)/scripts/check-tools \(daemon.node) \(try await EverydayTools.shared.path())")
+      "\(repository)/scripts/ci/check-tools \(daemon.node) \(try await EverydayTools.shared.path())"
+    )
     #expect(report(tap: check.output, from: "check-tools") >= 80)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()
@@ -178,7 +179,7 @@ import Testing
     #expect(check.output.contains("\nnot ok "))
   }
 
-  /// A character device of the kernel's own: a Debian kernel under QEMU, everything in scripts/cuse-vm-guest.
+  /// A character device of the kernel's own: a Debian kernel under QEMU, everything in scripts/vm/cuse-vm-guest.
   @Test func cuseInAVirtualMachine() async throws {
     let daemon = repository.appending(".build-static/release/virt-walkerd")
     try #require(
@@ -186,7 +187,7 @@ import Testing
       "the virtual machine runs the release build: scripts/test machines makes it")
     let probe = try await Probe.shared.path()
     let machine = try await shell(
-      "\(repository)/scripts/cuse-vm --daemon \(daemon) --probe \(probe)")
+      "\(repository)/scripts/vm/cuse-vm --daemon \(daemon) --probe \(probe)")
     #expect(report(tap: machine.output, from: "cuse-vm") >= 500)
     #expect(machine.succeeded, "\(machine.errors)")
   }

@@ -26,7 +26,7 @@ import Testing
     }
     let machine = try await shell(
       """
-      \(repository)/scripts/cuse-vm --suspend --time-limit 800 --daemon \(programs[0]) --program \(programs[1]) \
+      \(repository)/scripts/vm/cuse-vm --suspend --time-limit 800 --daemon \(programs[0]) --program \(programs[1]) \
         --command '/virt-walker/scripts/check-faults --backend cuse --daemon /usr/bin/virt-walkerd \
           --checker /usr/bin/node-checker --kills 2 --seconds 2 bytes kill kill-both stop-daemon stop-clients kill-clients \
           descriptors cgroup dev-read-only unmount clock many-clients'

@@ -116,7 +116,7 @@ func report(tap: String, from what: String) -> Int {
 
 /// A program in C beside these tests, compiled once.
 actor Probe {
-  /// The program behind scripts/check-file-operations.
+  /// The program behind scripts/ci/check-file-operations.
   static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
   /// Reads files of a tree in the ways of several programs.
   static let treeClient = Probe("TreeClient/client.c", "tree-client")
@@ -153,7 +153,7 @@ actor EverydayTools {
     if let directory { return try await directory.value }
     let task = Task {
       let directory = repository.appending(".build/everyday-tools")
-      let download = try await shell("\(repository)/scripts/everyday-tools \(directory)")
+      let download = try await shell("\(repository)/scripts/lib/everyday-tools \(directory)")
       try #require(download.succeeded, "\(download.errors)")
       return directory
     }

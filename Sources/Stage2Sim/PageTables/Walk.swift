@@ -102,7 +102,7 @@ extension Stage2PageTable {
       address: address, size: size, flags: flags, reportsVisits: reportsVisits, callback)
   }
 
-  /// The walk. It is inlined, so that the code of a visitor is in the loop over the entries.
+  /// `__kvm_pgtable_walk`. It is inlined, so that the code of a visitor is in the loop over the entries.
   @inline(__always)
   private mutating func walkEntries(
     address: UInt64, size: UInt64, flags: WalkFlags, reportsVisits: Bool,
