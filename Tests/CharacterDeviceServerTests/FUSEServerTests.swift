@@ -30,7 +30,8 @@ private final class NoDevice: CharacterDevice {
       wait $server && [ ! -e $node ] && ! grep -q " $node " /proc/self/mounts
       """
     let result = try await run(
-      .path("/bin/sh"), arguments: ["-c", script],
+      // After its time limit, it is killed with all that it has started.
+      .path("/usr/bin/timeout"), arguments: ["-s", "KILL", "120", "/bin/sh", "-c", script],
       environment: .inherit.updating(["node": node.string]),
       output: .string(limit: 65536), error: .discarded)
     return (result.terminationStatus, result.standardOutput)

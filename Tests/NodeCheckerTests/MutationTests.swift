@@ -25,7 +25,8 @@ import Testing
       exit $status
       """
     let result = try await run(
-      .path("/bin/sh"), arguments: ["-c", script],
+      // After its time limit, it is killed with all that it has started.
+      .path("/usr/bin/timeout"), arguments: ["-s", "KILL", "400", "/bin/sh", "-c", script],
       environment: .inherit.updating([
         "directory": directory.string, "programs": Self.programs.string,
       ]),

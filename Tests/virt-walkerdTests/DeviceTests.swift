@@ -3,13 +3,14 @@ import SystemPackage
 import Testing
 
 /// The device at its node, on this machine's FUSE, and on CUSE in a virtual machine.
-@Suite(.timeLimit(.minutes(15))) struct DeviceTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct DeviceTests {
   @Test(arguments: ["cortex-a72", "cortex-a76"], ["huge", "anonymous"])
   func checkDevice(cpu: String, backing: String) async throws {
     let daemon = try await RunningDaemon("--cpu \(cpu) --backing \(backing)")
     let fresh = try await shell("head -c1 \(daemon.node) | od -An -tx1")
     #expect(fresh.output == " 00\n")
-    let check = try await shell("\(repository)/scripts/check-device \(daemon.node)")
+    let check = try await shell(
+      "\(repository)/scripts/check-device \(daemon.node)", limit: .seconds(300))
     #expect(report(tap: check.output, from: "check-device") >= 31)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()
@@ -33,7 +34,8 @@ import Testing
       """
       for i in $(seq 200); do printf A >\(daemon.node); head -c1 \(daemon.node); done | tr -d A | wc -c
       runs() { cut -d' ' -f14,15 /proc/\(pid)/stat; grep ctxt_switches /proc/\(pid)/status; }
-      until before=$(runs); sleep 0.5; [ "$before" = "$(runs)" ]; do :; done
+      sleeps() { before=$(runs); sleep 0.5; [ "$before" = "$(runs)" ]; }
+      soon sleeps
       echo idle
       """)
     #expect(result.output == "0\nidle\n")
@@ -44,7 +46,8 @@ import Testing
     let daemon = try await RunningDaemon()
     let probe = try await Probe.shared.path()
     let check = try await shell(
-      "\(repository)/scripts/ci/check-file-operations \(daemon.node) fuse \(probe)")
+      "\(repository)/scripts/ci/check-file-operations \(daemon.node) fuse \(probe)",
+      limit: .seconds(300))
     #expect(report(tap: check.output, from: "check-file-operations") >= 80)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()
@@ -54,8 +57,8 @@ import Testing
   @Test func everydayTools() async throws {
     let daemon = try await RunningDaemon()
     let check = try await shell(
-      "\(repository)/scripts/ci/check-tools \(daemon.node) \(try await EverydayTools.shared.path())"
-    )
+      "\(repository)/scripts/ci/check-tools \(daemon.node) \(try await EverydayTools.shared.path())",
+      limit: .seconds(300))
     #expect(report(tap: check.output, from: "check-tools") >= 80)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()
@@ -70,7 +73,8 @@ import Testing
       "\(path); env echo -n A > \(daemon.node); head -c1 \(daemon.node); cat \(daemon.node) | head -c2"
     )
     #expect(result.output == "AAA")
-    let check = try await shell("\(path) \(repository)/scripts/check-device \(daemon.node)")
+    let check = try await shell(
+      "\(path) \(repository)/scripts/check-device \(daemon.node)", limit: .seconds(300))
     #expect(report(tap: check.output, from: "check-device") >= 31)
     #expect(check.succeeded, "\(check.errors)")
     try await daemon.stop()
@@ -187,7 +191,7 @@ import Testing
       "the virtual machine runs the release build: scripts/test machines makes it")
     let probe = try await Probe.shared.path()
     let machine = try await shell(
-      "\(repository)/scripts/vm/cuse-vm --daemon \(daemon) --probe \(probe)")
+      "\(repository)/scripts/vm/cuse-vm --daemon \(daemon) --probe \(probe)", limit: .seconds(860))
     #expect(report(tap: machine.output, from: "cuse-vm") >= 500)
     #expect(machine.succeeded, "\(machine.errors)")
   }

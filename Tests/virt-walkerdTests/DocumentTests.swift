@@ -85,7 +85,7 @@ import Testing
 }
 
 /// docs/inspection.md and docs/tour.md, against the program.
-@Suite(.timeLimit(.minutes(15))) struct InspectionDocumentTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct InspectionDocumentTests {
   private func page() throws -> String {
     try String(contentsOfFile: "\(repository)/docs/inspection.md", encoding: .utf8)
   }
@@ -126,13 +126,13 @@ import Testing
   }
 
   @Test func tourIsWhatTheProgramPrints() async throws {
-    let check = try await shell("\(repository)/scripts/tour --check")
+    let check = try await shell("\(repository)/scripts/tour --check", limit: .seconds(300))
     #expect(check.succeeded, "\(check.output)\(check.errors)")
   }
 }
 
 /// The manual page, which the Debian package has, against the program.
-@Suite(.timeLimit(.minutes(5))) struct ManualTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(5))) struct ManualTests {
   private func page(formattedBy formatter: String) async throws -> String {
     let page = try await shell(
       "python3 -B \(repository)/debian/manual.py $virt_walkerd 2026-11-25 | \(formatter)")

@@ -4,7 +4,7 @@ import SystemPackage
 import Testing
 
 /// `virt-walkerd explain`, as users and scripts run it.
-@Suite(.timeLimit(.minutes(15))) struct ExplainTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct ExplainTests {
   private func explain(_ arguments: String) async throws -> Outcome {
     try await shell("$virt_walkerd explain \(arguments)")
   }

@@ -10,7 +10,7 @@ import Testing
   @Test func faultsOnFUSE() async throws {
     let checker = daemonProgram.removingLastComponent().appending("node-checker")
     let check = try await shell(
-      "\(Self.faults) --daemon $virt_walkerd --checker \(checker) --kills 5")
+      "\(Self.faults) --daemon $virt_walkerd --checker \(checker) --kills 5", limit: .seconds(840))
     #expect(report(tap: check.output, from: "check-faults") >= 100)
     #expect(check.succeeded, "\(check.errors)")
   }
@@ -30,7 +30,7 @@ import Testing
         --command '/virt-walker/scripts/check-faults --backend cuse --daemon /usr/bin/virt-walkerd \
           --checker /usr/bin/node-checker --kills 2 --seconds 2 bytes kill kill-both stop-daemon stop-clients kill-clients \
           descriptors cgroup dev-read-only unmount clock many-clients'
-      """)
+      """, limit: .seconds(860))
     #expect(report(tap: machine.output, from: "check-faults in cuse-vm") >= 70)
     #expect(machine.output.contains("# the machine was stopped and went on "))
     #expect(machine.succeeded, "\(machine.errors)")

@@ -1,5 +1,6 @@
 import Foundation
 import Subprocess
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -22,17 +23,125 @@ struct Outcome {
   var succeeded: Bool { status.isSuccess }
 }
 
-/// Runs a line of shell. `$virt_walkerd` is the daemon's program.
-func shell(_ line: String, environment: [Environment.Key: String] = [:]) async throws -> Outcome {
+/// The factor of all time limits: 1, or that of a slow machine or build in `TEST_PATIENCE`.
+private let patience = Int(ProcessInfo.processInfo.environment["TEST_PATIENCE"] ?? "") ?? 1
+
+/// The shell functions of every line: `soon COMMAND` repeats the command until it succeeds. A command that does not succeed
+/// within a minute ends the line and all its processes: the rest of the line would test nothing.
+private let shellFunctions = """
+  soon() {
+      soon_tries=0
+      until "$@"; do
+          soon_tries=$((soon_tries + 1))
+          [ $soon_tries -lt \(1200 * patience) ] || { echo "not within a minute: $*" >&2; kill -KILL 0; }
+          sleep 0.05
+      done
+  }
+
+  """
+
+/// Runs a line of shell. `$virt_walkerd` is the daemon's program, and `soon COMMAND` waits for a command that succeeds.
+///
+/// The line has a process group of its own. The group is killed after `limit`; the outcome's `errors` say so.
+func shell(
+  _ line: String, environment: [Environment.Key: String] = [:], limit: Duration = .seconds(120)
+) async throws -> Outcome {
   var changes: [Environment.Key: String?] = ["virt_walkerd": daemonProgram.string]
   for (key, value) in environment { changes[key] = value }
-  let result = try await run(
-    .path("/bin/sh"), arguments: ["-c", line],
-    environment: .inherit.updating(changes),
-    output: .string(limit: 1 << 20), error: .string(limit: 1 << 20))
-  return Outcome(
-    status: result.terminationStatus, output: result.standardOutput,
-    errors: result.standardError)
+  let limit = limit * patience
+  let seconds = limit.components.seconds
+  let start = ContinuousClock.now
+  let (results, continuation) = AsyncStream<Result<Outcome, any Error>>.makeStream()
+  let work = Task { [changes] in
+    do {
+      let result = try await run(
+        .path("/usr/bin/timeout"),
+        arguments: ["-s", "KILL", "\(seconds)", "/bin/sh", "-c", shellFunctions + line],
+        environment: .inherit.updating(changes),
+        output: .string(limit: 1 << 20), error: .string(limit: 1 << 20))
+      var errors = result.standardError
+      if !result.terminationStatus.isSuccess, start.duration(to: .now) >= limit {
+        errors += "\nkilled after \(seconds) s, the time limit of this line of shell\n"
+      }
+      continuation.yield(
+        .success(
+          Outcome(
+            status: result.terminationStatus, output: result.standardOutput, errors: errors)))
+    } catch {
+      continuation.yield(.failure(error))
+    }
+  }
+  // A process that waits for a file server without an answer cannot be killed, and keeps the pipes open.
+  let guardian = Task {
+    try await Task.sleep(for: limit + .seconds(20))
+    continuation.finish()
+  }
+  defer {
+    guardian.cancel()
+    work.cancel()
+  }
+  for await result in results { return try result.get() }
+  throw ShellTimeout(line: line, seconds: seconds)
+}
+
+/// A line of shell that is left behind: SIGKILL does not end its processes, or the test is cancelled.
+struct ShellTimeout: Error, CustomStringConvertible {
+  let line: String
+  let seconds: Int64
+
+  var description: String {
+    "not ended \(seconds) s after the start, or cancelled; SIGKILL does not end all processes of: \(line)"
+  }
+}
+
+/// Ends the daemons of a failed test: a daemon whose `stop` the test did not reach.
+struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
+  /// The names of the daemons that the running test has started.
+  final class Names: Sendable {
+    private let names = Mutex<[String]>([])
+    func add(_ name: String) { names.withLock { $0.append(name) } }
+    var all: [String] { names.withLock { $0 } }
+  }
+
+  @TaskLocal static var names = Names()
+
+  var isRecursive: Bool { true }
+
+  func provideScope(
+    for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
+  ) async throws {
+    let names = Names()
+    let result: Result<Void, any Error>
+    do {
+      result = .success(try await Self.$names.withValue(names) { try await function() })
+    } catch {
+      result = .failure(error)
+    }
+    // A task of its own: that of a test after its time limit is cancelled.
+    await Task.detached { for name in names.all { await Self.end(name) } }.value
+    try result.get()
+  }
+
+  /// Stops the daemon, and kills a daemon that does not stop.
+  private static func end(_ name: String) async {
+    let records = "/run/virt-walkerd"
+    let files = (try? FileManager.default.contentsOfDirectory(atPath: records)) ?? []
+    for file in files where file.hasPrefix("dev%2F\(name)") {
+      _ = try? await shell(
+        """
+        record='\(records)/\(file)'; pid=$(sed -n 's/^pid=//p' "$record"); program=$(readlink /proc/$pid/exe)
+        # The number may be that of another process by now.
+        [ "$program" = "$(readlink -f "$virt_walkerd")" ] || exit
+        kill -CONT $pid; timeout -s KILL 30 "$virt_walkerd" stop --name '\(file.dropFirst("dev%2F".count))'
+        [ ! -e "$record" ] || kill -KILL $pid
+        """, limit: .seconds(60))
+    }
+  }
+}
+
+extension Trait where Self == EndingDaemons {
+  /// Ends the daemons that a test leaves behind.
+  static var endingDaemons: Self { EndingDaemons() }
 }
 
 /// A daemon in the background at a node of its own, as users start it.
@@ -49,6 +158,7 @@ struct RunningDaemon {
   init(_ options: String = "", name: String = uniqueName()) async throws {
     node = "/dev/\(name)"
     selector = "--name \(name)"
+    EndingDaemons.names.add(name)
     let start = try await shell("$virt_walkerd serve --detach \(selector) \(options)")
     try #require(start.succeeded, "\(start.status): \(start.errors)")
     #expect(start.output.hasPrefix("\(node) is ready (fuse, pid "))
@@ -67,7 +177,7 @@ struct RunningDaemon {
     let pid = try await pid
     let kill = try await shell(
       // A zombie has no program any more.
-      "pkill -KILL -P \(pid) && kill -KILL \(pid) && while [ -e /proc/\(pid)/exe ]; do sleep 0.02; done"
+      "pkill -KILL -P \(pid) && kill -KILL \(pid) && soon test ! -e /proc/\(pid)/exe"
     )
     #expect(kill.succeeded, "\(kill.errors)")
   }
@@ -135,7 +245,8 @@ actor Probe {
     let task = Task { [source, name] in
       let program = daemonProgram.removingLastComponent().appending(name)
       let compiler = try await shell(
-        "cc -std=gnu11 -O -Wall -static -o \(program) \(repository)/Tests/\(source)")
+        "cc -std=gnu11 -O -Wall -static -o \(program) \(repository)/Tests/\(source)",
+        limit: .seconds(300))
       try #require(compiler.succeeded, "\(compiler.errors)")
       return program
     }
@@ -153,7 +264,8 @@ actor EverydayTools {
     if let directory { return try await directory.value }
     let task = Task {
       let directory = repository.appending(".build/everyday-tools")
-      let download = try await shell("\(repository)/scripts/lib/everyday-tools \(directory)")
+      let download = try await shell(
+        "\(repository)/scripts/lib/everyday-tools \(directory)", limit: .seconds(600))
       try #require(download.succeeded, "\(download.errors)")
       return directory
     }

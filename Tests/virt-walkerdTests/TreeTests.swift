@@ -6,7 +6,7 @@ import SystemPackage
 import Testing
 
 /// The inspection tree of a living daemon.
-@Suite(.timeLimit(.minutes(15))) struct TreeTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct TreeTests {
   private static let files = [
     "control", "guest/dmesg", "guest/dmesg_pipe", "host/dmesg", "host/dmesg_pipe", "ipa_range",
     "metrics", "pte", "reset", "stage2_levels", "stage2_page_tables", "stats", "trace",
@@ -220,7 +220,7 @@ import Testing
       printf A >\(daemon.node)
       cat trace_pipe >$out.cat & cat=$!; tail -n 1 -f guest/dmesg_pipe >$out.tail & tail=$!
       cat host/dmesg_pipe >$out.host & host=$!
-      lines() { until [ "$(grep -c "$2" $out.$1)" -ge $3 ]; do sleep 0.05; done; }
+      has() { [ "$(grep -c "$2" $out.$1)" -ge $3 ]; }; lines() { soon has "$@"; }
       lines cat virt_walker_hide 1; lines tail write 1; lines host MMIO 1
       printf B >\(daemon.node); lines cat virt_walker_hide 2; lines tail write 2; lines host MMIO 2
       head -n 2 trace_pipe | wc -l
@@ -234,7 +234,7 @@ import Testing
     let end = try await shell(
       """
       out=/tmp/\(RunningDaemon.uniqueName())
-      cat \(daemon.tree)/guest/dmesg_pipe >$out & cat=$!; until [ -s $out ]; do sleep 0.02; done
+      cat \(daemon.tree)/guest/dmesg_pipe >$out & cat=$!; soon test -s $out
       $virt_walkerd stop \(daemon.selector); wait $cat; status=$?; cat $out; rm $out; exit $status
       """)
     #expect(end.succeeded && end.output.hasSuffix("write length: 1 bytes\n"))
@@ -249,12 +249,8 @@ import Testing
       "",
       """
       out=/tmp/\(RunningDaemon.uniqueName()); \(client) \(way) \(pipe) >$out & client=$!
-      for count in 1 2 3; do
-          printf A >$node
-          until [ "$(grep -c 'virt_walker_hide\\|write\\|MMIO' $out)" -ge $count ]; do
-              kill -0 $client || exit; sleep 0.05
-          done
-      done
+      has() { kill -0 $client || exit; [ "$(grep -c 'virt_walker_hide\\|write\\|MMIO' $out)" -ge $1 ]; }
+      for count in 1 2 3; do printf A >$node; soon has $count; done
       kill $client; echo followed; rm $out
       """)
     #expect(run.output == "followed\n", "\(run.errors)")
@@ -285,7 +281,7 @@ import Testing
     let slow = "/tmp/\(RunningDaemon.uniqueName())"
     // It has read something before it is stopped.
     let start = try await shell(
-      "printf A >\(daemon.node); cat \(path) >\(slow) & until [ -s \(slow) ]; do sleep 0.05; done; kill -STOP $!; echo $!"
+      "printf A >\(daemon.node); cat \(path) >\(slow) & soon test -s \(slow); kill -STOP $!; echo $!"
     )
     let readers = (0..<15).map { _ in TraceReader(path) }
     let stopped = try #require(pid_t(start.output.dropLast()))
@@ -309,7 +305,7 @@ import Testing
     let late = try await shell(
       """
       kill -CONT \(stopped); last=$(tail -n 1 \(daemon.tree)/trace)
-      until [ "$(tail -n 1 \(slow))" = "$last" ]; do sleep 0.05; done
+      at_end() { [ "$(tail -n 1 \(slow))" = "$last" ]; }; soon at_end
       kill \(stopped); awk '/^CPU:0 .LOST/ { lost += $3; next } { n++ } END { print n + lost, (lost > 0) }' \(slow)
       rm \(slow)
       """)
@@ -449,14 +445,14 @@ import Testing
       cd \(daemon.tree); for i in $(seq 3000); do printf A >\(daemon.node); done
       as() { user=$1; shift; setpriv --reuid $user --regid $user --clear-groups "$@"; }
       # Each of them holds what it has until the other end of its input is closed.
-      hold() { setpriv --reuid $1 --regid $1 --clear-groups \(client) $2 5000 $3 <$fifo >$fifo.$1 9>&- & until [ -s $fifo.$1 ]; do sleep 0.05; done; cat $fifo.$1; }
+      hold() { setpriv --reuid $1 --regid $1 --clear-groups \(client) $2 5000 $3 <$fifo >$fifo.$1 9>&- & soon test -s $fifo.$1; cat $fifo.$1; }
       fifo=/tmp/\(RunningDaemon.uniqueName()); mkfifo $fifo; exec 9<>$fifo
       for user in 1001 1002 1003 1004 1005 1006 1007; do hold $user hold pte; done
       as 1000 cat pte | wc -l; as 1000 sh -c 'echo host fork >control'; cat control | head -n 1
       hold 1000 hold pte; echo 'host end-fork' >control; cat control | head -n 1
       echo 1 >reset; grep resets stats; exec 9>&-; wait; rm $fifo*
       # The kernel tells the server of a close a little later.
-      until [ "$(as 1001 \(client) hold 512 pte </dev/null)" = '512 all' ]; do sleep 0.05; done
+      has_room() { [ "$(as 1001 \(client) hold 512 pte </dev/null)" = '512 all' ]; }; soon has_room
       mkfifo $fifo; exec 9<>$fifo
       for user in 1008 1009; do hold $user read trace; done
       cat trace | tail -n 1 | grep -c virt-walkerd; exec 9>&-; wait; rm $fifo*
@@ -487,10 +483,10 @@ import Testing
       """
       printf 'host madvise %s 0x40000000 0x4000000\n' populate-write mergeable >control
       yes 'host ksm' | head -c 9000 | dd of=control bs=9000 iflag=fullblock status=none & writer=$!
-      until grep -q '^steps [3-9]' stats; do sleep 0.05; done
+      soon grep -q '^steps [3-9]' stats
       printf A >$node && head -c1 $node && head -n 1 walk && dd if=guest/dmesg status=none | wc -l
       kill -KILL $writer; wait $writer; echo $?
-      until grep -q 'ended early' control; do sleep 0.05; done
+      soon grep -q 'ended early' control
       grep -c 'its writer was interrupted. Steps done: [0-9]* of 1000' control
       echo 'host fork' >control; head -n 1 control
       """)
@@ -507,7 +503,7 @@ import Testing
       """
       cd \(daemon.tree); printf 'host madvise %s 0x40000000 0x8000000\n' populate-write mergeable >control
       yes 'host ksm' | head -c 9000 | dd of=control bs=9000 iflag=fullblock status=none 2>/dev/null & writer=$!
-      until grep -q '^steps [3-9]' stats; do sleep 0.05; done
+      soon grep -q '^steps [3-9]' stats
       cd /; $virt_walkerd stop \(daemon.selector); echo $?; wait $writer; echo $?
       """)
     #expect(run.output == "0\n1\n", "\(run.errors)")
@@ -522,7 +518,7 @@ import Testing
       $virt_walkerd serve --detach --name \(name) --count 2 --backing anonymous 2>/dev/null | wc -l
       printf 'host madvise %s 0x40000000 0x8000000\n' populate-write mergeable >/run/\(name)0/control
       echo 'host ksm' >/run/\(name)0/control & writer=$!
-      until grep -q '^steps 3' /run/\(name)0/stats; do sleep 0.05; done
+      soon grep -q '^steps 3' /run/\(name)0/stats
       for i in $(seq 50); do printf B >/dev/\(name)1; head -c1 /dev/\(name)1 >/dev/null; done
       head -c1 /dev/\(name)1; head -n 1 /run/\(name)1/walk
       wait $writer; sed -n 2p /run/\(name)0/control; $virt_walkerd stop --name \(name)0
@@ -627,7 +623,9 @@ import Testing
   @Test func killedDaemonsEmptyDirectoryIsClearedAway() async throws {
     let daemon = try await RunningDaemon()
     try await daemon.killWithKeeper()
-    let unmounted = try await shell("umount \(daemon.tree) && ls -d \(daemon.tree)")
+    let unmounted = try await shell(
+      // A program that looks at all mounts may have it open for a moment.
+      "soon umount \(daemon.tree) && ls -d \(daemon.tree)")
     #expect(unmounted.output == "\(daemon.tree)\n")
     let next = try await RunningDaemon(name: String(daemon.node.dropFirst(5)))
     let walk = try await shell("head -n 1 \(next.tree)/walk")
@@ -676,7 +674,7 @@ import Testing
       $virt_walkerd stop --name \(name)1; ls -d $trees
       $serve --tree $trees >/dev/null
       kill -9 $($virt_walkerd status | sed -n 's|^/dev/\(name)0: .*pid \\([0-9]*\\).*|\\1|p')
-      until [ ! -e $trees ]; do sleep 0.02; done
+      soon test ! -e $trees
       echo 'gone after kill -9'
       mkdir $trees
       $serve --tree $trees/ >/dev/null && $virt_walkerd stop --name \(name)0; stat -c %a $trees; rmdir $trees

@@ -3,7 +3,7 @@ import Subprocess
 import Testing
 
 /// Locks, records, processes, descriptors and files that another user or a server that was taken over can touch.
-@Suite(.timeLimit(.minutes(15))) struct TrustTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct TrustTests {
   private let name = RunningDaemon.uniqueName()
   private var node: String { "/dev/\(name)" }
   private var record: String { "/run/virt-walkerd/dev%2F\(name)" }
@@ -173,7 +173,7 @@ import Testing
         (
         \(redirections)
         $virt_walkerd serve \(options) --name \(name) >/tmp/\(name) 2>&1 </etc/shadow &
-        until grep -q 'is ready' /tmp/\(name); do sleep 0.02; done
+        soon grep -q 'is ready' /tmp/\(name)
         )
         pid=$($virt_walkerd status | sed -n 's|^\(node): .*pid \\([0-9]*\\).*|\\1|p')
         printf A >\(node); \(list)
@@ -256,7 +256,7 @@ import Testing
         $virt_walkerd serve --detach --name \(name) --pid-file \(directory)/pid >/dev/null || exit 98
         pid=$(cat pid); cp pid copy; mv pid old; \(exchange) pid; before=$(stat -c %i pid)
         case $how in kill) kill -9 $pid ;; *) timeout 300 $virt_walkerd $how ;; esac || exit 97
-        while [ -e \(node) ]; do sleep 0.02; done
+        soon test ! -e \(node)
         [ "$before" = "$(stat -c %i pid)" ] && echo stays
         rm -r pid old
       done
@@ -329,7 +329,7 @@ import Testing
       mv a moved; mv b a; moved=\(directory)/moved
       pid=$(cat \(directory).pid)
       case '\(end)' in kill) kill -9 $pid ;; *) kill $pid ;; esac
-      while [ -e \(directory).pid ]; do sleep 0.02; done
+      soon test ! -e \(directory).pid
       cmp a/node /etc/hostname && echo the mount stays
       ls -A moved; grep -c '\(name)' /proc/self/mounts
       umount a/node; cd /; rm -r \(directory)
@@ -345,7 +345,7 @@ import Testing
       $virt_walkerd serve --detach --tree none --path \(file) --pid-file \(file).pid >/dev/null || exit 98
       kill -STOP $(cat \(file).pid); umount -l \(file); mount --bind /etc/hostname \(file)
       kill -KILL $(cat \(file).pid)
-      while [ -e \(file).pid ]; do sleep 0.02; done
+      soon test ! -e \(file).pid
       cmp \(file) /etc/hostname && echo the mount stays
       umount \(file); cat \(file); rm \(file)
       """)

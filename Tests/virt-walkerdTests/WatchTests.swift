@@ -5,7 +5,7 @@ import Testing
 @testable import virt_walkerd
 
 /// `virt-walkerd watch` on a real terminal: what stands there, and what is left of it.
-@Suite(.timeLimit(.minutes(15))) struct WatchTests {
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct WatchTests {
   @Test func showsTheMachineAndWhatBecomesOfIt() async throws {
     try await withWatch { daemon, terminal in
       let first = try await terminal.wait { $0.contains("hidden byte 0x41 'A'") }
