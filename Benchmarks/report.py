@@ -1,4 +1,4 @@
-"""The table, docs/performance.md with its pictures, and the README's figures: of the results, never typed."""
+"""Writes the table and docs/performance.md with its pictures from the results."""
 
 import math
 import re
@@ -9,12 +9,7 @@ from measurements import MEASUREMENTS, PAIR
 from processes import TOP, Failure
 
 PAGE = TOP / "docs/performance.md"
-README = TOP / "README.md"
 REASONS = TOP / "Benchmarks/missed.md"
-BEGIN, END = "<!-- scripts/bench writes this -->\n", "<!-- to here -->\n"
-README_ROWS = [
-    "free.p50", "together.p50", "loaded.p50", "machine.traced", "tables.leaf", "tables.map_page", "mapped.entry",
-    "machines.nodes-256", "start.time"]
 
 
 # --- Numbers
@@ -159,25 +154,6 @@ def measured(results, measurement):
     return "".join(parts)
 
 
-def readme_section(results):
-    machine = results["machine"]
-    chosen = [(m, metric) for m, metric in rows(results) if f"{m.id}.{metric.id}" in README_ROWS]
-    return markdown_table(
-        ["", "ours", "reference", "ratio", "goal", ""],
-        [[f"{m.title}: {metric.title}", *cells(results, m, metric)] for m, metric in chosen]) + f"""
-On {machine['CPUs']} CPUs, {machine['CPU']}, {machine['date']}. [docs/performance.md](docs/performance.md) has all rows, what each is, and \
-why a goal is missed; `scripts/bench` measures them anew.
-"""
-
-
-def readme(results):
-    before, begin, rest = README.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise Failure(f"README.md has no place for the figures: a line {BEGIN.strip()} and a line {END.strip()}")
-    return before + begin + readme_section(results) + end + after
-
-
 # --- The pictures
 
 
@@ -266,7 +242,6 @@ def points(distribution):
 
 def write(results):
     PAGE.write_text(page(results))
-    README.write_text(readme(results))
     list(pictures(results, PAGE.parent))
 
 
@@ -274,8 +249,6 @@ def check(results):
     """What stands in the documents is what would be written there."""
     if not PAGE.exists() or PAGE.read_text() != page(results):
         raise Failure("docs/performance.md is not what was measured and what the rows say of themselves: scripts/bench --render")
-    if README.read_text() != readme(results):
-        raise Failure("the README's figures are not what was measured: scripts/bench --render")
     for measurement in MEASUREMENTS:
         if measurement.plot and not (PAGE.parent / picture(measurement)).exists():
             raise Failure(f"docs/{picture(measurement)} is missing: scripts/bench --render")
