@@ -156,9 +156,9 @@ import Testing
       "cd \(repository) && grep -rnIE --exclude-dir='.*' --exclude-dir=Corpus --exclude=ScriptTests.swift 'https?://[a-z.]*(debian|ubuntu|pypi|python)[a-z]*\\.(org|com)' * | grep -v '^debian/copyright:1:Format: '"
     )
     #expect(names.output == "")
-    let readme = try String(contentsOfFile: "\(repository)/README.md", encoding: .utf8)
+    let document = try String(contentsOfFile: "\(repository)/docs/installing.md", encoding: .utf8)
     for name in ["DEBIAN_MIRROR", "DEBIAN_SECURITY_MIRROR", "UBUNTU_MIRROR"] {
-      #expect(readme.contains("`\(name)`"))
+      #expect(document.contains("`\(name)`"))
     }
   }
 }
