@@ -5,7 +5,7 @@ import SystemPackage
 import VirtWalkerDevice
 
 /// /dev/virt_walker with its machine, which can be watched and steered by files.
-public final class InspectedDevice: CharacterDevice {
+public final class InspectedDevice: SimpleDevice {
   private let configuration: VirtualMachine.Configuration
   private let node: String
   private let inspector: Inspector

@@ -3,7 +3,7 @@ import Stage2Sim
 import SystemPackage
 
 /// The guest's kernel module: the file operations of /dev/virt_walker, on the machine it is loaded in.
-public final class VirtWalkerDriver: CharacterDevice {
+public final class VirtWalkerDriver: SimpleDevice {
   /// The machine, as the last operation left it. What is done to it between two operations happens to the guest.
   public var machine: VirtualMachine
   private let guestLog: ((GuestMessage) -> Void)?

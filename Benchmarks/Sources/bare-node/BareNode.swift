@@ -12,10 +12,10 @@ struct BareNode {
     let path = FilePath(CommandLine.arguments[1])
     let signals = try TerminationSignals()
     let server = try FUSEServer(
-      path: path, fileSystem: "bare-node", device: VirtWalkerDriver(loadedIn: .booted()))
+      path: path, application: Application(name: "bare-node"), device: VirtWalkerDriver(loadedIn: .booted()))
     defer { server.close() }
     // As virt-walkerd does.
-    let loop = try EventLoop(polling: .automatic)
+    let loop = try EventLoop(waiting: AdaptiveWait())
     try loop.add(server) { if $0 == .end { loop.stop() } }
     try loop.add(signals.descriptor) { loop.stop() }
     try FileDescriptor.standardOutput.writeAll("ready\n".utf8)
