@@ -172,6 +172,15 @@ let package = Package(
       path: "Tests/SandboxProbe",
       swiftSettings: strict
     ),
+    .executableTarget(
+      name: "test-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/TestDevice",
+      swiftSettings: strict
+    ),
     .testTarget(
       name: "CharacterDeviceServerTests",
       dependencies: [
@@ -181,6 +190,7 @@ let package = Package(
         "mirror",
         "queue-device",
         "sandbox-probe",
+        "test-device",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

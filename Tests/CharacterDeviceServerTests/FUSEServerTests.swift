@@ -97,7 +97,8 @@ private final class NoDevice: SimpleDevice {
 
   @Test func directoryThatDoesNotExistIsNamed() {
     let error = #expect(throws: NodeError.self) {
-      try FUSEServer(path: node.appending("node"), application: Application(name: "none"), device: NoDevice())
+      try FUSEServer(
+        path: node.appending("node"), application: Application(name: "none"), device: NoDevice())
     }
     #expect(error?.description.hasPrefix("cannot ") == true)
     #expect(error?.description.contains(node.string) == true)
@@ -108,7 +109,8 @@ private final class NoDevice: SimpleDevice {
       !FileManager.default.fileExists(atPath: "/dev/cuse"),
       "this machine has CUSE; scripts/cuse-vm tests it")
     let error = #expect(throws: NodeError.self) {
-      try CUSEServer(name: "virt-walker-test", application: Application(name: "none"), device: NoDevice())
+      try CUSEServer(
+        name: "virt-walker-test", application: Application(name: "none"), device: NoDevice())
     }
     #expect(
       error?.description

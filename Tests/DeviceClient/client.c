@@ -1,10 +1,11 @@
-// A client of the devices in Examples, as programs in C are; prints TAP. No check depends on how long something takes: a call that
+// A client of the devices in Examples and Tests/TestDevice, as programs in C are; prints TAP. No check depends on how long something takes: a call that
 // should have come back and has not is ended by a time limit.
 //
 //   device-client queue NODE fuse|cuse
 //   device-client ioctl NODE fuse|cuse [unrestricted]
 //   device-client memory NODE fuse|cuse
 //   device-client mirror NODE fuse|cuse
+//   device-client test NODE fuse|cuse                 (Tests/TestDevice)
 //   device-client wait read|write|poll|ioctl NODE     (waits in one call, and prints what it gives)
 #define _GNU_SOURCE
 #include <errno.h>
@@ -374,6 +375,75 @@ static void mirror(void)
     gives(0, 0, read(two, bytes, 10), "a duplicate has the position of its file");
 }
 
+// --- The device for tests
+
+struct report {
+    int opens, releases, flushes, pid, uid, gid, offset, is_nonblocking;
+};
+
+static int parse(const char *text, struct report *report)
+{
+    memset(report, 255, sizeof(*report));
+    return sscanf(text, "%d %d %d %d %d %d %d %d", &report->opens, &report->releases, &report->flushes, &report->pid, &report->uid,
+                  &report->gid, &report->offset, &report->is_nonblocking) == 8;
+}
+
+static void test(void)
+{
+    char text[200] = { 0 };
+    struct report before, after;
+    int file = open_node(O_RDWR), other, closed;
+    pid_t child;
+
+    check(read(file, text, sizeof(text) - 1) > 0 && parse(text, &before), "a read");
+    check(before.pid == getpid(), "... has the caller's pid");
+    check(before.uid == (int)getuid() && before.gid == (int)getgid(), "... uid and gid");
+    check(before.offset == 0 && before.is_nonblocking == 0, "... no O_NONBLOCK, and the start");
+    memset(text, 0, sizeof(text));
+    check(pread(file, text, sizeof(text) - 1, 12345) > 0 && parse(text, &after), "pread");
+    gives(is_fuse ? 12345 : 0, 0, after.offset, "... has the offset on FUSE, and none on CUSE");
+    other = open_node(O_RDWR | O_NONBLOCK);
+    check(read(other, text, sizeof(text) - 1) > 0 && parse(text, &after), "a read of a second open file");
+    check(after.is_nonblocking == 1, "... with its own flags");
+    check(after.opens == before.opens + 1 && after.releases == before.releases, "... which was opened, and none released");
+    close(dup(other));
+    read(other, text, sizeof(text) - 1);
+    parse(text, &after);
+    check(after.releases == before.releases, "the end of a duplicate releases nothing");
+    gives(before.flushes + is_fuse, 0, after.flushes, "... and flushes on FUSE");
+    child = fork();
+    if (child == 0) {
+        // Another process, and root has all rights.
+        if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+            _exit(1);
+        _exit(!(read(other, text, sizeof(text) - 1) > 0 && parse(text, &after) && after.pid == getpid() &&
+                after.uid == (int)getuid() && after.gid == (int)getgid()));
+    }
+    check(end_of(child) == 0, "a read by a child with another uid has the child's pid, uid and gid");
+    gives(-1, EIO, write(file, "drop", 4), "a request that is dropped gives EIO");
+    gives(6, 0, write(file, "thread", 6), "a wish for another thread");
+    check(read(file, text, sizeof(text) - 1) > 0, "a read is answered by another thread");
+    write(file, "drop-read", 9);
+    gives(-1, EIO, read(file, text, sizeof(text) - 1), "a read that another thread drops gives EIO");
+    gives(-1, EBUSY, open(node, O_RDWR | O_SYNC), "an open that the device refuses");
+    if (is_fuse) {
+        gives(0, 0, fsync(file), "fsync");
+        gives(-1, ENOSPC, fdatasync(file), "fdatasync is told from it");
+    } else {
+        gives(-1, EINVAL, fsync(file), "fsync on CUSE ends in the kernel");
+    }
+    write(other, "close", 5);
+    closed = close(other);
+    gives(is_fuse ? -1 : 0, EDQUOT, closed, "the device's error is the result of close on FUSE");
+    // The kernel does not wait for the answer to a release.
+    for (int attempt = 0; attempt < 300 && after.releases != before.releases + 1; attempt++) {
+        pause_ms(100);
+        read(file, text, sizeof(text) - 1);
+        parse(text, &after);
+    }
+    check(after.releases == before.releases + 1, "the end of the last descriptor releases the file");
+}
+
 // --- One call that waits, for tests that end the server
 
 static int wait_in(const char *what)
@@ -426,6 +496,8 @@ int main(int count, char **arguments)
         memory();
     else if (strcmp(arguments[1], "mirror") == 0)
         mirror();
+    else if (strcmp(arguments[1], "test") == 0)
+        test();
     else
         return 64;
     printf("1..%d\n", tests);

@@ -12,7 +12,8 @@ struct BareNode {
     let path = FilePath(CommandLine.arguments[1])
     let signals = try TerminationSignals()
     let server = try FUSEServer(
-      path: path, application: Application(name: "bare-node"), device: VirtWalkerDriver(loadedIn: .booted()))
+      path: path, application: Application(name: "bare-node"),
+      device: VirtWalkerDriver(loadedIn: .booted()))
     defer { server.close() }
     // As virt-walkerd does.
     let loop = try EventLoop(waiting: AdaptiveWait())

@@ -50,6 +50,12 @@ public struct RequestReference {
 
   var connection: DeviceContext { context.takeUnretainedValue() }
 
+  /// Calls `body` with the connection, without a reference of its own: a request that is not answered holds it.
+  @inline(__always)
+  func withConnection<Result>(_ body: (DeviceContext) -> Result) -> Result {
+    context._withUnsafeGuaranteedRef(body)
+  }
+
   fileprivate var caller: Caller {
     let context = fuse_req_ctx(request).pointee
     return Caller(pid: context.pid, uid: context.uid, gid: context.gid)

@@ -42,23 +42,28 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   }
 
   private func send(_ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void) -> Bool {
-    reference.connection.withAnswerBuffer(of: count) { target in
-      var span = OutputSpan(buffer: target, initializedCount: 0)
-      do throws(Errno) {
-        try fill(&span)
-      } catch {
-        return reference.fail(error)
-      }
-      var length = span.finalize(for: target)
-      if isRepeated, length > 0 {
-        for index in length..<max(count, length) { target[index] = target[index - length] }
-        length = count
-      }
-      return reference.answer { request in
-        target.withMemoryRebound(to: CChar.self) {
-          fuse_reply_buf(request, $0.baseAddress, length)
-        }
-      }
+    reference.withConnection { connection in
+      connection.withAnswerBuffer(of: count) { send(fill, in: $0) }
+    }
+  }
+
+  private func send(
+    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void,
+    in target: UnsafeMutableBufferPointer<UInt8>
+  ) -> Bool {
+    var span = OutputSpan(buffer: target, initializedCount: 0)
+    do throws(Errno) {
+      try fill(&span)
+    } catch {
+      return reference.fail(error)
+    }
+    var length = span.finalize(for: target)
+    if isRepeated, length > 0 {
+      for index in length..<max(count, length) { target[index] = target[index - length] }
+      length = count
+    }
+    return reference.answer { request in
+      target.withMemoryRebound(to: CChar.self) { fuse_reply_buf(request, $0.baseAddress, length) }
     }
   }
 

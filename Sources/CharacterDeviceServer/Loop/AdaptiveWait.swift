@@ -39,7 +39,9 @@ public final class AdaptiveWait: WaitStrategy {
       try wakeUp(loop)
       if try poll(expected, for: window, loop) { return }
     } else if try block(on: expected, loop) {
-      if try expected.process(), interrupter?.hasReadable != true { return }
+      let hadRequest = try expected.process()
+      if hadRequest { handled(requestOf: expected) }
+      if hadRequest, interrupter?.hasReadable != true { return }
       // Another descriptor has something.
       requestsInRow = 0
       return try loop.handleEvents(timeout: 0)
@@ -108,7 +110,10 @@ public final class AdaptiveWait: WaitStrategy {
         try loop.handleEvents(timeout: 0)
         return true
       }
-      if try member.process() { return true }
+      if try member.process() {
+        handled(requestOf: member)
+        return true
+      }
     }
     return false
   }

@@ -21,28 +21,22 @@ public final class EventLoop {
   public final class Member {
     public let server: any NodeServer
     private let handler: (ProcessResult) throws -> Void
-    private unowned let strategy: any WaitStrategy
 
     fileprivate init(
-      _ server: any NodeServer, _ strategy: any WaitStrategy,
-      handler: @escaping (ProcessResult) throws -> Void
+      _ server: any NodeServer, handler: @escaping (ProcessResult) throws -> Void
     ) {
       self.server = server
-      self.strategy = strategy
       self.handler = handler
     }
 
     /// Handles one request, if one is there.
     ///
     /// - Returns: Whether there was one.
-    @discardableResult
     public func process() throws -> Bool {
       let result = try server.process()
       guard result != .nothing else { return false }
       try handler(result)
-      guard result == .request else { return false }
-      strategy.handled(requestOf: self)
-      return true
+      return result == .request
     }
   }
 
@@ -76,7 +70,7 @@ public final class EventLoop {
     _ server: any NodeServer, handler: @escaping (ProcessResult) throws -> Void
   ) throws(Errno) {
     try watch(server.descriptor)
-    members[server.descriptor.rawValue] = Member(server, strategy, handler: handler)
+    members[server.descriptor.rawValue] = Member(server, handler: handler)
   }
 
   /// Adds a descriptor to the set of epoll(7).
@@ -154,7 +148,7 @@ public final class EventLoop {
       let descriptor = events[index].data.fd
       guard descriptor != paused else { continue }
       if let member = members[descriptor] {
-        try member.process()
+        if try member.process() { strategy.handled(requestOf: member) }
       } else {
         try handlers[descriptor]?()
       }

@@ -6,7 +6,7 @@ public protocol WaitStrategy: AnyObject {
   /// ``EventLoop/Member/process()``. ``EventLoop/run()`` calls this again and again.
   func wait(in loop: EventLoop) throws
 
-  /// `member` had a request, which was handled.
+  /// ``EventLoop/handleEvents(timeout:)`` has handled a request of `member`.
   func handled(requestOf member: EventLoop.Member)
 
   /// The loop is about to look at all of its descriptors, to let go of one, or to end. No system call for a request may sleep any

@@ -112,10 +112,10 @@ public final class CUSEServer: NodeServer {
     operations.open = { request, info in DeviceContext.of(request).open(request, info) }
     operations.release = { request, info in DeviceContext.of(request).release(request, info) }
     operations.read = { request, count, offset, info in
-      DeviceContext.of(request).read(request, count, at: offset, info)
+      DeviceContext.with(request) { $0.read(request, count, at: offset, info) }
     }
     operations.write = { request, bytes, count, offset, info in
-      DeviceContext.of(request).write(request, bytes, count, at: offset, info)
+      DeviceContext.with(request) { $0.write(request, bytes, count, at: offset, info) }
     }
     operations.ioctl = { request, command, argument, info, flags, input, inputCount, outputCount in
       DeviceContext.of(request).ioctl(

@@ -70,20 +70,19 @@ public final class FUSEServer: NodeServer {
       context.release(request, info)
     }
     operations.read = { request, _, count, offset, info in
-      let context = DeviceContext.of(request)
       // A read(2) names its client as the owner of locks. A request for a page of the page cache names nobody: splice(2) and
       // sendfile(2) make it from Linux 6.5 on, and faults of a mapping.
       if info?.pointee.lock_owner != 0 {
-        context.read(request, count, at: offset, info)
+        DeviceContext.with(request) { $0.read(request, count, at: offset, info) }
       } else if pageErrorsReachPrograms {
         // As the driver of a device without splice operations answers.
         fuse_reply_err(request, EINVAL)
       } else {
-        context.readPage(request, count, at: offset, info)
+        DeviceContext.with(request) { $0.readPage(request, count, at: offset, info) }
       }
     }
     operations.write = { request, _, bytes, count, offset, info in
-      DeviceContext.of(request).write(request, bytes, count, at: offset, info)
+      DeviceContext.with(request) { $0.write(request, bytes, count, at: offset, info) }
     }
     operations.getattr = { request, _, info in
       // Only lseek(SEEK_END) asks for the attributes of an open file: the one seek that a server can refuse.
@@ -100,7 +99,8 @@ public final class FUSEServer: NodeServer {
     operations.lseek = { request, _, offset, whence, _ in
       DeviceContext.of(request).seek(request, offset, whence)
     }
-    operations.ioctl = { request, _, command, argument, info, flags, input, inputCount, outputCount in
+    operations.ioctl = {
+      request, _, command, argument, info, flags, input, inputCount, outputCount in
       DeviceContext.of(request).ioctl(
         request, command, argument, info, flags, input, inputCount, outputCount)
     }
@@ -234,7 +234,9 @@ extension DeviceContext {
   private func set(_ new: Glibc.stat, _ fields: Int32) {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
-    if fields & FUSE_SET_ATTR_MODE != 0 { fileState.attributes.st_mode = S_IFREG | new.st_mode & 0o7777 }
+    if fields & FUSE_SET_ATTR_MODE != 0 {
+      fileState.attributes.st_mode = S_IFREG | new.st_mode & 0o7777
+    }
     if fields & FUSE_SET_ATTR_UID != 0 { fileState.attributes.st_uid = new.st_uid }
     if fields & FUSE_SET_ATTR_GID != 0 { fileState.attributes.st_gid = new.st_gid }
     if fields & FUSE_SET_ATTR_ATIME != 0 { fileState.attributes.st_atim = new.st_atim }

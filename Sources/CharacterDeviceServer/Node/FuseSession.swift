@@ -188,6 +188,12 @@ extension FuseSession.Context {
   /// The context of the session that `request` belongs to: of the class that the session was made with.
   static func of(_ request: fuse_req_t?) -> Self { of(userData: fuse_req_userdata(request)) }
 
+  /// Calls `body` with the context of the session that `request` belongs to, without a reference of its own: the session holds it.
+  @inline(__always)
+  static func with<Result>(_ request: fuse_req_t?, _ body: (Self) -> Result) -> Result {
+    Unmanaged<Self>.fromOpaque(fuse_req_userdata(request))._withUnsafeGuaranteedRef(body)
+  }
+
   /// The context that stands behind libfuse's `userdata`.
   static func of(userData: UnsafeMutableRawPointer) -> Self {
     Unmanaged<Self>.fromOpaque(userData).takeUnretainedValue()
