@@ -127,6 +127,33 @@ let package = Package(
       swiftSettings: strict
     ),
     .executableTarget(
+      name: "queue-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Queue",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "ioctl-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Ioctl",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "memory-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Memory",
+      swiftSettings: strict
+    ),
+    .executableTarget(
       name: "access-counter",
       dependencies: ["Stage2Sim"],
       path: "Examples/AccessCounter",
@@ -155,12 +182,25 @@ let package = Package(
       path: "Tests/SandboxProbe",
       swiftSettings: strict
     ),
+    .executableTarget(
+      name: "test-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/TestDevice",
+      swiftSettings: strict
+    ),
     .testTarget(
       name: "CharacterDeviceServerTests",
       dependencies: [
         "CharacterDeviceServer",
+        "ioctl-device",
+        "memory-device",
         "mirror",
+        "queue-device",
         "sandbox-probe",
+        "test-device",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

@@ -5,11 +5,13 @@ import SystemPackage
 import VirtWalkerDevice
 
 /// An engine behind a node, with the files that show it and control it.
-public final class InspectedDevice: CharacterDevice {
+public final class InspectedDevice: SimpleDevice {
   /// The engine, which is also the device at the node.
-  public typealias NodeEngine = Engine & CharacterDevice
+  public typealias NodeEngine = Engine & CharacterDevice<Void>
 
   private let engine: any NodeEngine
+  /// The engine, if it answers each request at once.
+  private let immediate: (any SimpleDevice)?
   private let node: String
   private let inspector: Inspector
   private let clock: () -> UInt64
@@ -34,6 +36,7 @@ public final class InspectedDevice: CharacterDevice {
     clock: @escaping () -> UInt64, cpuClock: @escaping () -> UInt64
   ) {
     self.engine = engine
+    immediate = engine as? any SimpleDevice
     self.node = node
     self.clock = clock
     self.cpuClock = cpuClock
@@ -66,16 +69,53 @@ public final class InspectedDevice: CharacterDevice {
 
   public var givesTheSameAgain: Bool { engine.givesTheSameAgain }
 
-  public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
+  public func open(_ request: consuming OpenRequest<Void>) { engine.open(request) }
+
+  public func release(_ file: OpenFile<Void>) { engine.release(file) }
+
+  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {
     inspector.begin(.read)
-    defer { end() }
-    try engine.read(into: &buffer)
+    engine.read(request, file)
+    end()
   }
 
+  public func write(
+    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Void>
+  ) {
+    inspector.begin(.write)
+    engine.write(request, bytes, file)
+    end()
+  }
+
+  public func ioctl(
+    _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<Void>
+  ) {
+    engine.ioctl(request, input, file)
+    end()
+  }
+
+  public func poll(_ events: PollEvents, _ file: OpenFile<Void>) -> PollEvents? {
+    engine.poll(events, file)
+  }
+
+  /// A read without a server, for an engine that answers at once.
+  ///
+  /// - Throws: `ENOTSUP` for another engine.
+  public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
+    guard let immediate else { throw .notSupported }
+    inspector.begin(.read)
+    defer { end() }
+    try immediate.read(into: &buffer)
+  }
+
+  /// A write without a server, for an engine that answers at once.
+  ///
+  /// - Throws: `ENOTSUP` for another engine.
   public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    guard let immediate else { throw .notSupported }
     inspector.begin(.write)
     defer { end() }
-    return try engine.write(bytes)
+    return try immediate.write(bytes)
   }
 
   /// An operation is over.

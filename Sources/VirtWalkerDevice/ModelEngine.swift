@@ -118,7 +118,7 @@ extension ModelEngine: MachineView {
 
 // MARK: - The node
 
-extension ModelEngine: CharacterDevice {
+extension ModelEngine: SimpleDevice {
   public func open() throws(Errno) {
     guard driver != nil else { throw .noSuchAddressOrDevice }
     do throws(GuestDriverError) {

@@ -22,8 +22,18 @@ final class Instance {
   private let lock: NodeLock
   private let device: InspectedDevice
 
-  /// The file systems' type is `fuse.` and this.
-  private static let fileSystem = "virt_walker"
+  /// The program, for the library.
+  private static let application = {
+    var advice = Application.Advice()
+    advice.otherNode = "choose another node with --name or --path"
+    advice.ownNode = "a node that you may make: --path FILE"
+    advice.otherDirectory = "choose another directory: --tree DIR"
+    advice.ownDirectory = "a directory that you may make: --tree DIR"
+    advice.cuseIsMissing = "modprobe cuse, or run with --backend fuse"
+    advice.cuseIsRefused = "run as root, or with --backend fuse and a --path of your own"
+    advice.nodeDoesNotAppear = "/dev has to be a devtmpfs; run with --backend fuse here"
+    return Application(name: "virt-walkerd", fileSystem: "virt_walker", advice: advice)
+  }()
 
   /// Makes node and tree; when it returns, both are there.
   ///
@@ -139,14 +149,16 @@ final class Instance {
     let access = NodeAccess(
       mode: options.access.mode, owner: options.access.owner, group: options.access.group)
     // A daemon that was killed may have served the node by the other backend.
-    try FUSEServer.removeStale(at: node, fileSystem: fileSystem)
+    try FUSEServer.removeStale(at: node, of: application)
     func cuse() throws(NodeError) -> (any NodeServer, Backend) {
       let name = node.lastComponent?.string ?? ""
-      return (try CUSEServer(name: name, access: access, device: device), .cuse)
+      let server = try CUSEServer(
+        name: name, access: access, application: application, device: device)
+      return (server, .cuse)
     }
     func fuse() throws(NodeError) -> (any NodeServer, Backend) {
       let server = try FUSEServer(
-        path: node, access: access, fileSystem: fileSystem, device: device)
+        path: node, access: access, application: application, device: device)
       return (server, .fuse)
     }
 
@@ -204,7 +216,7 @@ final class Instance {
   private func mountTree(
     at path: FilePath, mayExist: Bool = true
   ) throws(NodeError) -> FileTreeServer {
-    try FileTreeServer.removeStale(at: path, fileSystem: Self.fileSystem)
+    try FileTreeServer.removeStale(at: path, of: Self.application)
     guard mayExist || access(path.string, F_OK) != 0 else {
       throw NodeError(.exists, "\(path) exists", advice: "choose a place: --tree DIR")
     }
@@ -213,7 +225,7 @@ final class Instance {
       access: NodeAccess(
         mode: options.inspection.treeMode, owner: options.access.owner,
         group: options.access.group),
-      fileSystem: Self.fileSystem)
+      application: Self.application)
   }
 }
 

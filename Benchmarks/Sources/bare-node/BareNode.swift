@@ -13,10 +13,11 @@ struct BareNode {
     let signals = try TerminationSignals()
     let engine = try ModelEngine(MachineDescription(.init()), driver: VirtWalkerDriver.self)
     engine.virtualMachine.events = nil
-    let server = try FUSEServer(path: path, fileSystem: "bare-node", device: engine)
+    let server = try FUSEServer(
+      path: path, application: Application(name: "bare-node"), device: engine)
     defer { server.close() }
     // As virt-walkerd does.
-    let loop = try EventLoop(polling: .automatic)
+    let loop = try EventLoop(waiting: AdaptiveWait())
     try loop.add(server) { if $0 == .end { loop.stop() } }
     try loop.add(signals.descriptor) { loop.stop() }
     try FileDescriptor.standardOutput.writeAll("ready\n".utf8)

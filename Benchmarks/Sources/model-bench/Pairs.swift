@@ -46,7 +46,7 @@ struct Pairs: ParsableCommand {
   }
 
   private func pair(
-    _ byte: UInt8, on device: some CharacterDevice, _ buffer: UnsafeMutableBufferPointer<UInt8>
+    _ byte: UInt8, on device: some SimpleDevice, _ buffer: UnsafeMutableBufferPointer<UInt8>
   ) throws -> UInt8 {
     _ = try device.write(CollectionOfOne(byte).span)
     var output = OutputSpan(buffer: buffer, initializedCount: 0)

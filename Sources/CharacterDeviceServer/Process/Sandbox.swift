@@ -34,13 +34,17 @@ public enum Sandbox {
   /// No file can be opened any more, no program started, no connection made, no memory made executable. It holds for this
   /// thread and those that it starts: call it while there is one.
   ///
-  /// - Parameter user: Whom to become; nil to stay who one is, without capabilities.
+  /// - Parameters:
+  ///   - user: The user to become; nil to stay the same user, without capabilities.
+  ///   - advice: The next step for the program's user if the process cannot become `user`.
   /// - Throws: ``NodeError``. The process may have lost some of its rights then, and should end.
   @discardableResult
-  public static func enter(as user: User?) throws(NodeError) -> Confinement {
+  public static func enter(
+    as user: User?, advice: String = "run as another user"
+  ) throws(NodeError) -> Confinement {
     // The bounding set first: it is a capability that allows to change it.
     dropBoundingSet()
-    if let user { try become(user) }
+    if let user { try become(user, advice) }
     try dropCapabilities()
     guard clinux_prctl(PR_SET_NO_NEW_PRIVS, 1) == 0 else {
       throw refused("set no_new_privs", .current)
@@ -87,11 +91,11 @@ public enum Sandbox {
     }
   }
 
-  private static func become(_ user: User) throws(NodeError) {
+  private static func become(_ user: User, _ advice: String) throws(NodeError) {
     guard setgroups(0, nil) == 0, setgid(user.group) == 0, setuid(user.id) == 0 else {
       throw NodeError(
         .notPermitted, "cannot become the user \(user.name): \(Errno.current)",
-        advice: "run with --user root, which has no capabilities then, either")
+        advice: advice)
     }
   }
 

@@ -19,32 +19,32 @@ public final class FUSEServer: NodeServer {
   ///   - path: The node. Nothing else may be there.
   ///   - access: Who may use it. Root's nodes are open to whom the mode lets in; those of other users only to
   ///     themselves, as fusermount3 has it by default.
-  ///   - fileSystem: The file system's type is `fuse.` and this.
-  ///   - device: What answers.
+  ///   - application: The program that serves it.
+  ///   - device: The device.
   /// - Throws: ``NodeError``; nothing is left behind then.
   public init(
-    path: FilePath, access: NodeAccess = NodeAccess(), fileSystem: String,
-    device: any CharacterDevice
+    path: FilePath, access: NodeAccess = NodeAccess(), application: Application,
+    device: some CharacterDevice
   ) throws(NodeError) {
     self.path = path
     // It asks the kernel, which a server in its sandbox may not.
     _ = pageErrorsReachPrograms
-    let context = DeviceContext(device: device)
-    context.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
+    let context = DeviceContext(device, hasOffsets: true)
+    context.fileState.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
     mount = try FuseMount(
-      over: .file, path, fileSystem: fileSystem, operations: Self.operations, context: context)
+      over: .file, path, of: application, operations: Self.operations, context: context)
   }
 
   /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
   ///
   /// - Throws: ``NodeError`` where the caller may not unmount it.
   public static func removeStale(
-    at path: FilePath, fileSystem: String
+    at path: FilePath, of application: Application
   ) throws(NodeError) {
-    try MountPoint.removeStale(at: path, fileSystem: fileSystem)
+    try MountPoint.removeStale(at: path, of: application)
   }
 
-  public func process() throws(Errno) -> Processed { try mount.session.process() }
+  public func process() throws(Errno) -> ProcessResult { try mount.session.process() }
 
   public func disconnect() { mount.session.disconnect() }
 
@@ -65,29 +65,30 @@ public final class FUSEServer: NodeServer {
     }
     operations.open = { request, _, info in DeviceContext.of(request).openFile(request, info) }
     operations.release = { request, _, info in
-      if let info, isReadable(info) { DeviceContext.of(request).readers -= 1 }
-      fuse_reply_err(request, 0)
-    }
-    operations.read = { request, _, size, _, info in
       let context = DeviceContext.of(request)
+      if let info, isReadable(info) { context.fileState.readers -= 1 }
+      context.release(request, info)
+    }
+    operations.read = { request, _, count, offset, info in
       // A read(2) names its client as the owner of locks. A request for a page of the page cache names nobody: splice(2) and
       // sendfile(2) make it from Linux 6.5 on, and faults of a mapping.
       if info?.pointee.lock_owner != 0 {
-        context.answerRead(request, count: size)
+        DeviceContext.with(request) { $0.read(request, count, at: offset, info) }
       } else if pageErrorsReachPrograms {
         // As the driver of a device without splice operations answers.
         fuse_reply_err(request, EINVAL)
       } else {
-        context.answerPage(request, count: size)
+        DeviceContext.with(request) { $0.readPage(request, count, at: offset, info) }
       }
     }
-    operations.write = { request, _, bytes, size, _, _ in
-      DeviceContext.of(request).answerWrite(request, bytes, count: size)
+    operations.write = { request, _, bytes, count, offset, info in
+      DeviceContext.with(request) { $0.write(request, bytes, count, at: offset, info) }
     }
     operations.getattr = { request, _, info in
       // Only lseek(SEEK_END) asks for the attributes of an open file: the one seek that a server can refuse.
-      if info == nil {
-        DeviceContext.of(request).answerAttributes(request)
+      let context = DeviceContext.of(request)
+      if info == nil || context.device.size != nil {
+        context.answerAttributes(request)
       } else {
         fuse_reply_err(request, ESPIPE)
       }
@@ -95,10 +96,22 @@ public final class FUSEServer: NodeServer {
     operations.setattr = { request, _, attributes, fields, info in
       DeviceContext.of(request).set(attributes, fields, request, info)
     }
-    operations.lseek = { request, _, _, _, _ in fuse_reply_err(request, ESPIPE) }
-    operations.fsync = { request, _, _, _ in fuse_reply_err(request, EINVAL) }
+    operations.lseek = { request, _, offset, whence, _ in
+      DeviceContext.of(request).seek(request, offset, whence)
+    }
+    operations.ioctl = {
+      request, _, command, argument, info, flags, input, inputCount, outputCount in
+      DeviceContext.of(request).ioctl(
+        request, command, argument, info, flags, input, inputCount, outputCount)
+    }
+    operations.poll = { request, _, info, handle in
+      DeviceContext.of(request).poll(request, info, handle)
+    }
+    operations.flush = { request, _, info in DeviceContext.of(request).flush(request, info) }
+    operations.fsync = { request, _, dataOnly, info in
+      DeviceContext.of(request).fsync(request, dataOnly != 0, info)
+    }
     operations.fallocate = { request, _, _, _, _, _ in fuse_reply_err(request, ENODEV) }
-    operations.ioctl = { request, _, _, _, _, _, _, _, _ in fuse_reply_err(request, ENOTTY) }
     return operations
   }
 }
@@ -127,6 +140,16 @@ private func isReadable(_ info: UnsafeMutablePointer<fuse_file_info>) -> Bool {
   info.pointee.flags & O_ACCMODE != O_WRONLY
 }
 
+/// What a FUSE node needs as a file, besides its device.
+struct FileState {
+  /// The attributes that `stat(2)` gives, but for the size.
+  var attributes = Glibc.stat()
+  /// How many open files can be read.
+  var readers = 0
+  /// The thread that asked last for the attributes, and has not opened the node since.
+  var lastAsker: pid_t?
+}
+
 extension DeviceContext {
   fileprivate func openFile(
     _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
@@ -137,24 +160,57 @@ extension DeviceContext {
       fuse_reply_err(request, EINVAL)
       return
     }
-    if lastAsker == fuse_req_ctx(request).pointee.pid { lastAsker = nil }
-    guard isReadable(info) else {
-      answerOpen(request, info)
+    if fileState.lastAsker == fuse_req_ctx(request).pointee.pid { fileState.lastAsker = nil }
+    open(request, info)
+  }
+
+  /// A client is about to have the node open to read it.
+  func willOpenToRead() {
+    // The kernel locks a page here. Nobody else can hold it: without readers no request for a page is under way.
+    if fileState.readers == 0, device.size == nil {
+      session?.enlarge(inode: FUSE_ROOT_ID, to: apparentSize)
+    }
+  }
+
+  /// Fills a page of the kernel's page cache.
+  fileprivate func readPage(
+    _ request: fuse_req_t?, _ count: Int, at offset: off_t,
+    _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) {
+    if device.size != nil {
+      read(request, count, at: offset, info)
+    } else if device.givesTheSameAgain {
+      read(request, count, at: offset, info, isRepeated: true)
+    } else {
+      fuse_reply_err(request, EINVAL)
+    }
+  }
+
+  /// SEEK_DATA and SEEK_HOLE: a device with a size is all data.
+  fileprivate func seek(_ request: fuse_req_t?, _ offset: off_t, _ whence: Int32) {
+    guard let size = device.size else {
+      fuse_reply_err(request, ESPIPE)
       return
     }
-    // The kernel locks a page here. Nobody else can hold it: without readers no request for a page is under way.
-    if readers == 0 { session?.enlarge(inode: FUSE_ROOT_ID, to: apparentSize) }
-    if answerOpen(request, info) { readers += 1 }
+    if offset >= size {
+      fuse_reply_err(request, ENXIO)
+    } else {
+      fuse_reply_lseek(request, whence == CLINUX_SEEK_DATA ? offset : size)
+    }
   }
 
   fileprivate func answerAttributes(_ request: fuse_req_t?) {
     let asker = fuse_req_ctx(request).pointee.pid
     // The kernel says 0 for a thread that this process's pid namespace does not have.
-    lastAsker = asker == 0 ? nil : asker
+    fileState.lastAsker = asker == 0 ? nil : asker
     // The size is for `stat` only.
-    if readers > 0 { session?.outdateAttributes(inode: FUSE_ROOT_ID) }
+    if fileState.readers > 0, device.size == nil {
+      session?.outdateAttributes(inode: FUSE_ROOT_ID)
+    }
+    var answer = fileState.attributes
+    if let size = device.size { answer.setSize(size) }
     // Valid for no time: the kernel asks again rather than show the size that it computes from writes.
-    fuse_reply_attr(request, &attributes, 0)
+    fuse_reply_attr(request, &answer, 0)
   }
 
   /// chmod, chown and utimensat, which a node in /dev takes; the kernel has checked the rights. The truncation of an open
@@ -170,22 +226,24 @@ extension DeviceContext {
     }
     if !isTruncation { set(new.pointee, fields) }
     // The kernel takes over the size, and shows it to nobody.
-    var answer = attributes
-    answer.st_size = Int(apparentSize)
+    var answer = fileState.attributes
+    answer.st_size = device.size ?? Int(apparentSize)
     fuse_reply_attr(request, &answer, 0)
   }
 
   private func set(_ new: Glibc.stat, _ fields: Int32) {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
-    if fields & FUSE_SET_ATTR_MODE != 0 { attributes.st_mode = S_IFREG | new.st_mode & 0o7777 }
-    if fields & FUSE_SET_ATTR_UID != 0 { attributes.st_uid = new.st_uid }
-    if fields & FUSE_SET_ATTR_GID != 0 { attributes.st_gid = new.st_gid }
-    if fields & FUSE_SET_ATTR_ATIME != 0 { attributes.st_atim = new.st_atim }
-    if fields & FUSE_SET_ATTR_ATIME_NOW != 0 { attributes.st_atim = now }
-    if fields & FUSE_SET_ATTR_MTIME != 0 { attributes.st_mtim = new.st_mtim }
-    if fields & FUSE_SET_ATTR_MTIME_NOW != 0 { attributes.st_mtim = now }
-    attributes.st_ctim = now
+    if fields & FUSE_SET_ATTR_MODE != 0 {
+      fileState.attributes.st_mode = S_IFREG | new.st_mode & 0o7777
+    }
+    if fields & FUSE_SET_ATTR_UID != 0 { fileState.attributes.st_uid = new.st_uid }
+    if fields & FUSE_SET_ATTR_GID != 0 { fileState.attributes.st_gid = new.st_gid }
+    if fields & FUSE_SET_ATTR_ATIME != 0 { fileState.attributes.st_atim = new.st_atim }
+    if fields & FUSE_SET_ATTR_ATIME_NOW != 0 { fileState.attributes.st_atim = now }
+    if fields & FUSE_SET_ATTR_MTIME != 0 { fileState.attributes.st_mtim = new.st_mtim }
+    if fields & FUSE_SET_ATTR_MTIME_NOW != 0 { fileState.attributes.st_mtim = now }
+    fileState.attributes.st_ctim = now
   }
 
   /// Tells the truncation of an open with O_TRUNC from that of truncate(2), which a device refuses.
@@ -195,6 +253,6 @@ extension DeviceContext {
   private func isPartOfOpen(
     _ size: off_t, _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
   ) -> Bool {
-    size == 0 && info == nil && lastAsker != fuse_req_ctx(request).pointee.pid
+    size == 0 && info == nil && fileState.lastAsker != fuse_req_ctx(request).pointee.pid
   }
 }

@@ -18,25 +18,22 @@ final class MountPoint {
   /// The kernel's number of the mount; nil before there is one.
   private var mountID: Int?
 
-  /// The content by which a file is recognised as ours.
-  private static let text = "mount point of virt-walkerd, which removes it when it ends\n"
-
   /// Makes the file or the directory; an empty directory may be there already.
-  init(_ kind: Kind, _ path: FilePath) throws(NodeError) {
+  init(_ kind: Kind, _ path: FilePath, of application: Application) throws(NodeError) {
     self.kind = kind
     self.path = path
     do throws(Errno) {
       entry = try DirectoryEntry(path)
       switch kind {
-      case .file: (file, isMade) = (try Self.makeFile(entry), true)
+      case .file: (file, isMade) = (try Self.makeFile(entry, application.mountPointText), true)
       case .directory: (file, isMade) = try Self.makeDirectory(entry)
       }
       identity = try FileIdentity(file.descriptor)
     } catch {
       let place =
         switch kind {
-        case .file: "a node that you may make: --path FILE"
-        case .directory: "a directory that you may make: --tree DIR"
+        case .file: application.advice.ownNode
+        case .directory: application.advice.ownDirectory
         }
       throw NodeError(
         error, doing: "create", at: path,
@@ -44,7 +41,9 @@ final class MountPoint {
     }
   }
 
-  private static func makeFile(_ entry: DirectoryEntry) throws(Errno) -> OwnedDescriptor {
+  private static func makeFile(
+    _ entry: DirectoryEntry, _ text: String
+  ) throws(Errno) -> OwnedDescriptor {
     let file = try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
     do {
       _ = try file.descriptor.writeAll(text.utf8)
@@ -84,13 +83,15 @@ final class MountPoint {
   var directory: OwnedDescriptor { entry.directory }
 
   /// - Throws: If something is at `path` that cannot be mounted over.
-  static func checkIsFree(_ path: FilePath, for kind: Kind) throws(NodeError) {
-    guard kind == .directory else { return try checkNodeIsFree(path) }
+  static func checkIsFree(
+    _ path: FilePath, for kind: Kind, _ advice: Application.Advice
+  ) throws(NodeError) {
+    guard kind == .directory else { return try checkNodeIsFree(path, advice) }
     guard let type = try? fileType(path) else { return }
     guard type == S_IFDIR, isEmpty(path) else {
       throw NodeError(
         .exists, "\(path) exists and is no empty directory",
-        advice: "choose another directory: --tree DIR")
+        advice: advice.otherDirectory)
     }
   }
 
@@ -115,27 +116,27 @@ final class MountPoint {
     }
   }
 
-  /// See ``FUSEServer/removeStale(at:fileSystem:)``.
-  static func removeStale(at path: FilePath, fileSystem: String) throws(NodeError) {
+  /// See ``FUSEServer/removeStale(at:of:)``.
+  static func removeStale(at path: FilePath, of application: Application) throws(NodeError) {
     // If there is nothing, or nothing that can be reached, making the node says why.
     guard let entry = try? DirectoryEntry(path), let mount = try? Mounted(at: entry) else { return }
     if mount.id != (try? Mounted(entry.directory))?.id {
       // A living server's mount stays, and one of another kind. The type first: to ask a server that hangs would hang.
-      guard mount.type == "fuse.\(fileSystem)", mount.isDead else { return }
+      guard mount.type == "fuse.\(application.fileSystem)", mount.isDead else { return }
       guard mount.unmount(path) else {
         throw NodeError(
           .notPermitted,
-          "\(path) is the mount of a virt-walkerd that was killed, and cannot be unmounted: \(Errno.current)",
+          "\(path) is the mount of a \(application.name) that was killed, and cannot be unmounted: \(Errno.current)",
           advice: "as root: umount -l \(path)")
       }
       // The directory below a tree. It goes only if it is empty.
       entry.removeDirectory()
     }
-    if isOurs(entry) { entry.remove() }
+    if isOurs(entry, application.mountPointText) { entry.remove() }
   }
 
-  /// Whether the entry is a plain file that ``init(_:_:)`` made.
-  private static func isOurs(_ entry: DirectoryEntry) -> Bool {
+  /// Whether the entry is a plain file that ``init(_:_:of:)`` made.
+  private static func isOurs(_ entry: DirectoryEntry, _ text: String) -> Bool {
     guard let file = try? entry.openRegularFile(O_RDONLY) else { return false }
     var content = [UInt8](repeating: 0, count: text.utf8.count + 1)
     let count = try? content.withUnsafeMutableBytes { try file.descriptor.read(into: $0) }
@@ -176,7 +177,7 @@ private struct Mounted {
       && [ENOTCONN, ECONNABORTED].contains(errno)
   }
 
-  /// As "fuse.virt_walker".
+  /// For example "fuse.mirror".
   var type: String? { (try? MountTable())?.type(ofMount: id) }
 
   /// Detaches this mount and no other, as root or through fusermount3.
@@ -201,7 +202,7 @@ func fileType(_ path: FilePath) throws(Errno) -> mode_t {
 }
 
 /// - Throws: Where something is at `path` already.
-func checkNodeIsFree(_ path: FilePath) throws(NodeError) {
+func checkNodeIsFree(_ path: FilePath, _ words: Application.Advice) throws(NodeError) {
   let type: mode_t
   do throws(Errno) {
     type = try fileType(path)
@@ -215,12 +216,12 @@ func checkNodeIsFree(_ path: FilePath) throws(NodeError) {
     case S_IFREG:
       (
         "a regular file, perhaps of a write while no daemon ran",
-        "rm \(path) if nobody needs it, or choose another node with --name or --path"
+        "rm \(path) if nobody needs it, or \(words.otherNode)"
       )
-    case S_IFCHR: ("a character device", "choose another node with --name or --path")
-    case S_IFDIR: ("a directory", "choose another node with --name or --path")
-    case S_IFLNK: ("a symbolic link", "choose another node with --name or --path")
-    default: ("of another kind", "choose another node with --name or --path")
+    case S_IFCHR: ("a character device", words.otherNode)
+    case S_IFDIR: ("a directory", words.otherNode)
+    case S_IFLNK: ("a symbolic link", words.otherNode)
+    default: ("of another kind", words.otherNode)
     }
   throw NodeError(.exists, "\(path) exists and is not ours (\(what))", advice: advice)
 }

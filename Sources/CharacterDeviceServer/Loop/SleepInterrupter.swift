@@ -8,10 +8,10 @@ import SystemPackage
 ///
 /// A server of one client spends most of its time between two requests in the kernel. To sleep in the read(2) that gets
 /// the next request saves it the epoll_wait(2) before: a third of its system calls.
-final class Watcher: Sendable {
+final class SleepInterrupter: Sendable {
   private let epoll: Int32
   private let latency: WakeLatency
-  /// Readable when there is news for this thread.
+  /// Readable when this thread has something to look at.
   private let wake: Int32
   private let sleeper = pthread_self()
   /// The number of the sleep that is to be interrupted; 0 for none.
@@ -48,7 +48,7 @@ final class Watcher: Sendable {
     let error = pthread_create(
       &thread, nil,
       { context in
-        Unmanaged<Watcher>.fromOpaque(context!).takeRetainedValue().run()
+        Unmanaged<SleepInterrupter>.fromOpaque(context!).takeRetainedValue().run()
         return nil
       }, context.toOpaque())
     guard error == 0 else {
@@ -74,7 +74,7 @@ final class Watcher: Sendable {
   }
 
   /// A descriptor was readable since ``watch()``. A system call that did not have to sleep may have been missed.
-  var hasNews: Bool { isReadable.load(ordering: .acquiring) }
+  var hasReadable: Bool { isReadable.load(ordering: .acquiring) }
 
   /// A request was answered.
   ///

@@ -20,12 +20,12 @@ public final class FileTreeServer: NodeServer {
   ///   - tree: What is served: a directory.
   ///   - path: Where. An empty directory may be there; else it is made, and removed in the end.
   ///   - access: Who may use it. The mode is that of directories; a file has of it what is good for it.
-  ///   - fileSystem: The file system's type is `fuse.` and this.
+  ///   - application: The program that serves it.
   /// - Throws: ``NodeError``; nothing is left behind then.
   public init(
     _ tree: FileTree, at path: FilePath,
     access: NodeAccess = NodeAccess(mode: .ownerReadWriteExecute),
-    fileSystem: String
+    application: Application
   ) throws(NodeError) {
     self.path = path
     do throws(Errno) {
@@ -36,17 +36,17 @@ public final class FileTreeServer: NodeServer {
         advice: "raise the limit of open files: ulimit -n")
     }
     mount = try FuseMount(
-      over: .directory, path, fileSystem: fileSystem, operations: Self.operations, context: context)
+      over: .directory, path, of: application, operations: Self.operations, context: context)
   }
 
-  /// See ``FUSEServer/removeStale(at:fileSystem:)``.
+  /// See ``FUSEServer/removeStale(at:of:)``.
   public static func removeStale(
-    at path: FilePath, fileSystem: String
+    at path: FilePath, of application: Application
   ) throws(NodeError) {
-    try MountPoint.removeStale(at: path, fileSystem: fileSystem)
+    try MountPoint.removeStale(at: path, of: application)
   }
 
-  public func process() throws(Errno) -> Processed { try mount.session.process() }
+  public func process() throws(Errno) -> ProcessResult { try mount.session.process() }
 
   /// Does a part of what takes long: commands, and texts of a user who has had many.
   public func proceed() { context.proceed() }
@@ -375,7 +375,7 @@ private final class TreeContext: FuseSession.Context {
       inode, node(inode).content, user: user, isWritten: mode != O_RDONLY)
     info.pointee.fh = lastHandle
     info.pointee.direct_io = isMappable(inode) ? 0 : 1
-    // See DeviceContext.answerOpen.
+    // See DeviceContext.add.
     info.pointee.noflush = 1
     // A client that was interrupted meanwhile never closes what it did not get.
     if fuse_reply_open(request, info) != 0 { close(lastHandle) }
@@ -647,13 +647,5 @@ private final class TreeContext: FuseSession.Context {
     } else {
       fuse_reply_write(request, count)
     }
-  }
-}
-
-extension Glibc.stat {
-  /// Sets the size, and the blocks of 512 bytes, without which programs would take the file for a sparse one.
-  fileprivate mutating func setSize(_ size: Int) {
-    st_size = size
-    st_blocks = (size + 511) / 512
   }
 }

@@ -12,7 +12,7 @@ struct FuseMount {
   ///
   /// - Throws: ``NodeError``; nothing is left behind then.
   init(
-    over kind: MountPoint.Kind, _ path: FilePath, fileSystem: String,
+    over kind: MountPoint.Kind, _ path: FilePath, of application: Application,
     operations: fuse_lowlevel_ops, context: FuseSession.Context
   ) throws(NodeError) {
     try LibFuse.checkVersion()
@@ -21,8 +21,9 @@ struct FuseMount {
         .unsupported, "/dev/fuse is missing",
         advice: "modprobe fuse; in a container, start it with --device /dev/fuse")
     }
-    try MountPoint.checkIsFree(path, for: kind)
-    var options = ["default_permissions", "fsname=\(fileSystem),subtype=\(fileSystem)"]
+    try MountPoint.checkIsFree(path, for: kind, application.advice)
+    let name = application.fileSystem
+    var options = ["default_permissions", "fsname=\(name),subtype=\(name)"]
     if geteuid() == 0 { options.append("allow_other") }
     var operations = operations
     let created = withFuseArguments(options: options) {
@@ -35,7 +36,7 @@ struct FuseMount {
     }
     let mountPoint: MountPoint
     do throws(NodeError) {
-      mountPoint = try MountPoint(kind, path)
+      mountPoint = try MountPoint(kind, path, of: application)
     } catch {
       fuse_session_destroy(created)
       throw error
@@ -73,4 +74,12 @@ func fileAttributes(_ mode: mode_t, _ access: NodeAccess, inode: UInt64) -> Glib
   attributes.st_mtim = now
   attributes.st_ctim = now
   return attributes
+}
+
+extension Glibc.stat {
+  /// Sets the size, and the blocks of 512 bytes, without which programs would take the file for a sparse one.
+  mutating func setSize(_ size: Int) {
+    st_size = size
+    st_blocks = (size + 511) / 512
+  }
 }

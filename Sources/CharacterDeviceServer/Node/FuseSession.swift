@@ -1,5 +1,7 @@
 import CFuse
+import CLinux
 import Glibc
+import Synchronization
 import SystemPackage
 
 /// One connection to the kernel's FUSE or CUSE, on libfuse's low level.
@@ -7,11 +9,21 @@ import SystemPackage
 /// The one place that touches libfuse's session, buffer and requests.
 final class FuseSession {
   /// What the callbacks need, handed to them through libfuse's `userdata`.
+  ///
+  /// It holds libfuse's session until the connection has ended and all requests are answered, also those that another thread answers.
   class Context {
     /// The kernel's INIT was answered.
     var isInitialized = false
     /// The session, while it lives.
     fileprivate(set) weak var session: FuseSession?
+    /// The thread that serves the node.
+    fileprivate(set) var thread = pthread_self()
+    fileprivate var raw: OpaquePointer?
+    /// One for the connection, and one for each request of a device that is not answered.
+    fileprivate let uses = Atomic<Int>(1)
+    fileprivate let hasEnded = Atomic<Bool>(false)
+    /// The connection is about to end.
+    func connectionWillEnd() {}
   }
 
   let context: Context
@@ -31,6 +43,7 @@ final class FuseSession {
   ) throws(NodeError) {
     self.session = session
     self.context = context
+    context.raw = session
     guard fuse_session_mount(session, mountPoint) == 0 else {
       let errno = Errno.current
       fuse_session_destroy(session)
@@ -77,7 +90,8 @@ final class FuseSession {
   }
 
   /// See ``NodeServer/process()``.
-  func process() throws(Errno) -> Processed {
+  func process() throws(Errno) -> ProcessResult {
+    context.thread = pthread_self()
     let result = fuse_session_receive_buf(session, &buffer)
     if result > 0 {
       fuse_session_process_buf(session, &buffer)
@@ -119,16 +133,66 @@ final class FuseSession {
   func disconnect() {
     guard isOpen else { return }
     isOpen = false
-    fuse_session_destroy(session)
+    context.end(descriptor)
     free(buffer.mem)
   }
 
   deinit { disconnect() }
 }
 
+// MARK: - Requests that outlive a callback, and the connection
+
+extension FuseSession.Context {
+  /// The connection has not ended.
+  var isConnected: Bool { !hasEnded.load(ordering: .acquiring) }
+
+  /// Counts a request that is to be answered.
+  func retainSession() { uses.wrappingAdd(1, ordering: .relaxed) }
+
+  /// The request is answered.
+  func releaseSession() {
+    if uses.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0 { destroySession() }
+  }
+
+  /// Ends the connection. Requests that are not answered fail with `ECONNABORTED`.
+  fileprivate func end(_ descriptor: FileDescriptor) {
+    hasEnded.store(true, ordering: .releasing)
+    connectionWillEnd()
+    // Requests hold no reference.
+    _ = Unmanaged.passRetained(self)
+    if uses.load(ordering: .acquiring) > 1 { replace(descriptor.rawValue) }
+    releaseSession()
+  }
+
+  /// Puts a descriptor that leads nowhere in the place of the connection's, which libfuse closes only with the session.
+  private func replace(_ descriptor: Int32) {
+    let flags = Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)
+    var nowhere = eventfd(0, flags)
+    if nowhere < 0 {
+      // No descriptor is free but this one.
+      close(descriptor)
+      nowhere = eventfd(0, flags)
+      guard nowhere >= 0, nowhere != descriptor else { return }
+    }
+    dup2(nowhere, descriptor)
+    close(nowhere)
+  }
+
+  private func destroySession() {
+    if let raw { fuse_session_destroy(raw) }
+    Unmanaged.passUnretained(self).release()
+  }
+}
+
 extension FuseSession.Context {
   /// The context of the session that `request` belongs to: of the class that the session was made with.
   static func of(_ request: fuse_req_t?) -> Self { of(userData: fuse_req_userdata(request)) }
+
+  /// Calls `body` with the context of the session that `request` belongs to, without a reference of its own: the session holds it.
+  @inline(__always)
+  static func with<Result>(_ request: fuse_req_t?, _ body: (Self) -> Result) -> Result {
+    Unmanaged<Self>.fromOpaque(fuse_req_userdata(request))._withUnsafeGuaranteedRef(body)
+  }
 
   /// The context that stands behind libfuse's `userdata`.
   static func of(userData: UnsafeMutableRawPointer) -> Self {
@@ -149,7 +213,8 @@ func withFuseArguments<Result>(
 ) -> Result {
   var arguments = fuse_args()
   defer { fuse_opt_free_args(&arguments) }
-  fuse_opt_add_arg(&arguments, "virt-walkerd")
+  // In the place of the program's name, which libfuse does not use.
+  fuse_opt_add_arg(&arguments, "fuse")
   for option in options {
     fuse_opt_add_arg(&arguments, "-o")
     fuse_opt_add_arg(&arguments, option)

@@ -8,27 +8,28 @@ import SystemPackage
 /// ``finish()``, by a crash, by kill -9. So the server can give up root (``Sandbox``), and its node goes all the same. It reads
 /// nothing of what the server writes, so there is nothing that a server could make it do but to clean up.
 public final class Keeper {
-  /// What the keeper tells.
-  public enum News: Hashable, Sendable {
+  /// An event that the keeper tells of.
+  public enum Event: Hashable, Sendable {
     /// Mounts have come or gone; see ``MountTable``.
     case mountsChanged
     /// It has ended before the server: somebody has killed it.
     case end
   }
 
-  /// Readable when there are ``News``.
+  /// Readable when there is an ``Event``.
   public let descriptor: FileDescriptor
   private let process: pid_t
 
   /// Starts the process. Call it when all that is to be cleaned up has been made, and while this process has one thread.
   ///
   /// - Parameters:
+  ///   - name: The process's name, at most 15 bytes.
   ///   - kept: Descriptors that the keeper keeps open, too: locks of files, which go when it ends, and
   ///     ``NodeServer/removalDescriptors``. It closes all others.
   ///   - unmounts: Whether it has something to unmount.
   ///   - cleanUp: What it does when the server has gone.
   public init(
-    keeping kept: [FileDescriptor], unmounts: Bool, cleanUp: () -> Void
+    name: String, keeping kept: [FileDescriptor], unmounts: Bool, cleanUp: () -> Void
   ) throws(Errno) {
     var ends: [Int32] = [-1, -1]
     guard
@@ -36,7 +37,7 @@ public final class Keeper {
         AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0
     else { throw .current }
     process = clinux_fork()
-    if process == 0 { Self.keep(ends[1], kept, unmounts, cleanUp) }
+    if process == 0 { Self.keep(name, ends[1], kept, unmounts, cleanUp) }
     let errno = Errno.current
     close(ends[1])
     guard process > 0 else {
@@ -46,8 +47,8 @@ public final class Keeper {
     descriptor = FileDescriptor(rawValue: ends[0])
   }
 
-  /// What it has told last, once ``descriptor`` is readable.
-  public func news() -> News {
+  /// The last event, once ``descriptor`` is readable.
+  public func readEvent() -> Event {
     var bytes = [UInt8](repeating: 0, count: 64)
     return read(descriptor.rawValue, &bytes, bytes.count) > 0 ? .mountsChanged : .end
   }
@@ -59,14 +60,15 @@ public final class Keeper {
   }
 
   private static func keep(
-    _ server: Int32, _ kept: [FileDescriptor], _ unmounts: Bool, _ cleanUp: () -> Void
+    _ name: String, _ server: Int32, _ kept: [FileDescriptor], _ unmounts: Bool,
+    _ cleanUp: () -> Void
   ) -> Never {
     // In a session of its own, and deaf: a signal from a terminal or to the server's process group does not end it.
     setsid()
     var signals = sigset_t()
     sigfillset(&signals)
     sigprocmask(SIG_SETMASK, &signals, nil)
-    clinux_set_name("walkerd-keeper")
+    clinux_set_name(name)
 
     let null = open("/dev/null", O_RDWR | O_CLOEXEC)
     if null >= 0 { for standard in STDIN_FILENO...STDERR_FILENO { dup2(null, standard) } }

@@ -1,17 +1,3 @@
-/// How long a loop looks for the next request of a client before it sleeps.
-public enum PollPolicy: Hashable, Sendable {
-  /// Sleeps at once.
-  case never
-  /// So many microseconds after each request.
-  case always(microseconds: Int)
-  /// Tries what answers soonest, for the client and the load of now: to sleep, to keep idle CPUs awake meanwhile (which
-  /// only root may), or to poll for ``longest``.
-  case automatic
-
-  /// How long ``automatic`` polls at most, in microseconds.
-  public static let longest = 100
-}
-
 /// How to wait for the next request of a client that goes on at once. One that comes seldom is slept for.
 enum Waiting: Hashable, CaseIterable {
   /// The kernel wakes this thread, which is often on another CPU, and that CPU often sleeps: that takes longer than the

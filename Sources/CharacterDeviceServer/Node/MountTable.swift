@@ -14,7 +14,7 @@ public final class MountTable {
   public struct Mount: Hashable, Sendable {
     /// As the kernel numbers it: its own number, its parent's and its file system's.
     private let numbers: [ArraySlice<UInt8>]
-    /// The file system's type, as "tmpfs" or "fuse.virt-walkerd".
+    /// The file system's type, as "tmpfs" or "fuse.mirror".
     let type: String
 
     fileprivate init(_ fields: [ArraySlice<UInt8>]) {
@@ -33,10 +33,8 @@ public final class MountTable {
 
   deinit { try? descriptor.close() }
 
-  /// What is mounted over `path`, last; nil where nothing is.
-  public func mount(at path: FilePath) -> Mount? { mounts(at: [path])[path] }
-
-  /// The same for many paths, without those that nothing is mounted over. The table is read once.
+  /// The mount that is over each path, the last one if there are several. A path that nothing is mounted over is not in the result.
+  /// The table is read once.
   public func mounts(at paths: some Sequence<FilePath>) -> [FilePath: Mount] {
     var last: [ArraySlice<UInt8>: Mount] = [:]
     for fields in lines where fields.count > 4 { last[fields[4]] = Mount(fields) }
