@@ -229,15 +229,16 @@ extension InspectedDevice: ControlTarget {
   var cpuTime: UInt64 { cpuClock() }
 
   func perform(
-    _ step: Step, while goesOn: @escaping () -> Bool
-  ) throws(EngineFailure) -> [Observation] {
+    _ step: Step, while goesOn: @escaping () -> Bool,
+    completion: @escaping (Result<[Observation], EngineFailure>) -> Void
+  ) {
     self.goesOn = goesOn
     inspector.begin(.step)
-    defer {
+    engine.perform(step) { [self] result in
       end()
       inspector.noteChange()
+      completion(result)
     }
-    return try engine.perform(step)
   }
 
   func show(_ result: FileText) {
