@@ -139,7 +139,7 @@ public final class InspectedDevice: SimpleDevice {
     func text(_ make: @escaping (InspectedDevice) -> String) -> FileTree {
       .text(read: latest { [unowned self] in FileText(make(self)) })
     }
-    func log(_ log: RecordText<KernelLogLine>) -> FileTree {
+    func log(_ log: RingText<KernelLogLine>) -> FileTree {
       .directory([
         // dmesg -F maps it.
         "dmesg": .text(read: latest { FileText(log.text) }, [.mappable, .always]),
