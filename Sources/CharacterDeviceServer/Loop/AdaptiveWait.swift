@@ -24,6 +24,7 @@ public final class AdaptiveWait: WaitStrategy {
   /// Requests after which the other descriptors have their turn.
   private static let requestsToLookAround = 16
 
+  /// A strategy for one loop. It opens what it needs, so that it works in a ``Sandbox``, too.
   public init(_ policy: PollPolicy = .automatic) {
     self.policy = policy
     latency = WakeLatency(isWanted: policy == .automatic)
