@@ -8,7 +8,7 @@ import SystemPackage
 /// meanwhile. Which way is best depends on clients, CPUs and load: ``WaitLearner`` tries.
 public final class AdaptiveWait: WaitStrategy {
   private let policy: PollPolicy
-  private var learner = WaitLearner()
+  private let learner = WaitLearner()
   /// The server that had a request last, and how many in a row.
   private var expected: EventLoop.Member?
   private var requestsInRow = 0
