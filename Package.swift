@@ -100,6 +100,11 @@ let package = Package(
       swiftSettings: strict
     ),
     .executableTarget(
+      name: "fault-checker",
+      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: strict
+    ),
+    .executableTarget(
       name: "faulty-device",
       dependencies: [
         "CharacterDeviceServer",
