@@ -128,6 +128,7 @@ let package = Package(
       path: "Examples/AccessCounter",
       swiftSettings: strict
     ),
+    // The tests are in layers, each a folder: scripts/test runs the targets of a folder.
     .testTarget(
       name: "Stage2SimTests",
       dependencies: [
@@ -137,28 +138,22 @@ let package = Package(
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/Stage2SimTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "ScenariosTests",
       dependencies: ["Scenarios", "Stage2Sim"],
-      swiftSettings: strict
-    ),
-    .executableTarget(
-      name: "sandbox-probe",
-      dependencies: ["CLinux", "CharacterDeviceServer"],
-      path: "Tests/SandboxProbe",
+      path: "Tests/Units/ScenariosTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "CharacterDeviceServerTests",
       dependencies: [
         "CharacterDeviceServer",
-        "mirror",
-        "sandbox-probe",
-        .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/CharacterDeviceServerTests",
       swiftSettings: strict
     ),
     .testTarget(
@@ -169,6 +164,7 @@ let package = Package(
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/VirtWalkerDeviceTests",
       swiftSettings: strict
     ),
     .testTarget(
@@ -176,28 +172,91 @@ let package = Package(
       dependencies: [
         "CharacterDeviceServer",
         "Inspection",
+        "Scenarios",
         "Stage2Sim",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/InspectionTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "NodeCheckerTests",
+      dependencies: ["node-checker"],
+      path: "Tests/Units/NodeCheckerTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "CommandTests",
       dependencies: [
-        "node-checker",
-        "faulty-device",
+        "DaemonSupport",
+        "virt-walkerd",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/CommandTests",
+      swiftSettings: strict
+    ),
+    .target(
+      name: "DaemonSupport",
+      dependencies: [
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/DaemonSupport",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "sandbox-probe",
+      dependencies: ["CLinux", "CharacterDeviceServer"],
+      path: "Tests/SandboxProbe",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "FileServerTests",
+      dependencies: [
+        "CharacterDeviceServer",
+        "mirror",
+        "sandbox-probe",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Device/FileServerTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "NodeCheckerMutationTests",
+      dependencies: [
+        "faulty-device",
+        "node-checker",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Device/NodeCheckerMutationTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "virt-walkerdTests",
       dependencies: [
+        "DaemonSupport",
+        "fault-checker",
+        "node-checker",
         "virt-walkerd",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Device/virt-walkerdTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "VirtualMachineTests",
+      dependencies: [
+        "DaemonSupport",
+        "fault-checker",
+        "virt-walkerd",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/System/VirtualMachineTests",
       swiftSettings: strict
     ),
   ]

@@ -6,7 +6,8 @@ import Glibc
 struct FaultChecker: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "fault-checker",
-    abstract: "Breaks the surroundings of virt-walkerd, and checks the behaviour that its users see.",
+    abstract:
+      "Breaks the surroundings of virt-walkerd, and checks the behaviour that its users see.",
     discussion: """
       docs/faults.md has a table of the faults. node-checker runs around each fault, and proves that no byte is lost or mixed \
       up. The output is TAP (testanything.org).
@@ -44,7 +45,8 @@ struct FaultChecker: ParsableCommand {
   var list = false
 
   @Argument(
-    help: ArgumentHelp("The faults; if none is named, all that the backend has.", valueName: "fault")
+    help: ArgumentHelp(
+      "The faults; if none is named, all that the backend has.", valueName: "fault")
   )
   var faults: [String] = []
 

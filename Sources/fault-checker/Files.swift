@@ -26,7 +26,8 @@ func writeFile(_ path: String, _ text: String) throws(Failed) {
   try require(file >= 0, "cannot write \(path): \(errorText())")
   defer { close(file) }
   let bytes = Array(text.utf8)
-  try require(write(file, bytes, bytes.count) == bytes.count, "cannot write \(path): \(errorText())")
+  try require(
+    write(file, bytes, bytes.count) == bytes.count, "cannot write \(path): \(errorText())")
 }
 
 /// The names in a directory; none if it cannot be read.

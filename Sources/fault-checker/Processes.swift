@@ -137,7 +137,8 @@ private func spawn(_ arguments: [String], environment: [String], output: String)
   let words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
   defer { for string in variables + words { free(string) } }
   var process: pid_t = 0
-  let error = posix_spawnp(&process, arguments[0], &actions, &attributes, words + [nil], variables + [nil])
+  let error = posix_spawnp(
+    &process, arguments[0], &actions, &attributes, words + [nil], variables + [nil])
   try require(error == 0, "cannot start \(arguments[0]): \(String(cString: strerror(error)))")
   return process
 }

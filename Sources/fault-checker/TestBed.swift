@@ -183,7 +183,8 @@ final class TestBed {
   }
 
   func writeAndRead(_ character: String) throws {
-    let result = try shell("[ -e \"$node\" ] && printf \(character) >\"$node\" && head -c 1 \"$node\"")
+    let result = try shell(
+      "[ -e \"$node\" ] && printf \(character) >\"$node\" && head -c 1 \"$node\"")
     try require(result.output, is: character)
     try require(result.exit, is: .status(0))
   }
@@ -239,7 +240,8 @@ final class TestBed {
     for failure in failed.output.1.split(separator: ", ") {
       let isKnown =
         failure.wholeMatch(
-          of: #/\d+ x [a-z]+: (Software caused connection abort|Transport endpoint is not connected|No such device)/#
+          of:
+            #/\d+ x [a-z]+: (Software caused connection abort|Transport endpoint is not connected|No such device)/#
         ) != nil
       try require(isKnown, "docs/faults.md does not know the error '\(failure)'\n\(text)")
     }
@@ -259,7 +261,8 @@ final class TestBed {
       output: "\(temporary)/inside", seconds: 60)
     inside = result.output
     try require(
-      result.exit == .status(status), "expected exit status \(status), got \(result.exit)\n\(inside)")
+      result.exit == .status(status),
+      "expected exit status \(status), got \(result.exit)\n\(inside)")
   }
 
   func shows(_ words: String) throws { try require(inside, says: words) }

@@ -4,8 +4,9 @@ extension Fault {
   /// Limits of open files: of the daemon, and of the whole system.
   static let descriptors = Fault("descriptors") { bed in
     for limit in [6, 12, 36] {
-      try bed.check("ulimit -n \(limit): the daemon says how many it needs, and where to allow them")
-      {
+      try bed.check(
+        "ulimit -n \(limit): the daemon says how many it needs, and where to allow them"
+      ) {
         try require(try bed.startLimited("-n \(limit)").output, says: "ulimit -Hn 37")
       }
       try bed.check("ulimit -n \(limit): nothing is left") { try bed.nothingLeft() }

@@ -20,7 +20,8 @@ extension Fault {
       try bed.check("/run full (\(files)): the daemon does not start") {
         try bed.inside(
           status: 0,
-          "mount -t tmpfs -o nr_inodes=\(files) tmpfs /run && { \(serve); echo status $?; \(left); }")
+          "mount -t tmpfs -o nr_inodes=\(files) tmpfs /run && { \(serve); echo status $?; \(left); }"
+        )
       }
       try bed.check("/run full (\(files)): its exit status is EX_CANTCREAT") {
         try bed.shows("status 73")

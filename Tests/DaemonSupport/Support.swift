@@ -5,22 +5,28 @@ import SystemPackage
 import Testing
 
 /// The checkout that these tests stand in.
-let repository = FilePath(#filePath).removingLastComponent().removingLastComponent()
+package let repository = FilePath(#filePath).removingLastComponent().removingLastComponent()
   .removingLastComponent()
 
 /// The daemon that was built with these tests.
-let daemonProgram: FilePath = {
+package let daemonProgram: FilePath = {
   let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
   return FilePath(tests ?? "").removingLastComponent().appending("virt-walkerd")
 }()
 
-/// How a program ended, and what it said.
-struct Outcome {
-  let status: TerminationStatus
-  let output: String
-  let errors: String
+/// The folder of the daemon and of the other programs that were built with these tests.
+package let programs = daemonProgram.removingLastComponent()
 
-  var succeeded: Bool { status.isSuccess }
+/// The folder of the programs that virtual machines run.
+package let staticPrograms = repository.appending(".build-static/release")
+
+/// How a program ended, and what it said.
+package struct Outcome {
+  package let status: TerminationStatus
+  package let output: String
+  package let errors: String
+
+  package var succeeded: Bool { status.isSuccess }
 }
 
 /// The factor of all time limits: 1, or that of a slow machine or build in `TEST_PATIENCE`.
@@ -43,7 +49,7 @@ private let shellFunctions = """
 /// Runs a line of shell. `$virt_walkerd` is the daemon's program, and `soon COMMAND` waits for a command that succeeds.
 ///
 /// The line has a process group of its own. The group is killed after `limit`; the outcome's `errors` say so.
-func shell(
+package func shell(
   _ line: String, environment: [Environment.Key: String] = [:], limit: Duration = .seconds(120)
 ) async throws -> Outcome {
   var changes: [Environment.Key: String?] = ["virt_walkerd": daemonProgram.string]
@@ -85,17 +91,17 @@ func shell(
 }
 
 /// A line of shell that is left behind: SIGKILL does not end its processes, or the test is cancelled.
-struct ShellTimeout: Error, CustomStringConvertible {
+package struct ShellTimeout: Error, CustomStringConvertible {
   let line: String
   let seconds: Int64
 
-  var description: String {
+  package var description: String {
     "not ended \(seconds) s after the start, or cancelled; SIGKILL does not end all processes of: \(line)"
   }
 }
 
 /// Ends the daemons of a failed test: a daemon whose `stop` the test did not reach.
-struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
+package struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
   /// The names of the daemons that the running test has started.
   final class Names: Sendable {
     private let names = Mutex<[String]>([])
@@ -105,9 +111,9 @@ struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
 
   @TaskLocal static var names = Names()
 
-  var isRecursive: Bool { true }
+  package var isRecursive: Bool { true }
 
-  func provideScope(
+  package func provideScope(
     for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
   ) async throws {
     let names = Names()
@@ -141,21 +147,21 @@ struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
 
 extension Trait where Self == EndingDaemons {
   /// Ends the daemons that a test leaves behind.
-  static var endingDaemons: Self { EndingDaemons() }
+  package static var endingDaemons: Self { EndingDaemons() }
 }
 
 /// A daemon in the background at a node of its own, as users start it.
-struct RunningDaemon {
-  let node: String
+package struct RunningDaemon {
+  package let node: String
   /// What selects the node on the command line.
-  let selector: String
+  package let selector: String
   /// The inspection tree, where the options do not say otherwise.
-  var tree: String { "/run/\(node.dropFirst("/dev/".count))" }
+  package var tree: String { "/run/\(node.dropFirst("/dev/".count))" }
 
   /// A name that no other test uses.
-  static func uniqueName() -> String { "virt_walker_\(UUID().uuidString.prefix(8))" }
+  package static func uniqueName() -> String { "virt_walker_\(UUID().uuidString.prefix(8))" }
 
-  init(_ options: String = "", name: String = uniqueName()) async throws {
+  package init(_ options: String = "", name: String = uniqueName()) async throws {
     node = "/dev/\(name)"
     selector = "--name \(name)"
     EndingDaemons.names.add(name)
@@ -164,7 +170,7 @@ struct RunningDaemon {
     #expect(start.output.hasPrefix("\(node) is ready (fuse, pid "))
   }
 
-  var pid: Int {
+  package var pid: Int {
     get async throws {
       let status = try await shell(
         "$virt_walkerd status | sed -n 's|^\(node): .*pid \\([0-9]*\\).*|\\1|p'")
@@ -173,7 +179,7 @@ struct RunningDaemon {
   }
 
   /// Kills it together with the process that would clean up after it.
-  func killWithKeeper() async throws {
+  package func killWithKeeper() async throws {
     let pid = try await pid
     let kill = try await shell(
       // A zombie has no program any more.
@@ -183,7 +189,7 @@ struct RunningDaemon {
   }
 
   /// Ends it as users do, and makes sure that nothing is left.
-  func stop() async throws {
+  package func stop() async throws {
     let stop = try await shell("$virt_walkerd stop \(selector)")
     #expect(stop.succeeded, "\(stop.errors)")
     try await expectNothingLeft(of: node)
@@ -191,7 +197,7 @@ struct RunningDaemon {
 }
 
 /// No node, no mount, no tree in its usual place and no record of `node`.
-func expectNothingLeft(of node: String) async throws {
+package func expectNothingLeft(of node: String) async throws {
   let mounts = try String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)
   let tree = "/run/\(FilePath(node).lastComponent?.string ?? "")"
   for path in [node, tree] {
@@ -206,7 +212,7 @@ func expectNothingLeft(of node: String) async throws {
 ///
 /// - Returns: How many tests there were. A plan that does not match is an issue, too.
 @discardableResult
-func report(tap: String, from what: String) -> Int {
+package func report(tap: String, from what: String) -> Int {
   var results = 0
   var planned: Int?
   let lines = tap.split(separator: "\n")
@@ -225,11 +231,11 @@ func report(tap: String, from what: String) -> Int {
 }
 
 /// A program in C beside these tests, compiled once.
-actor Probe {
+package actor Probe {
   /// The program behind scripts/check-file-operations.
-  static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
+  package static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
   /// Reads files of a tree in the ways of several programs.
-  static let treeClient = Probe("TreeClient/client.c", "tree-client")
+  package static let treeClient = Probe("TreeClient/client.c", "tree-client")
 
   private let source: String
   private let name: String
@@ -240,7 +246,7 @@ actor Probe {
     self.name = name
   }
 
-  func path() async throws -> FilePath {
+  package func path() async throws -> FilePath {
     if let program { return try await program.value }
     let task = Task { [source, name] in
       let program = daemonProgram.removingLastComponent().appending(name)
@@ -256,11 +262,11 @@ actor Probe {
 }
 
 /// The commands of GNU, uutils, busybox and toybox, downloaded once.
-actor EverydayTools {
-  static let shared = EverydayTools()
+package actor EverydayTools {
+  package static let shared = EverydayTools()
   private var directory: Task<FilePath, any Error>?
 
-  func path() async throws -> FilePath {
+  package func path() async throws -> FilePath {
     if let directory { return try await directory.value }
     let task = Task {
       let directory = repository.appending(".build/everyday-tools")

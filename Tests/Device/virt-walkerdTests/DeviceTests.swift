@@ -1,8 +1,9 @@
+import DaemonSupport
 import Foundation
 import SystemPackage
 import Testing
 
-/// The device at its node, on this machine's FUSE, and on CUSE in a virtual machine.
+/// The device at its node, on this machine's FUSE.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct DeviceTests {
   @Test(arguments: ["cortex-a72", "cortex-a76"], ["huge", "anonymous"])
   func checkDevice(cpu: String, backing: String) async throws {
@@ -181,18 +182,5 @@ import Testing
       ": >\(file); \(repository)/scripts/check-device \(file); status=$?; rm \(file); exit $status")
     #expect(!check.succeeded)
     #expect(check.output.contains("\nnot ok "))
-  }
-
-  /// A character device of the kernel's own: a Debian kernel under QEMU, everything in scripts/cuse-vm-guest.
-  @Test func cuseInAVirtualMachine() async throws {
-    let daemon = repository.appending(".build-static/release/virt-walkerd")
-    try #require(
-      FileManager.default.isExecutableFile(atPath: daemon.string),
-      "the virtual machine runs the release build: scripts/test machines makes it")
-    let probe = try await Probe.shared.path()
-    let machine = try await shell(
-      "\(repository)/scripts/cuse-vm --daemon \(daemon) --probe \(probe)", limit: .seconds(860))
-    #expect(report(tap: machine.output, from: "cuse-vm") >= 500)
-    #expect(machine.succeeded, "\(machine.errors)")
   }
 }

@@ -1,3 +1,4 @@
+import DaemonSupport
 import Foundation
 import Subprocess
 import SystemPackage
@@ -30,23 +31,6 @@ import Testing
     #expect(old.output.contains("RES0: this CPU has no FEAT_XNX"))
     #expect(!old.output.contains("hang"))
     #expect(old.output.hasSuffix("\nharmless: yes\n"))
-  }
-
-  /// It is about the machine that the daemon serves with the same options, or without any.
-  @Test(arguments: [
-    "", "--granule 64K --ipa 48 --cpu max", "--granule 16K --backing anonymous", "--ipa 32",
-  ])
-  func machineIsTheDaemons(options: String) async throws {
-    let daemon = try await RunningDaemon(options)
-    let status = try await shell("$virt_walkerd status | grep \(daemon.node):")
-    try await daemon.stop()
-    let machine = try #require(
-      try await explain("0 \(options)").output.firstMatch(
-        of: /machine cpu=(\S+)(?: granule=(\S+))?(?: ipa=(\S+))? backing=(\S+) memory=(\S+)\n/)?
-        .output)
-    let served =
-      ", \(machine.1) \(machine.4) \(machine.5) \(machine.2 ?? "4K") pages \(machine.3 ?? "40")-bit IPA, "
-    #expect(status.output.contains(served))
   }
 
   /// Other pages have other neighbours and huge pages. No recording of such a machine has the events.

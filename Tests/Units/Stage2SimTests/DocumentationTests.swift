@@ -3,7 +3,8 @@ import Stage2Sim
 import Testing
 
 private let sources = URL(filePath: #filePath).deletingLastPathComponent()
-  .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Sources")
+  .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+  .appending(path: "Sources")
 
 /// The code of the articles in Sources/Stage2Sim/Stage2Sim.docc, as it stands there.
 @Suite struct ArticleTests {

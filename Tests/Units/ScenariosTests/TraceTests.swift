@@ -8,7 +8,7 @@ import Testing
 @Suite struct TraceTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "Traces")
+      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Traces")
     let files = try? FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: nil)
     return (files ?? []).sorted { $0.path < $1.path }

@@ -3,7 +3,17 @@ import Scenarios
 
 /// The checkout that these tests stand in.
 let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-  .deletingLastPathComponent()
+  .deletingLastPathComponent().deletingLastPathComponent()
+
+/// The folder of the committed recordings, in the checkout.
+let recordingsFolder = "Tests/Recordings"
+
+/// The names of all committed recordings.
+let recordingNames: [String] = {
+  let files = try? FileManager.default.contentsOfDirectory(
+    atPath: repository.appending(path: recordingsFolder).path())
+  return (files ?? []).sorted().filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }
+}()
 
 /// All committed recordings, read once.
 func committedRecordings() throws -> [(name: String, recording: Recording)] {
@@ -11,15 +21,12 @@ func committedRecordings() throws -> [(name: String, recording: Recording)] {
 }
 
 private let recordings = Result {
-  let directory = repository.appending(path: "Tests/Recordings").path()
-  return try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
-    .filter { $0.hasSuffix(".txt") }.map { String($0.dropLast(4)) }
-    .map { (name: $0, recording: try Recording(parsing: recordingText($0))) }
+  try recordingNames.map { (name: $0, recording: try Recording(parsing: recordingText($0))) }
 }
 
 func recordingText(_ name: String) throws -> String {
   try String(
-    contentsOf: repository.appending(path: "Tests/Recordings/\(name).txt"), encoding: .utf8)
+    contentsOf: repository.appending(path: "\(recordingsFolder)/\(name).txt"), encoding: .utf8)
 }
 
 /// SplitMix64: the same numbers on every run.

@@ -10,7 +10,7 @@ import Testing
 @Suite struct RealDumpTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "PageTableDumps")
+      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableDumps")
     let files = try? FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: nil)
     return (files ?? []).sorted { $0.path < $1.path }

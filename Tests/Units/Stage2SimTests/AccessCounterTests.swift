@@ -20,7 +20,8 @@ import Testing
 
   @Test func exampleIsShort() throws {
     let example = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "Examples/AccessCounter/AccessCounter.swift")
+      .deletingLastPathComponent().deletingLastPathComponent().appending(
+        path: "Examples/AccessCounter/AccessCounter.swift")
     let lines = try String(contentsOf: example, encoding: .utf8).split(
       separator: "\n", omittingEmptySubsequences: false)
     #expect(lines.count <= 60)

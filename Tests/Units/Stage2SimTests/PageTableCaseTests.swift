@@ -6,7 +6,7 @@ import Testing
 /// What the kernel's pgtable.c does (docs/oracle.md), in the model: every line of every case has to come out the same.
 @Suite struct PageTableCaseTests {
   private static let directory = URL(filePath: #filePath).deletingLastPathComponent()
-    .deletingLastPathComponent().appending(path: "PageTableCases")
+    .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableCases")
 
   @Test func everyCaseIsTheSameInTheModel() throws {
     let files = try FileManager.default.contentsOfDirectory(
