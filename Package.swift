@@ -51,6 +51,7 @@ let package = Package(
       name: "VirtWalkerDevice",
       dependencies: [
         "CharacterDeviceServer",
+        "Scenarios",
         "Stage2Sim",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
@@ -84,14 +85,22 @@ let package = Package(
       swiftSettings: strict,
       plugins: ["SourceCommit"]
     ),
-    .systemLibrary(name: "CPageTable"),
+    .systemLibrary(name: "CPageTable", path: "oracle/pgtable-harness"),
     .executableTarget(
       name: "pgtable-fuzz",
       dependencies: [
         "CPageTable",
         "Stage2Sim",
+        "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
+      path: "oracle/pgtable-fuzz",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "scenario-generator",
+      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "oracle/generator",
       swiftSettings: strict
     ),
     .executableTarget(
@@ -123,6 +132,33 @@ let package = Package(
       swiftSettings: strict
     ),
     .executableTarget(
+      name: "queue-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Queue",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "ioctl-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Ioctl",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "memory-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Examples/Memory",
+      swiftSettings: strict
+    ),
+    .executableTarget(
       name: "access-counter",
       dependencies: ["Stage2Sim"],
       path: "Examples/AccessCounter",
@@ -133,6 +169,7 @@ let package = Package(
       name: "Stage2SimTests",
       dependencies: [
         "Stage2Sim",
+        "VirtWalkerDevice",
         "access-counter",
         "pgtable-fuzz",
         .product(name: "Subprocess", package: "swift-subprocess"),
@@ -143,8 +180,17 @@ let package = Package(
     ),
     .testTarget(
       name: "ScenariosTests",
-      dependencies: ["Scenarios", "Stage2Sim"],
+      dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice", "scenario-generator"],
       path: "Tests/Units/ScenariosTests",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "test-device",
+      dependencies: [
+        "CharacterDeviceServer",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/TestDevice",
       swiftSettings: strict
     ),
     .testTarget(
@@ -160,6 +206,7 @@ let package = Package(
       name: "VirtWalkerDeviceTests",
       dependencies: [
         "CharacterDeviceServer",
+        "Scenarios",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
@@ -174,6 +221,7 @@ let package = Package(
         "Inspection",
         "Scenarios",
         "Stage2Sim",
+        "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Tests/Units/InspectionTests",
@@ -215,8 +263,13 @@ let package = Package(
       name: "FileServerTests",
       dependencies: [
         "CharacterDeviceServer",
+        "DaemonSupport",
+        "ioctl-device",
+        "memory-device",
         "mirror",
+        "queue-device",
         "sandbox-probe",
+        "test-device",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

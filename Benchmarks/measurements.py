@@ -1,4 +1,4 @@
-"""What is measured: each measurement, what it says about itself, and how it is done.
+"""Defines each measurement: its texts, and the function that runs it.
 
 A row of the tables is one metric of one measurement, and has the name MEASUREMENT.METRIC.
 """
@@ -17,14 +17,14 @@ from processes import (DAEMON, PGTABLE_BENCH, REFERENCE, TOOLS, TOP, Failure, aw
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is done. The figures of docs/performance.md are of FULL."""
+    """The amount of work of a run. The figures of docs/performance.md come from FULL."""
     rounds: int
-    seconds: float  # of pairs, each time
+    seconds: float  # of pairs, for each side
     warm_up: float
-    mib: int  # of guest memory that is mapped
+    mib: int  # of mapped guest memory
     table_rounds: int  # inside one run of model-bench and pgtable-bench
     model_pairs: int
-    node_pairs: int  # before memory is looked at again
+    node_pairs: int  # before memory is measured again
     starts: int
 
 
@@ -35,7 +35,7 @@ CHECK = Settings(rounds=1, seconds=0.03, warm_up=0.01, mib=16, table_rounds=1, m
 
 @dataclass(frozen=True)
 class Goal:
-    """The most that is allowed: of the ratio to the reference, or of the value itself."""
+    """The upper limit of the ratio to the reference, or of the value itself."""
     ratio: float | None = None
     value: float | None = None
 
@@ -63,7 +63,7 @@ class Measurement:
 
 @dataclass
 class Samples:
-    """One round's values after the other, of each metric and side."""
+    """The values of each metric and side, round by round."""
     ours: dict[str, list[float]] = field(default_factory=dict)
     reference: dict[str, list[float]] = field(default_factory=dict)
     distributions: dict[str, list] = field(default_factory=lambda: {"ours": [], "reference": []})
@@ -78,7 +78,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Task:
-    """Does one measurement, or several that are done together."""
+    """Runs one measurement, or several together."""
     measurements: tuple[Measurement, ...]
     run: Callable[[Path, Settings], dict[str, Samples]]
 
@@ -87,18 +87,18 @@ CPUS = sorted(os.sched_getaffinity(0))
 
 
 def placement(pinned):
-    """The CPUs of the client and those of the server; None where the kernel may choose."""
+    """Returns the CPUs of the client and those of the server; None if the kernel may choose."""
     if pinned is None:
         return None, None
     if pinned == "together":
         return CPUS[:1], CPUS[:1]
     if len(CPUS) < 2:
-        raise Failure("client and server cannot be pinned apart on one CPU: run it where there are two")
+        raise Failure("client and server cannot be pinned apart on one CPU: use a machine with two")
     return CPUS[:1], CPUS[1:2]
 
 
 def in_turn(settings):
-    """The sides of each round: the one that begins is another one each time."""
+    """Yields the sides of each round. The rounds begin with alternating sides."""
     for number in range(settings.rounds):
         yield from ("ours", "reference") if number % 2 == 0 else ("reference", "ours")
 
@@ -134,7 +134,7 @@ def node(id, title, text, *, ours="virt-walkerd", reference=NULL_FUSE, serve=dae
 
 
 def floor(id, title, text, pinned):
-    """Against two round trips of a byte between two processes by pipes."""
+    """Makes a task that compares a pair with two round trips of a byte through pipes between two processes."""
     measurement = Measurement(
         id, NODE, title, text, "virt-walkerd", "ping-pong, twice", (Metric("p50", "p50", "ns"),))
 
@@ -164,49 +164,49 @@ def threads(work, cpus):
 NO_WORSE = Goal(ratio=1.05)
 NO_MORE = Goal(ratio=1)
 NODES = [
-    node("free", "Free to move", "One client. The kernel places client and server as it likes.",
+    node("free", "Free to move", "One client. The kernel chooses the CPUs of client and server.",
          metrics=pair_with_goals(p50=Goal(ratio=0.25)), plot="percentiles"),
-    node("together", "Pinned together", "One client. Client and server are on the same CPU: a machine with one core.",
+    node("together", "Pinned together", "One client. Client and server are on the same CPU, as on a machine with one core.",
          pinned="together", metrics=pair_with_goals(p50=NO_WORSE), plot="percentiles"),
     node("apart", "Pinned apart", "One client. Client and server are each on a CPU of its own.", pinned="apart",
          plot="percentiles"),
-    node("loaded", "Loaded", "One client, free to move, while a process that only computes runs for each CPU.",
+    node("loaded", "Loaded", "One client, free to move, while one process that only computes runs for each CPU.",
          is_loaded=True, metrics=pair_with_goals(p50=NO_WORSE)),
     node("never", "Without polling", "One client, free to move. The server sleeps at once after a request.",
          ours="virt-walkerd --poll never", serve=serving("--poll", "never"), metrics=pair_with_goals(cpu=NO_MORE)),
     node("never-together", "Without polling, pinned together", "The same on one CPU.",
          ours="virt-walkerd --poll never", serve=serving("--poll", "never"), pinned="together",
          metrics=pair_with_goals(p50=NO_WORSE, cpu=NO_MORE)),
-    node("clients-2", "Two clients", "Each has the node open for itself. Free to move.", clients=2),
+    node("clients-2", "Two clients", "Each client has its own open descriptor. Free to move.", clients=2),
     node("clients-2-threads", "Two clients, and threads",
-         "The same against libfuse's loop that has a thread for each request that waits (`fuse_session_loop_mt`).",
+         "The same, compared with libfuse's loop that has a thread for each waiting request (`fuse_session_loop_mt`).",
          reference="null-fuse --threads", serve_reference=threads, clients=2),
-    node("clients-64", "64 clients", "Each has the node open for itself. Free to move. A pair takes as long as its turn lets wait: \
-a server that is fair has the greater p50, and the smaller p99. What it gets done are its pairs a second.", clients=64),
-    node("clients-64-threads", "64 clients, and threads", "The same against `fuse_session_loop_mt`.",
+    node("clients-64", "64 clients", "Each client has its own open descriptor. Free to move. The time of a pair includes the wait for \
+the client's turn: a fair server has a higher p50 and a lower p99. The pairs a second show the work done.", clients=64),
+    node("clients-64-threads", "64 clients, and threads", "The same, compared with `fuse_session_loop_mt`.",
          reference="null-fuse --threads", serve_reference=threads, clients=64),
-    node("nodes-256", "256 nodes", "One client, free to move. The reference serves one node, ours the same one and 255 more.",
+    node("nodes-256", "256 nodes", "One client, free to move. The reference serves one node, and ours serves this node and 255 others.",
          ours="virt-walkerd --count 256", reference="virt-walkerd", serve=serving(count=256), serve_reference=daemon,
          metrics=pair_with_goals(p50=NO_WORSE)),
     node("nodes-256-together", "256 nodes, pinned together", "The same on one CPU.",
          ours="virt-walkerd --count 256", reference="virt-walkerd", serve=serving(count=256), serve_reference=daemon,
          pinned="together", metrics=pair_with_goals(p50=NO_WORSE)),
-    node("ring", "The trace, which nobody reads",
-         "One client, pinned together with the server. The reference, bare-node, is the same machine at a node without trace, logs, \
-counters and tree.", reference="bare-node", serve_reference=bare_node, pinned="together",
+    node("ring", "The trace without readers",
+         "One client, pinned together with the server. The reference, bare-node, serves the same machine without trace, logs, counters \
+and tree.", reference="bare-node", serve_reference=bare_node, pinned="together",
          metrics=pair_with_goals(p50=Goal(ratio=1.03))),
     floor("floor-together", "The floor of one core",
-          "A pair are two system calls that a server answers, and the reference is what two round trips of a byte to another \
-process take, by pipes on one CPU.", "together"),
+          "A pair is two system calls that a server answers. The reference is the time of two round trips of a byte to another \
+process through pipes, on one CPU.", "together"),
     floor("floor-apart", "The floor of two cores",
-          "The same with client and server, and the two processes, on two CPUs. Who polls does not sleep, and can be below.", "apart"),
+          "The same on two CPUs. A server that polls does not sleep, and can be faster than the reference.", "apart"),
 ]
 
 # --- A pair on a node of CUSE
 
 CUSE = "A write+read pair on a node of CUSE"
 CUSE_CONFIGURATIONS = {
-    # What virt-walkerd is called with, null-cuse, and how many clients.
+    # The options of virt-walkerd, the options of null-cuse, and the number of clients.
     "cuse": ("", "", 1),
     "cuse-never": ("--poll never", "", 1),
     "cuse-clients-2": ("", "", 2),
@@ -221,7 +221,7 @@ def cuse_measurement(id, title, text, metrics=PAIR, plot=None):
 
 
 def run_cuse(work, settings):
-    """All in one virtual machine, as one takes long to start."""
+    """Runs all measurements in one virtual machine, because its start takes long."""
     samples = {id: Samples() for id in CUSE_CONFIGURATIONS}
     lines = ["set -e", "ready() { for i in $(seq 300); do ! grep -q ready $1 || return 0; sleep 0.1; done; cat $1; exit 1; }"]
     for id, (options, reference_options, clients) in CUSE_CONFIGURATIONS.items():
@@ -234,7 +234,7 @@ def run_cuse(work, settings):
                 f'--seconds {settings.seconds} --warm-up {settings.warm_up}); echo "{id} {side} $result"')
         lines.append("kill $ours $reference; wait $ours; wait $reference || true")
     text = output(
-        TOP / "scripts/cuse-vm", "--daemon", DAEMON, "--program", REFERENCE / "null-cuse", "--program", TOOLS / "node-bench",
+        TOP / "scripts/vm/cuse-vm", "--daemon", DAEMON, "--program", REFERENCE / "null-cuse", "--program", TOOLS / "node-bench",
         "--command", "\n".join(lines))
     for line in text.splitlines():
         id, _, rest = line.partition(" ")
@@ -247,10 +247,10 @@ def run_cuse(work, settings):
 CUSE_TASK = Task((
     cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", plot="percentiles"),
     cuse_measurement("cuse-never", "CUSE without polling", "The server sleeps at once after a request."),
-    cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each has the node open for itself."),
-    cuse_measurement("cuse-clients-64", "CUSE, 64 clients", "Each has the node open for itself."),
+    cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each client has its own open descriptor."),
+    cuse_measurement("cuse-clients-64", "CUSE, 64 clients", "Each client has its own open descriptor."),
     cuse_measurement("cuse-clients-64-threads", "CUSE, 64 clients, and threads",
-                     "The same against libfuse's loop that has a thread for each request that waits (`fuse_session_loop_mt`)."),
+                     "The same, compared with libfuse's loop that has a thread for each waiting request (`fuse_session_loop_mt`)."),
 ), run_cuse)
 
 # --- The model
@@ -258,26 +258,26 @@ CUSE_TASK = Task((
 MODEL = "The model, without a node"
 TABLES = Measurement(
     "tables", MODEL, "Stage-2 tables", "4 GiB of guest memory in pages of 4 KiB. The reference is the kernel's own \
-arch/arm64/kvm/hyp/pgtable.c (Linux 6.1), compiled for user space. Both sides do the same at the same addresses, in loops of their own \
-language, with tables in memory that was used before, and have to come to the same sums.",
+arch/arm64/kvm/hyp/pgtable.c (Linux 6.1), compiled for user space. Both sides do the same operations at the same addresses, in loops of their \
+own language, with tables in memory that was used before. Their checksums have to be equal.",
     "model-bench", "pgtable-bench", (
-        Metric("leaf", "leaf for an address", "ns", NO_MORE, "The leaf of a page, at random."),
+        Metric("leaf", "leaf for an address", "ns", NO_MORE, "The leaf of a random page."),
         Metric("map_page", "map, page by page", "ns", NO_MORE, "One call for each page, in ascending order."),
-        Metric("map_range", "map a range", "ns", NO_MORE, "One call for all pages; the time is of one page."),
+        Metric("map_range", "map a range", "ns", NO_MORE, "One call for all pages. The figure is the time of one page."),
         Metric("write_protect", "write-protect a range", "ns", NO_MORE, "The same."),
         Metric("unmap", "unmap a range", "ns", NO_MORE, "The same."),
         Metric("map_block", "map, block by block", "ns", NO_MORE, "One call for each block of 2 MiB."),
-        Metric("split", "split a block", "ns", NO_MORE, "One page is mapped in the place of a block."),
+        Metric("split", "split a block", "ns", NO_MORE, "One page is mapped inside a block."),
         Metric("hide_seek", "the hook's walks", "ns", NO_MORE,
-               "A byte is hidden in an entry, and sought, by a walk each."),
+               "One walk hides a byte in an entry, and one walk reads it."),
     ), "ratios")
 MACHINE = Measurement(
     "machine", MODEL, "Hide and seek through the whole machine", "The guest stores a byte and loads one: decoding, stage 1, stage 2, the \
-abort, KVM's handlers, the bus, the hook's walk, the entry, and back. The kernel's counterpart needs its hardware, so there is no \
-reference.",
+abort, KVM's handlers, the bus, the hook's walk, the entry, and back. There is no reference, because the kernel's \
+counterpart needs its hardware.",
     "model-bench", None, (
-        Metric("machine", "the machine", "ns", None, "`writeb` and `readb` of `VirtualMachine`; nobody watches."),
-        Metric("traced", "the machine with its trace", "ns", Goal(value=100), "The same with a `TraceRing`: some 15 events a pair."),
+        Metric("machine", "the machine", "ns", None, "`writeb` and `readb` of `VirtualMachine`, without an observer."),
+        Metric("traced", "the machine with its trace", "ns", Goal(value=100), "The same with an `EventStream`: some 15 events a pair."),
         Metric("driver", "the guest's driver", "ns", None, "`write` and `read` of `VirtWalkerDriver`."),
         Metric("device", "the device", "ns", None, "`write` and `read` of `InspectedDevice`: with trace, logs and counters."),
     ))
@@ -295,7 +295,7 @@ def run_tables(_work, settings):
         else:
             reference_sums = sums
     if our_sums != reference_sums:
-        raise Failure(f"the model and the kernel's code did not do the same: {our_sums}, {reference_sums}")
+        raise Failure(f"the model and the kernel's code have different checksums: {our_sums}, {reference_sums}")
     return {"tables": samples}
 
 
@@ -311,23 +311,23 @@ def run_machine(_work, settings):
 
 MEMORY = "Memory"
 RESIDENT = Measurement(
-    "resident", MEMORY, "Resident memory of the daemon", "VmRSS of the process, its code included.", "virt-walkerd", NULL_FUSE, (
+    "resident", MEMORY, "Resident memory of the daemon", "VmRSS of the process, including its code.", "virt-walkerd", NULL_FUSE, (
         Metric("idle", "idle", "bytes", None, "After the first pair."),
         Metric("used", "after 10⁷ pairs", "bytes", None, "By one client."),
     ))
 MAPPED = Measurement(
-    "mapped", MEMORY, "4 GiB mapped by pages", "By how much resident memory grows when pages are mapped, one after the other, in a \
-process that has not used memory before. The reference is the size of the tables alone.", "model-bench", "tables", (
-        Metric("entry", "for an entry", "bytes", Goal(ratio=1.1), "An entry itself has 8 bytes."),))
+    "mapped", MEMORY, "4 GiB mapped by pages", "The growth of resident memory while pages are mapped one by one, in a process that has \
+not used memory before. The reference is the size of the tables.", "model-bench", "tables", (
+        Metric("entry", "for an entry", "bytes", Goal(ratio=1.1), "An entry has 8 bytes."),))
 MACHINES = Measurement(
-    "machines", MEMORY, "Many machines in one process", "Of 64 and 256: how much more is resident than with one, for each machine more, \
-beyond the tables that it has.", "virt-walkerd, model-bench", None, (
-        Metric("nodes-1", "1 node", "bytes", None, "All resident memory of `virt-walkerd serve`."),
+    "machines", MEMORY, "Many machines in one process", "The additional resident memory of 64 and of 256 machines compared with one machine, \
+divided by the number of additional machines, without their tables.", "virt-walkerd, model-bench", None, (
+        Metric("nodes-1", "1 node", "bytes", None, "The whole resident memory of `virt-walkerd serve`."),
         Metric("nodes-64", "64 nodes, each", "bytes", None, "`serve --count 64`: with node and tree, after a pair on each."),
         Metric("nodes-256", "256 nodes, each", "bytes", Goal(value=64 << 10), "`serve --count 256`: the same."),
         Metric("devices-256", "256 devices, each", "bytes", Goal(value=64 << 10),
-               "256 of `InspectedDevice` in model-bench: with trace, logs and counters, without a node."),
-        Metric("machines-256", "256 machines, each", "bytes", Goal(value=64 << 10), "256 of `VirtualMachine` in model-bench."),
+               "256 instances of `InspectedDevice` in model-bench: with trace, logs and counters, without a node."),
+        Metric("machines-256", "256 machines, each", "bytes", Goal(value=64 << 10), "256 instances of `VirtualMachine` in model-bench."),
     ))
 
 
@@ -336,7 +336,7 @@ def one_pair(node):
     try:
         os.write(file, b"A")
         if os.read(file, 1) != b"A":
-            raise Failure(f"{node}: A was written, and is not read")
+            raise Failure(f"{node}: A was written, but a read returned another byte")
     finally:
         os.close(file)
 
@@ -365,7 +365,7 @@ def run_mapped(_work, settings):
 
 
 def table_bytes(server):
-    """Of the first node's machine."""
+    """Returns the size of the tables of the first node's machine."""
     place = server.node.parent / "tree"
     metrics = next(place.rglob("metrics")).read_text()
     return next(int(float(line.split()[-1])) for line in metrics.splitlines() if "_table_pages{" in line) * 4096
@@ -393,11 +393,11 @@ def run_machines(work, settings):
 
 START = "Start and size"
 STARTED = Measurement(
-    "start", START, "Start", "From the exec of the server to the first byte that is read from its node.", "virt-walkerd serve", NULL_FUSE,
+    "start", START, "Start", "The time from the exec of the server to the first byte read from its node.", "virt-walkerd serve", NULL_FUSE,
     (Metric("time", "time", "ns", Goal(value=20e6)),))
 SIZE = Measurement(
-    "size", START, "Size of the program", "`virt-walkerd` with Swift's libraries in it (--static-swift-stdlib).", "virt-walkerd", None, (
-        Metric("stripped", "stripped", "bytes", None, "After `strip`."), Metric("built", "as it is built", "bytes")))
+    "size", START, "Size of the program", "`virt-walkerd` with Swift's libraries linked in (--static-swift-stdlib).", "virt-walkerd", None, (
+        Metric("stripped", "stripped", "bytes", None, "After `strip`."), Metric("built", "as built", "bytes")))
 
 
 def run_start(work, settings):
@@ -422,7 +422,7 @@ def start_time(command, node):
         await_line(process, "ready")
         with open(node, "rb", buffering=0) as file:
             if len(file.read(1)) != 1:
-                raise Failure(f"nothing is read from {node}")
+                raise Failure(f"a read of {node} returned nothing")
         return time.monotonic_ns() - begin
     finally:
         process.terminate()

@@ -31,7 +31,7 @@ def output(*command, limit=600):
     except subprocess.TimeoutExpired:
         raise Failure(f"{process.args} takes longer than {limit} s") from None
     finally:
-        # Not SIGKILL: scripts/cuse-vm ends its virtual machine first.
+        # Not SIGKILL: scripts/vm/cuse-vm ends its virtual machine first.
         process.terminate()
         process.wait()
     if process.returncode != 0:

@@ -1,4 +1,4 @@
-"""The table, docs/performance.md with its pictures, and the README's figures: of the results, never typed."""
+"""Writes the table and docs/performance.md with its pictures from the results."""
 
 import math
 import re
@@ -9,19 +9,14 @@ from measurements import MEASUREMENTS, PAIR
 from processes import TOP, Failure
 
 PAGE = TOP / "docs/performance.md"
-README = TOP / "README.md"
 REASONS = TOP / "Benchmarks/missed.md"
-BEGIN, END = "<!-- scripts/bench writes this -->\n", "<!-- to here -->\n"
-README_ROWS = [
-    "free.p50", "together.p50", "loaded.p50", "machine.traced", "tables.leaf", "tables.map_page", "mapped.entry",
-    "machines.nodes-256", "start.time"]
 
 
 # --- Numbers
 
 
 def text(value, unit):
-    """With three digits or more, and the unit that fits."""
+    """Returns the value with three digits or more, in the unit that fits."""
     if unit == "/s":
         return f"{value:,.0f} /s"
     steps = {"ns": (1000, ["ns", "µs", "ms", "s"]), "bytes": (1024, ["B", "KiB", "MiB", "GiB"])}
@@ -32,7 +27,7 @@ def text(value, unit):
 
 
 def cells(results, measurement, metric):
-    """Ours, the reference's, the ratio, the goal, and whether it is met."""
+    """Returns our value, the reference's value, the ratio, the goal, and whether the goal is met."""
     row = results["rows"][f"{measurement.id}.{metric.id}"]
     goal = metric.goal
     return [
@@ -44,7 +39,7 @@ def cells(results, measurement, metric):
 
 
 def rows(results):
-    """The rows that were measured, in order."""
+    """Yields the measured rows in order."""
     for measurement in MEASUREMENTS:
         for metric in measurement.metrics:
             if f"{measurement.id}.{metric.id}" in results["rows"]:
@@ -73,15 +68,15 @@ def page(results):
     machine, settings = results["machine"], results["settings"]
     parts = [f"""# Performance
 
-Written by `scripts/bench --write`, and not by hand: on {machine['date']}, of commit {machine['commit']}, in {settings['minutes']:.0f} minutes.
+`scripts/bench --write` has written this page. It measured commit {machine['commit']} on {machine['date']}, in {settings['minutes']:.0f} minutes.
 
 | | |
 |---|---|
 """ + "".join(f"| {name} | {machine[name]} |\n" for name in ("CPU", "CPUs", "memory", "system", "load average", "Swift", "C", "libfuse")) + f"""
-Ours and the reference are measured in turn, in {settings['rounds']} rounds, and each figure is the median of its rounds' figures. The ratio is \
-ours divided by the reference's: below 1 ours is less. All figures of all rounds are in \
-[Benchmarks/results.json](../Benchmarks/results.json). `scripts/bench --list` names the rows, `scripts/bench free tables` measures \
-some.
+"Ours" and the reference are measured in turn, in {settings['rounds']} rounds. Each figure is the median of the figures of its rounds. The \
+ratio is our figure divided by the reference's figure, so a ratio below 1 means that ours is less. \
+[Benchmarks/results.json](../Benchmarks/results.json) contains all figures of all rounds. `scripts/bench --list` prints the names of the \
+rows, and `scripts/bench free tables` measures only rows whose names begin with these words.
 
 ## The goals
 
@@ -105,7 +100,7 @@ def anchor(title):
 
 
 def missed(results, goals):
-    """The reasons in missed.md, each for the rows in its heading that miss their goal, and which rows have none."""
+    """Yields each reason in missed.md for the rows in its heading that miss their goal, and then the rows without a reason."""
     left = {
         f"{m.id}.{metric.id}": f"{m.title}: {metric.title}" for m, metric in goals
         if not results["rows"][f"{m.id}.{metric.id}"]["met"]}
@@ -116,31 +111,37 @@ def missed(results, goals):
             reason = reason.strip().replace("PROFILE", "```\n" + "\n".join(results["profile"]) + "\n```")
             yield f"\n**Missed: {'; '.join(titles)}.** {reason}\n"
     if left:
-        yield f"\n**Missed, and why is not known yet: {'; '.join(left.values())}.**\n"
+        yield f"\n**Missed, for an unknown reason: {'; '.join(left.values())}.**\n"
 
 
 INTRODUCTIONS = {
     "A write+read pair on a node of FUSE": f"""\
-A client writes a byte, reads one, and starts again at once; with one client, each byte is checked. One round takes {{seconds}} s for each \
-side, after {{warm_up}} s that are not counted.
+A client writes a byte, reads a byte, and immediately starts again. With one client, each byte is checked. One round takes {{seconds}} s for \
+each side, after {{warm_up}} s that are not counted.
 
-- {PAIR[0].title}, {PAIR[1].title}, {PAIR[2].title}: how long a pair takes, by HdrHistogram (three digits).
-- {PAIR[3].title}: of client and server, user and system, for one pair.
-- {PAIR[4].title}: what all clients get done together.
+- {PAIR[0].title}, {PAIR[1].title}, {PAIR[2].title}: the time of a pair, measured with HdrHistogram (three digits).
+- {PAIR[3].title}: user and system time of client and server, for one pair.
+- {PAIR[4].title}: the pairs of all clients together.
 
-The reference is [null-fuse](../Benchmarks/reference/null-fuse.c) if nothing else is said: the least server that libfuse's own loop \
-(`fuse_session_loop`) can be. It keeps one byte, and has no machine behind it.
+Unless a row names another one, the reference is [null-fuse](../Benchmarks/reference/null-fuse.c), the smallest server that runs in \
+libfuse's own loop (`fuse_session_loop`). It keeps one byte, and has no machine behind it.
 
-What most of a pair's time goes to is not the server: client and server are on two CPUs, and each CPU that has nothing to do halts, and has \
-to be woken by an interrupt from the other. `--poll auto` takes requests in bursts of 64 and tries, a burst each: to sleep; to sleep while the \
-kernel keeps idle CPUs awake (a latency request of 0 at /dev/cpu_dma_latency, which only root may make, and which is taken back 10 to 20 ms \
-after the last request); to poll. It keeps what took least time, looks at it again when that gets slower, and tries all again now and then. \
-A daemon that is not root has the first and the last. To follow the client to its CPU (sched_setaffinity) was tried, and left out: it was as fast \
-as both pinned together, until the kernel woke the client on the idle CPU, every few bursts, and then as slow as without.
+The server takes only a small part of a pair's time. Client and server are on two CPUs. Each CPU halts when it has nothing to do, and the \
+other CPU has to wake it with an interrupt. `--poll auto` divides the requests into bursts of 64, and tries a different way of waiting in each \
+burst:
+
+- The daemon sleeps.
+- The daemon sleeps while the kernel keeps idle CPUs awake. The daemon makes a latency request of 0 at /dev/cpu_dma_latency, and withdraws \
+it 10 to 20 ms after the last request. Only root may make such a request, so a daemon without root skips this way.
+- The daemon polls.
+
+It keeps the fastest way, measures again when this way gets slower, and tries all ways again from time to time. Another way was tried and \
+left out: following the client to its CPU (sched_setaffinity). It was as fast as "Pinned together" until the kernel woke the client on the \
+idle CPU, which happened every few bursts, and then as slow as without.
 """,
     "A write+read pair on a node of CUSE": """\
-The same on a character device, against [null-cuse](../Benchmarks/reference/null-cuse.c), in the virtual machine of \
-[scripts/cuse-vm](../scripts/cuse-vm): QEMU emulates its one CPU, so times are only good to be compared with each other.
+These are the same measurements on a character device, with [null-cuse](../Benchmarks/reference/null-cuse.c) as the reference, in the \
+virtual machine of [scripts/vm/cuse-vm](../scripts/vm/cuse-vm). QEMU emulates its one CPU, so these times can only be compared with each other.
 """,
 }
 
@@ -159,25 +160,6 @@ def measured(results, measurement):
     return "".join(parts)
 
 
-def readme_section(results):
-    machine = results["machine"]
-    chosen = [(m, metric) for m, metric in rows(results) if f"{m.id}.{metric.id}" in README_ROWS]
-    return markdown_table(
-        ["", "ours", "reference", "ratio", "goal", ""],
-        [[f"{m.title}: {metric.title}", *cells(results, m, metric)] for m, metric in chosen]) + f"""
-On {machine['CPUs']} CPUs, {machine['CPU']}, {machine['date']}. [docs/performance.md](docs/performance.md) has all rows, what each is, and \
-why a goal is missed; `scripts/bench` measures them anew.
-"""
-
-
-def readme(results):
-    before, begin, rest = README.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise Failure(f"README.md has no place for the figures: a line {BEGIN.strip()} and a line {END.strip()}")
-    return before + begin + readme_section(results) + end + after
-
-
 # --- The pictures
 
 
@@ -185,7 +167,7 @@ def picture(measurement):
     return f"performance-{measurement.id}.svg"
 
 
-# Grey, and no background: to be read on white and on dark pages.
+# Grey without a background is readable on white and on dark pages.
 PLOT = """\
 set terminal svg size 720,400 dynamic font 'sans-serif,13'
 set output '{file}'
@@ -231,7 +213,7 @@ plot $rows using 2:xtic(1) with boxes linecolor rgb '{OURS}', 1 with lines linew
 
 
 def pictures(results, directory):
-    """Draws those of the measurements that have one."""
+    """Draws the pictures of the measurements that have one."""
     for measurement in MEASUREMENTS:
         if not measurement.plot:
             continue
@@ -255,7 +237,7 @@ def pictures(results, directory):
 
 
 def points(distribution):
-    """Where each percentile stands on an axis on which each further nine takes as much room, and microseconds."""
+    """Returns the points of a distribution: microseconds over an axis on which each further nine of a percentile has the same width."""
     return "\n".join(
         f"{-math.log10(1 - percentile / 100):.4f} {nanoseconds / 1000}"
         for percentile, nanoseconds in distribution if percentile < 100)
@@ -266,16 +248,13 @@ def points(distribution):
 
 def write(results):
     PAGE.write_text(page(results))
-    README.write_text(readme(results))
     list(pictures(results, PAGE.parent))
 
 
 def check(results):
-    """What stands in the documents is what would be written there."""
+    """Checks that the documents contain what --render would write."""
     if not PAGE.exists() or PAGE.read_text() != page(results):
-        raise Failure("docs/performance.md is not what was measured and what the rows say of themselves: scripts/bench --render")
-    if README.read_text() != readme(results):
-        raise Failure("the README's figures are not what was measured: scripts/bench --render")
+        raise Failure("docs/performance.md differs from the results or from the texts of the rows: scripts/bench --render")
     for measurement in MEASUREMENTS:
         if measurement.plot and not (PAGE.parent / picture(measurement)).exists():
             raise Failure(f"docs/{picture(measurement)} is missing: scripts/bench --render")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How long the kernel's arch/arm64/kvm/hyp/pgtable.c takes, in user space (scripts/oracle/pgtable --benchmark builds it). Under
+ * How long the kernel's arch/arm64/kvm/hyp/pgtable.c takes, in user space (oracle/pgtable --benchmark builds it). Under
  * the kernel's license for the reason that stub.h gives.
  *
  * usage: pgtable-bench MIB ROUNDS

@@ -1,4 +1,4 @@
-// A hook of your own: in how many rounds has the guest accessed each page? Stage 2 hears nothing of accesses to a
+// A device of your own in the hypervisor: in how many rounds has the guest accessed each page? Stage 2 hears nothing of accesses to a
 // mapped page, so the hook makes all pages old at the end of a round. The next access to one faults, KVM makes it young
 // again, and the next end finds it so, and counts: in the software bits of its own entry. Try: swift run access-counter
 import Stage2Sim
@@ -10,14 +10,15 @@ struct AccessCounter: MMIODevice, Stage2Visitor {
   static let flags = WalkFlags.leaf
 
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOResponse {
     do {
       let page = access.address - Self.registers.address
       if access.isWrite {
-        try stage2.walk(address: Self.memory, size: Self.registers.length << 12, visitor: &self)
+        try kvm.stage2.walk(
+          address: Self.memory, size: Self.registers.length << 12, visitor: &self)
       }
-      let entry = try stage2.leaf(for: Self.memory + page << 12).descriptor
+      let entry = try kvm.stage2.leaf(for: Self.memory + page << 12).descriptor
       return .value((entry.rawValue & Stage2Descriptor.software) >> 55)
     } catch {
       throw error.code

@@ -22,6 +22,7 @@
 static const int CLINUX_O_DIRECT = __O_DIRECT;
 static const int CLINUX_O_ASYNC = O_ASYNC;
 static const int CLINUX_F_SETSIG = 10;
+static const int CLINUX_SEEK_DATA = 3;
 static const int CLINUX_O_PATH = __O_PATH;
 static const short CLINUX_POSIX_SPAWN_SETSID = 0x80;
 long syscall(long number, ...);
@@ -91,12 +92,23 @@ static inline int clinux_landlock_restrict_self(int ruleset)
 
 // Nanoseconds since the host was started, without the time that it was suspended. In C, as Swift would take struct timespec
 // from whichever module it saw it in first.
-static inline uint64_t clinux_monotonic_nanoseconds(void)
+static inline uint64_t clinux_nanoseconds(clockid_t clock)
 {
     struct timespec time;
 
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return time.tv_sec * UINT64_C(1000000000) + time.tv_nsec;
+}
+
+static inline uint64_t clinux_monotonic_nanoseconds(void)
+{
+    return clinux_nanoseconds(CLOCK_MONOTONIC);
+}
+
+/* CPU time of the calling thread. */
+static inline uint64_t clinux_thread_cpu_nanoseconds(void)
+{
+    return clinux_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
 }
 
 #endif

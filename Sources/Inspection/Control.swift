@@ -49,13 +49,15 @@ final class ControlWriter: CommandWriter {
 protocol ControlTarget: AnyObject {
   /// Nanoseconds since some moment.
   var now: UInt64 { get }
+  /// The CPU time of this thread, in nanoseconds.
+  var cpuTime: UInt64 { get }
   /// How often the machine was booted.
   var boots: Int { get }
 
-  /// Does a step, and asks now and then in the middle of a long one whether it shall go on.
-  ///
-  /// - Returns: The lines of a recording below it.
-  func play(_ step: Step, while goesOn: @escaping () -> Bool) -> [String]
+  /// Performs a step, and asks now and then in the middle of a long one whether it may go on.
+  func perform(
+    _ step: Step, while goesOn: @escaping () -> Bool
+  ) throws(EngineFailure) -> [Observation]
 
   /// The control file says this from now on.
   func show(_ result: FileText)
@@ -77,7 +79,7 @@ final class ControlWork: CommandWork {
   private var isInStep = false
   private var isInterrupted = false
 
-  /// The time that one write may take from its first step on, in seconds.
+  /// The CPU time that one write may take from its first step on, in seconds.
   private static let timeLimit: UInt64 = 10
   /// About a millisecond's, most of them being of some microseconds.
   private static let linesAtOnce = 128
@@ -144,7 +146,7 @@ final class ControlWork: CommandWork {
   private func playSome() -> CommandProgress {
     let start = target.now
     if deadline == nil {
-      deadline = start + Self.timeLimit * 1_000_000_000
+      deadline = target.cpuTime + Self.timeLimit * 1_000_000_000
       boots = target.boots
     }
     var now = start
@@ -157,8 +159,8 @@ final class ControlWork: CommandWork {
         end("its writer was interrupted")
         return .failed(.interrupted)
       }
-      if now >= deadline! {
-        end("a write may take \(Self.timeLimit) s at most")
+      if target.cpuTime >= deadline! {
+        end("a write may take \(Self.timeLimit) s of CPU time at most")
         return .failed(.timedOut)
       }
       guard now - start < Self.partTime else { return .unfinished }
@@ -166,10 +168,15 @@ final class ControlWork: CommandWork {
       result.append(line.text.printable)
       if case .step(let step) = line.content {
         isInStep = true
-        for line in target.play(step, while: { [unowned self] in goesOn }) {
-          result.append("  \(line)")
+        defer { isInStep = false }
+        do throws(EngineFailure) {
+          for seen in try target.perform(step, while: { [unowned self] in goesOn }) {
+            result.append("  \(seen)")
+          }
+        } catch {
+          end("\(error)")
+          return .failed(.ioError)
         }
-        isInStep = false
         stepsDone += 1
       }
       next += 1
@@ -179,7 +186,7 @@ final class ControlWork: CommandWork {
     return .finished
   }
 
-  private var goesOn: Bool { !isInterrupted && target.now < deadline! }
+  private var goesOn: Bool { !isInterrupted && target.cpuTime < deadline! }
 
   /// Says in the control file why not all was done.
   private func end(_ reason: String) {

@@ -4,68 +4,60 @@ import Stage2Sim
 import SystemPackage
 import VirtWalkerDevice
 
-/// /dev/virt_walker with its machine, which can be watched and steered by files.
-public final class InspectedDevice: CharacterDevice {
-  private let configuration: VirtualMachine.Configuration
+/// An engine behind a node, with the files that show it and control it.
+public final class InspectedDevice: SimpleDevice {
+  /// The engine, which is also the device at the node.
+  public typealias NodeEngine = Engine & CharacterDevice<Void>
+
+  private let engine: any NodeEngine
+  /// The engine, if it answers each request at once.
+  private let immediate: (any SimpleDevice)?
   private let node: String
   private let inspector: Inspector
-  private var driver: VirtWalkerDriver
-  private var monitor: Monitor
   private let clock: () -> UInt64
+  private let cpuClock: () -> UInt64
   /// What the control file says: the last steps with what was seen, or what was wrong.
   private var lastResult = FileText("")
   private(set) var boots = 0
-  private var checkpoint: Checkpoint?
   /// Asked in the middle of a step of the control file.
   private var goesOn: () -> Bool = { true }
 
-  /// Boots a machine, and loads the driver there.
+  /// Puts files around an engine.
   ///
   /// - Parameters:
-  ///   - configuration: What the machine is made of.
-  ///   - node: Names the device in `metrics`.
-  ///   - traceCapacity: How many events are kept, a power of two; of lines of each log a quarter as many.
+  ///   - engine: The engine.
+  ///   - node: The name of the device in `metrics`.
   ///   - task: The name that the trace has for the process, at most 15 characters, and its number.
   ///   - clock: Nanoseconds since the host was started.
-  /// - Throws: Where there is no such machine.
+  ///   - cpuClock: The CPU time of the calling thread in nanoseconds. It limits a write to the control file, so that a
+  ///     busy machine does not end a write early.
   public init(
-    _ configuration: VirtualMachine.Configuration, node: String, traceCapacity: Int = 1 << 14,
-    task: (name: String, pid: Int32), clock: @escaping () -> UInt64
-  ) throws {
-    self.configuration = configuration
+    _ engine: any NodeEngine, node: String, task: (name: String, pid: Int32),
+    clock: @escaping () -> UInt64, cpuClock: @escaping () -> UInt64
+  ) {
+    self.engine = engine
+    immediate = engine as? any SimpleDevice
     self.node = node
     self.clock = clock
+    self.cpuClock = cpuClock
     inspector = Inspector(
-      format: TraceFormat(task: task.name, pid: task.pid), traceCapacity: traceCapacity,
-      clock: clock)
-    (driver, monitor) = try Self.boot(configuration, inspector)
-    checkpoint = Checkpoint { [unowned self] in onLongStep?() ?? true && goesOn() }
-    driver.machine.checkpoint = checkpoint
+      of: engine, format: TraceFormat(task: task.name, pid: task.pid), clock: clock)
+    engine.mayGoOn = { [unowned self] in onLongStep?() ?? true && goesOn() }
   }
 
-  private static func boot(
-    _ configuration: VirtualMachine.Configuration, _ inspector: Inspector
-  ) throws -> (VirtWalkerDriver, Monitor) {
-    var machine = try VirtualMachine.booted(configuration)
-    let monitor = try Monitor(of: &machine)
-    inspector.connect(&machine)
-    let driver = try VirtWalkerDriver(loadedIn: machine, guestLog: { inspector.log($0) })
-    return (driver, monitor)
+  /// Called for each line that the guest's kernel logs.
+  public var onGuestLine: ((String) -> Void)? {
+    get { inspector.onGuestLine }
+    set { inspector.onGuestLine = newValue }
   }
 
-  /// Hears of each line that the guest's kernel logs.
-  public var onGuestMessage: ((GuestMessage) -> Void)? {
-    get { inspector.onGuestMessage }
-    set { inspector.onGuestMessage = newValue }
+  /// Called for each line that the host's kernel logs.
+  public var onHostLine: ((String) -> Void)? {
+    get { inspector.onHostLine }
+    set { inspector.onHostLine = newValue }
   }
 
-  /// Hears of each line that the host's kernel logs.
-  public var onHostMessage: ((HostMessage) -> Void)? {
-    get { inspector.onHostMessage }
-    set { inspector.onHostMessage = newValue }
-  }
-
-  /// Hears that the guest has stopped, and by what. It hears so again only after an access that the guest has done.
+  /// Called with the reason when the guest has stopped. It is called again only after an access that the guest has done.
   public var onGuestStop: ((String) -> Void)? {
     get { inspector.onGuestStop }
     set { inspector.onGuestStop = newValue }
@@ -75,29 +67,59 @@ public final class InspectedDevice: CharacterDevice {
   /// neither this device nor its files. Where it gives false, the step ends.
   public var onLongStep: (() -> Bool)?
 
-  /// The machine as it is now.
-  public var machine: VirtualMachine { driver.machine }
+  public var givesTheSameAgain: Bool { engine.givesTheSameAgain }
 
-  public var givesTheSameAgain: Bool { driver.givesTheSameAgain }
+  public func open(_ request: consuming OpenRequest<Void>) { engine.open(request) }
 
-  public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
+  public func release(_ file: OpenFile<Void>) { engine.release(file) }
+
+  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {
     inspector.begin(.read)
-    defer { end() }
-    try driver.read(into: &buffer)
+    engine.read(request, file)
+    end()
   }
 
+  public func write(
+    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Void>
+  ) {
+    inspector.begin(.write)
+    engine.write(request, bytes, file)
+    end()
+  }
+
+  public func ioctl(
+    _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<Void>
+  ) {
+    engine.ioctl(request, input, file)
+    end()
+  }
+
+  public func poll(_ events: PollEvents, _ file: OpenFile<Void>) -> PollEvents? {
+    engine.poll(events, file)
+  }
+
+  /// A read without a server, for an engine that answers at once.
+  ///
+  /// - Throws: `ENOTSUP` for another engine.
+  public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
+    guard let immediate else { throw .notSupported }
+    inspector.begin(.read)
+    defer { end() }
+    try immediate.read(into: &buffer)
+  }
+
+  /// A write without a server, for an engine that answers at once.
+  ///
+  /// - Throws: `ENOTSUP` for another engine.
   public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    guard let immediate else { throw .notSupported }
     inspector.begin(.write)
     defer { end() }
-    return try driver.write(bytes)
+    return try immediate.write(bytes)
   }
 
   /// An operation is over.
-  private func end() {
-    // By reference: a property of an object is copied to be looked at, and a machine is large.
-    func leaf(_ machine: inout VirtualMachine) -> Leaf? { try? machine.leaf(for: HideSeek.target) }
-    inspector.end(leaf(&driver.machine))
-  }
+  private func end() { inspector.end(engine.view.leaf(for: HideSeek.target)) }
 
   // MARK: - The files
 
@@ -117,7 +139,7 @@ public final class InspectedDevice: CharacterDevice {
     func text(_ make: @escaping (InspectedDevice) -> String) -> FileTree {
       .text(read: latest { [unowned self] in FileText(make(self)) })
     }
-    func log<Message>(_ log: RecordText<KernelLogLine<Message>>) -> FileTree {
+    func log(_ log: RecordText<KernelLogLine>) -> FileTree {
       .directory([
         // dmesg -F maps it.
         "dmesg": .text(read: latest { FileText(log.text) }, [.mappable, .always]),
@@ -130,7 +152,7 @@ public final class InspectedDevice: CharacterDevice {
         makeWriter: { [unowned self] in ControlWriter(self) }),
       "guest": log(inspector.guestLog),
       "host": log(inspector.hostLog),
-      "ipa_range": text { padded("\($0.machine.stage2.ipaBits)", to: 2) + "\n" },
+      "ipa_range": text { padded("\($0.engine.machine.configuration.ipaBits)", to: 2) + "\n" },
       "metrics": text { $0.metrics },
       "pte": text { "\($0.walk.entry)\n" },
       "reset": .commands(
@@ -138,8 +160,8 @@ public final class InspectedDevice: CharacterDevice {
         makeWriter: { [unowned self] in
           SingleCommandWriter { [unowned self] (bytes) throws(Errno) in try reset(bytes) }
         }),
-      "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.machine.stage2.startLevel)\n" },
-      "stage2_page_tables": text { $0.machine.stage2.dump },
+      "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.engine.view.startLevel)\n" },
+      "stage2_page_tables": text { $0.engine.view.dump },
       "stats": .text(read: latest { FileText(inspector.counters.stats) }, .always),
       "trace": .commands(
         read: latest { inspector.traceText },
@@ -154,7 +176,7 @@ public final class InspectedDevice: CharacterDevice {
   private static let largestTextToKeep = 4 << 20
 
   private var walk: WalkReport {
-    WalkReport(of: machine, last: inspector.lastWalk, stop: inspector.stop)
+    WalkReport(of: engine, last: inspector.lastWalk, stop: inspector.stop)
   }
 
   /// The file `control`.
@@ -177,7 +199,7 @@ public final class InspectedDevice: CharacterDevice {
         ("entry_valid", "Whether that entry is valid.", leaf.descriptor.isValid ? 1 : 0),
         (
           "table_pages", "Pages that hold stage-2 tables.",
-          UInt64(machine.stage2.memory.pagesInUse)
+          UInt64(engine.view.tablePages)
         ),
         (
           "guest_stopped", "Whether the guest has stopped, so that reads and writes fail.",
@@ -191,13 +213,11 @@ public final class InspectedDevice: CharacterDevice {
     let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
     guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }
     inspector.begin(.reset)
-    do {
-      (driver, monitor) = try Self.boot(configuration, inspector)
+    do throws(EngineFailure) {
+      try engine.reset()
     } catch {
-      // It was made before.
       throw .ioError
     }
-    driver.machine.checkpoint = checkpoint
     boots += 1
     inspector.forgetHiddenByte()
   }
@@ -206,15 +226,18 @@ public final class InspectedDevice: CharacterDevice {
 extension InspectedDevice: ControlTarget {
   var now: UInt64 { clock() }
 
-  func play(_ step: Step, while goesOn: @escaping () -> Bool) -> [String] {
+  var cpuTime: UInt64 { cpuClock() }
+
+  func perform(
+    _ step: Step, while goesOn: @escaping () -> Bool
+  ) throws(EngineFailure) -> [Observation] {
     self.goesOn = goesOn
-    checkpoint?.begin()
     inspector.begin(.step)
     defer {
       end()
       inspector.noteChange()
     }
-    return monitor.play(step, on: &driver.machine)
+    return try engine.perform(step)
   }
 
   func show(_ result: FileText) {

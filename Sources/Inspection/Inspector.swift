@@ -7,20 +7,21 @@ import VirtWalkerDevice
 ///
 /// The machine has no clock: what happens in one operation has the time at which the operation began.
 final class Inspector {
-  let trace: RecordText<TraceRing.Entry>
-  let guestLog: RecordText<KernelLogLine<GuestMessage>>
-  let hostLog: RecordText<KernelLogLine<HostMessage>>
+  let trace: RecordText<EventStream.Entry>
+  let guestLog: RecordText<KernelLogLine>
+  let hostLog: RecordText<KernelLogLine>
   /// The last hide or seek.
-  private(set) var lastWalk: TraceRing.Entry?
-  /// What a line of a log is also given to.
-  var onGuestMessage: ((GuestMessage) -> Void)?
-  var onHostMessage: ((HostMessage) -> Void)?
+  private(set) var lastWalk: EventStream.Entry?
+  /// Called for each line of the guest's log, and of the host's.
+  var onGuestLine: ((String) -> Void)?
+  var onHostLine: ((String) -> Void)?
 
-  /// Hears of the first access after which the guest does not run any more.
+  /// Called at the first access after which the guest does not run any more.
   var onGuestStop: ((String) -> Void)?
 
   private let format: TraceFormat
-  private let ring: TraceRing
+  private let engine: any Engine
+  private let events: EventStream
   private let clock: () -> UInt64
   private var operations = Counters()
   /// The number of changes besides the operations that the files show.
@@ -35,30 +36,29 @@ final class Inspector {
   private var visitedLevel = 0
 
   /// - Parameters:
-  ///   - format: How the trace is printed.
-  ///   - traceCapacity: How many events are kept, a power of two; of lines of each log a quarter as many.
+  ///   - engine: The engine that is watched. Each log keeps a quarter as many lines as its stream keeps events.
+  ///   - format: The form of the trace.
   ///   - clock: Nanoseconds since the host was started.
-  init(format: TraceFormat, traceCapacity: Int, clock: @escaping () -> UInt64) {
+  init(of engine: any Engine, format: TraceFormat, clock: @escaping () -> UInt64) {
+    self.engine = engine
     self.format = format
     self.clock = clock
-    ring = TraceRing(capacity: traceCapacity)
-    trace = RecordText(ring.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
-    guestLog = .kernelLog(capacity: traceCapacity / 4)
-    hostLog = .kernelLog(capacity: traceCapacity / 4)
-    ring.firstUnseen = 0
-    // One operation can have more events than the ring has places. A copy of the machine keeps the ring, and not this.
-    ring.onOverrun = { [weak self] in self?.lookAtEvents() }
+    events = engine.events
+    trace = RecordText(events.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
+    guestLog = .kernelLog(capacity: events.capacity / 4)
+    hostLog = .kernelLog(capacity: events.capacity / 4)
+    events.firstUnseen = events.end
+    // One operation can have more events than the stream keeps. A copy of the machine keeps the stream, and not this object.
+    events.onOverrun = { [weak self] in self?.noteEvents() }
+    events.onGuestEvent = { [weak self] in self?.noteGuestEvent($0) }
   }
-
-  /// Where the machine's events go.
-  func connect(_ machine: inout VirtualMachine) { machine.trace = ring }
 
   /// What happens to the machine from outside.
   enum Operation { case read, write, step, reset }
 
   /// It begins.
   func begin(_ operation: Operation) {
-    ring.time = clock()
+    events.time = clock()
     switch operation {
     case .read: operations.reads += 1
     case .write: operations.writes += 1
@@ -69,13 +69,14 @@ final class Inspector {
 
   /// It is over, and the target's entry is this by now: the hidden byte is still there, or not.
   func end(_ target: Leaf?) {
-    lookAtEvents()
-    if let target { look(at: target) }
+    noteEvents()
+    if let target { compare(target) }
   }
 
   /// It is another number once anything has happened that the files say.
   var version: UInt64 {
-    operations.reads + operations.writes + operations.steps + operations.resets + changes + ring.end
+    operations.reads + operations.writes + operations.steps + operations.resets + changes
+      + events.end
   }
 
   /// Something has happened that is no operation.
@@ -95,11 +96,12 @@ final class Inspector {
   var counters: Counters {
     var counters = operations
     counters.isGuestStopped = stop != nil
-    counters.events = ring.counts
+    counters.events = events.counts
     return counters
   }
 
-  private func look(at leaf: Leaf) {
+  /// Notes if the hidden byte is not in the entry any more.
+  private func compare(_ leaf: Leaf) {
     guard let hidden, leaf != hidden else { return }
     if leaf.mapping != hidden.mapping {
       operations.bytesLost += 1
@@ -122,39 +124,46 @@ final class Inspector {
     return FileText([Array(header.utf8)[...]] + trace.text)
   }
 
-  /// The guest's kernel logs a line.
-  func log(_ message: GuestMessage) {
-    if case .stopped(let reason) = message {
+  /// Takes an event of the guest's kernel.
+  private func noteGuestEvent(_ event: MachineEvent) {
+    switch event {
+    case .log(let message):
+      guestLog.ring.append(KernelLogLine(time: events.time, content: .message(message)))
+      onGuestLine?("\(message)")
+    case .guestStopped:
+      guard let reason = engine.view.guestStop else { return }
       operations.failures += 1
-      // The host's lines on what stopped it come first.
-      lookAtEvents()
+      // The host's lines about the reason come first.
+      noteEvents()
       let isFirst = lastStop?.accesses != accesses - 1
       lastStop = (reason, accesses)
       if isFirst { onGuestStop?(GuestStop.describe(reason)) }
+      let line = KernelLogLine(time: events.time, content: .stopped(reason.result))
+      guestLog.ring.append(line)
+      onGuestLine?("\(line.content)")
+    default: break
     }
-    guestLog.ring.append(KernelLogLine(time: ring.time, message: message))
-    onGuestMessage?(message)
   }
 
-  /// What has happened since the last look.
-  private func lookAtEvents() {
-    let end = ring.end
-    ring.ring.forEach(from: firstUnseen) { entry in
+  /// Takes the events since the last call.
+  private func noteEvents() {
+    let end = events.end
+    events.ring.forEach(from: firstUnseen) { entry in
       switch entry.event {
       case .log(let message):
-        hostLog.ring.append(KernelLogLine(time: entry.time, message: message))
-        onHostMessage?(message)
+        hostLog.ring.append(KernelLogLine(time: entry.time, content: .message(message)))
+        onHostLine?("\(message)")
       case .visit(let visit): visitedLevel = visit.level
-      case .hide(_, let old, let new):
+      case .hook(.byteWritten(_, let old, let new)):
         lastWalk = entry
-        look(at: Leaf(descriptor: old, level: visitedLevel))
+        compare(Leaf(descriptor: old, level: visitedLevel))
         hidden = Leaf(descriptor: new, level: visitedLevel)
-      case .seek: lastWalk = entry
+      case .hook(.byteRead): lastWalk = entry
       default: break
       }
     }
     firstUnseen = end
-    ring.firstUnseen = end
+    events.firstUnseen = end
   }
 }
 
@@ -191,18 +200,32 @@ enum GuestStop {
 }
 
 /// A line of a kernel's log.
-struct KernelLogLine<Message: CustomStringConvertible> {
-  /// Since the host was started, in nanoseconds.
+struct KernelLogLine {
+  enum Content {
+    case message(LogMessage)
+    /// No line of the guest's kernel, which does not run any more.
+    case stopped(RunResult)
+  }
+
+  /// Nanoseconds since the host was started.
   let time: UInt64
-  let message: Message
+  let content: Content
+}
+
+extension KernelLogLine.Content: CustomStringConvertible {
+  var description: String {
+    switch self {
+    case .message(let message): "\(message)"
+    case .stopped(let result): "the guest has stopped: \(result)"
+    }
+  }
 }
 
 extension RecordText {
   /// Lines as dmesg(1) prints them.
-  static func kernelLog<Message>(capacity: Int) -> RecordText
-  where Record == KernelLogLine<Message> {
+  static func kernelLog(capacity: Int) -> RecordText where Record == KernelLogLine {
     RecordText(
-      Ring(capacity: capacity), line: { "[\(timestamp($0.time))] \($0.message)\n" },
+      Ring(capacity: capacity), line: { "[\(timestamp($0.time))] \($0.content)\n" },
       lostLine: { "virt-walkerd: \($0) lines lost\n" })
   }
 }

@@ -1,38 +1,33 @@
 import Scenarios
 import Stage2Sim
 
-extension Stage2PageTable {
-  /// The whole table as the debugfs file `stage2_page_tables` has it: ranges of entries with the same attributes
+extension MachineView {
+  /// The whole stage-2 table as the debugfs file `stage2_page_tables` has it: ranges of entries with the same attributes
   /// (arch/arm64/kvm/ptdump.c, `note_page` of arch/arm64/mm/ptdump.c).
   ///
   /// The kernel prints a range when it comes to the next, so that the last, which ends with the IPA range, is not
   /// printed.
   var dump: String {
-    var table = self
-    table.observer = nil
-    var visitor = DumpVisitor()
-    // The walk changes nothing; where an entry leads out of table memory it ends, and so does the text.
-    try? table.walk(address: 0, size: 1 << UInt64(ipaBits), visitor: &visitor)
-    return visitor.text
+    var dump = Dump()
+    forEachLeaf { dump.note($0, $1) }
+    return dump.text
   }
 }
 
 /// `kvm_ptdump_visitor`
-private struct DumpVisitor: Stage2Visitor {
-  static let flags = WalkFlags.leaf
-
-  var text = "---[ Guest IPA ]---\n"
+private struct Dump {
+  private(set) var text = "---[ Guest IPA ]---\n"
   /// The range that the walk is in.
   private var range: (start: UInt64, level: Int, attributes: UInt64)?
 
-  mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
-    let attributes = table[visit.entry].rawValue & Self.mask
-    if let range, range.level != visit.level || range.attributes != attributes {
+  mutating func note(_ address: UInt64, _ leaf: Leaf) {
+    let attributes = leaf.descriptor.rawValue & Self.mask
+    if let range, range.level != leaf.level || range.attributes != attributes {
       text +=
-        "\(hex(range.start, digits: 16))-\(hex(visit.address, digits: 16))   \(Self.size(visit.address - range.start)) \(range.level)\(Self.describe(range.attributes))\n"
+        "\(hex(range.start, digits: 16))-\(hex(address, digits: 16))   \(Self.size(address - range.start)) \(range.level)\(Self.describe(range.attributes))\n"
       self.range = nil
     }
-    if range == nil { range = (visit.address, visit.level, attributes) }
+    if range == nil { range = (address, leaf.level, attributes) }
   }
 
   /// In the largest unit that leaves no fraction, nine digits wide.

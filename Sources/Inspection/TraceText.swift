@@ -34,7 +34,7 @@ struct TraceFormat {
     """
   }
 
-  func line(_ entry: TraceRing.Entry) -> String {
+  func line(_ entry: EventStream.Entry) -> String {
     "\(context)\(timestamp(entry.time)): \(entry.event.traceText)\n"
   }
 
@@ -50,9 +50,9 @@ extension MachineEvent {
     case .tracepoint(let tracepoint): "\(tracepoint.name): \(tracepoint)"
     case .visit(let visit):
       "virt_walker_visit: level \(visit.level) table \(hex(visit.table)) index \(visit.index) entry \(visit.descriptor)"
-    case .hide(let byte, let old, let new):
+    case .hook(.byteWritten(let byte, let old, let new)):
       "virt_walker_hide: byte \(hex(UInt64(byte), digits: 2)) entry \(old) -> \(new)"
-    case .seek(let byte, let entry):
+    case .hook(.byteRead(let byte, let entry)):
       "virt_walker_seek: byte \(hex(UInt64(byte), digits: 2)) entry \(entry)"
     case .invalidation(let ipa, let level):
       "virt_walker_tlbi: ipa \(hex(ipa)) level \(level)"
@@ -64,8 +64,8 @@ extension MachineEvent {
     case .warning(let warning): "virt_walker_warning: \(warning)"
     // The tracepoint of printk().
     case .log(let message): "console: \(message)"
-    // It is not in the trace (``TraceRing``).
-    case .abort: ""
+    // These are not in the trace (``EventStream``).
+    case .abort, .guestStopped: ""
     }
   }
 }

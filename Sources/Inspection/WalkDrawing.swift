@@ -1,5 +1,6 @@
 import Scenarios
 import Stage2Sim
+import VirtWalkerDevice
 
 extension WalkReport {
   /// The walk as a drawing in SVG: the address, the tables that it leads through, and the entry's bits.

@@ -1,5 +1,6 @@
 import Scenarios
 import Stage2Sim
+import VirtWalkerDevice
 
 /// A walk of HIDE's and SEEK's target through the tables as they are, and the entry that it ends at.
 struct WalkReport {
@@ -8,15 +9,15 @@ struct WalkReport {
   /// From the start level to the leaf.
   let path: [TableVisit]
   /// The last hide or seek, as the trace has it.
-  let last: TraceRing.Entry?
+  let last: EventStream.Entry?
 
   /// Why the guest does not run; nil where it does.
   let stop: GuestStopped?
 
-  init(of machine: VirtualMachine, last: TraceRing.Entry?, stop: GuestStopped? = nil) {
-    configuration = machine.configuration
-    startLevel = machine.stage2.startLevel
-    path = machine.stage2.path(to: HideSeek.target)
+  init(of engine: any Engine, last: EventStream.Entry?, stop: GuestStopped? = nil) {
+    configuration = engine.machine.configuration
+    startLevel = engine.view.startLevel
+    path = engine.view.path(to: HideSeek.target)
     self.last = last
     self.stop = stop
   }

@@ -1,14 +1,14 @@
-/// Where the model first does something else than the kernel did.
+/// The first step at which an engine does something else than the recorded kernel.
 public struct Difference: Hashable, Sendable {
-  /// The step, counted from 1.
+  /// The number of the step, from 1.
   public let step: Int
   /// The step's line in the recording.
   public let line: Int
   /// The step as the recording has it.
   public let text: String
-  /// What was seen on the real kernel.
+  /// The observations of the real kernel.
   public let kernel: [String]
-  /// What is seen on the model.
+  /// The observations of the engine, which is the model.
   public let model: [String]
 
   /// Both sides, as lines to print: the kernel's left and the model's right, a `!` between them where they differ; one
@@ -44,57 +44,46 @@ public struct Difference: Hashable, Sendable {
 }
 
 extension Recording {
-  /// Plays the recording on the model, up to the first step of which something else is seen.
+  /// Performs the steps of the recording, up to the first step with other observations.
   ///
-  /// - Returns: That step; nil where all is the same.
-  public func firstDifference() throws(UnplayableMachine) -> Difference? {
-    var player = try Player(machine)
+  /// - Parameter engine: An engine whose machine is ``machine``, as it was made.
+  /// - Returns: That step; nil if all observations are the same.
+  public func firstDifference(on engine: any Engine) throws(EngineFailure) -> Difference? {
     for (index, (line, step)) in steps.enumerated() {
-      if let difference = player.difference(playing: step, number: index + 1, of: line) {
+      if let difference = try engine.difference(performing: step, number: index + 1, of: line) {
         return difference
       }
     }
     return nil
   }
 
-  /// The recording of the same scenario on the model.
-  public func played() throws(UnplayableMachine) -> Recording {
+  /// The recording of the same scenario on an engine.
+  ///
+  /// - Parameter engine: An engine whose machine is ``machine``, as it was made.
+  public func played(on engine: any Engine) throws(EngineFailure) -> Recording {
     var played: [Line] = []
-    for line in try Playback(of: self) { played.append(line) }
-    return Recording(machine: machine, lines: played)
-  }
-
-  /// The lines of ``played()``, one after the other: all together they may be much longer than the scenario.
-  public struct Playback: Sequence, IteratorProtocol {
-    private var player: Player
-    private var rest: ArraySlice<Line>
-    private var number = 1
-
-    /// - Throws: Where there is no such machine.
-    public init(of recording: Recording) throws(UnplayableMachine) {
-      player = try Player(recording.machine)
-      rest = recording.lines[...]
-    }
-
-    public mutating func next() -> Line? {
-      guard let old = rest.popFirst() else { return nil }
+    var number = 1
+    for old in lines {
       var line = Line(number: number, line: old.line)
-      if case .step(let step) = old.line.content { line.observations = player.play(step) }
+      if case .step(let step) = old.line.content {
+        line.observations = try engine.perform(step).map(\.description)
+      }
       number += 1 + line.observations.count
-      return line
+      played.append(line)
     }
+    return Recording(machine: machine, lines: played)
   }
 }
 
-extension Player {
-  /// Does a step, and compares what is seen with what `line` has seen.
+extension Engine {
+  /// Performs a step, and compares its observations with those of `line`.
   ///
-  /// - Parameter number: The step's, counted from 1.
-  /// - Returns: Nil where both are the same.
-  package mutating func difference(
-    playing step: Step, number: Int, of line: Recording.Line
-  ) -> Difference? {
-    let seen = play(step)
+  /// - Parameter number: The number of the step, from 1.
+  /// - Returns: Nil if both are the same.
+  package func difference(
+    performing step: Step, number: Int, of line: Recording.Line
+  ) throws(EngineFailure) -> Difference? {
+    let seen = try perform(step).map(\.description)
     guard seen != line.observations else { return nil }
     return Difference(
       step: number, line: line.number, text: line.line.text, kernel: line.observations, model: seen)

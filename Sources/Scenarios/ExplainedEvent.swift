@@ -31,7 +31,7 @@ public struct ExplainedEvent: Hashable, Sendable {
     "execute", "guest executes", "guest fetch 0x40000000")
   /// A fetch from the page behind, which in a block has the same entry.
   public static func executeNeighbour(_ granule: Granule) -> ExplainedEvent {
-    let page = address(HideSeek.target + granule.pageSize)
+    let page = address(MachineDescription.memoryBase + granule.pageSize)
     return ExplainedEvent(
       "execute-neighbour", "guest executes in the next page", "guest fetch \(page)",
       after: ["host write \(page) 0xf900013f", "guest fetch \(page)"])
@@ -44,14 +44,14 @@ public struct ExplainedEvent: Hashable, Sendable {
   ///
   /// - Returns: All, but for KSM where no memory is anonymous: it would scan for ever.
   public static func all(on machine: MachineDescription) -> [ExplainedEvent] {
-    accesses + [executeNeighbour(machine.granule)]
+    accesses + [executeNeighbour(machine.configuration.granule)]
       + host(of: machine).filter {
-        $0.name != "merge" || ![.hugetlb, .memfd].contains(machine.backing)
+        $0.name != "merge" || ![.hugetlb, .memfd].contains(machine.configuration.backing)
       }
   }
 
   private static func merge(_ granule: Granule) -> ExplainedEvent {
-    let next = address(HideSeek.target + granule.pageSize)
+    let next = address(MachineDescription.memoryBase + granule.pageSize)
     return ExplainedEvent(
       "merge", "KSM merges the page", "host ksm",
       after: [
@@ -62,12 +62,12 @@ public struct ExplainedEvent: Hashable, Sendable {
   }
 
   private static func host(of machine: MachineDescription) -> [ExplainedEvent] {
-    let granule = machine.granule
+    let granule = machine.configuration.granule
     let page = hex(granule.pageSize)
     // Guest RAM may be smaller than a huge page of 512 MiB.
-    let size = min(granule.blockSize, machine.memory)
+    let size = min(granule.blockSize, machine.configuration.memorySize)
     let block = hex(size)
-    let next = address(HideSeek.target + granule.pageSize)
+    let next = address(MachineDescription.memoryBase + granule.pageSize)
     let blockSize = "\(size >> 20) MiB"
     let neighbourInUse = ["guest ldr w0,[\(next)]"]
     return [
@@ -143,6 +143,7 @@ public struct ExplainedEvent: Hashable, Sendable {
   /// It is of this machine, but where the CPU makes no difference of cortex-a76, where the page makes none of anonymous pages
   /// or huge ones, and always of 40 bits of IPA.
   public func recording(for machine: MachineDescription) -> String? {
+    let machine = machine.configuration
     guard machine.granule == .kib4 else { return nil }
     let cpu =
       switch machine.cpu {

@@ -1,142 +1,178 @@
 import Stage2Sim
 
-/// Says what hiding a byte does on a machine, by doing it on the model.
+/// Explains what hiding a byte does on a machine, by doing it on an engine.
 ///
-/// The machine is as `VirtualMachine.booted` makes it: the guest has run from 0x40000000 and from the next 2 MiB.
+/// The guest has booted: it has run from 0x40000000 and from the next 2 MiB.
 public struct Explainer {
-  /// What the byte is hidden on.
-  public let machine: MachineDescription
-  private let booted: Player
+  private let engine: any Engine
 
-  /// What makes a machine that is booted.
+  /// The addresses of the assignment (docs/inspection.md).
+  private static let target = MachineDescription.memoryBase
+  private static let hideAddress: UInt64 = 0x0b00_0000
+  private static let seekAddress: UInt64 = 0x0b00_0001
+
+  /// An explainer on an engine whose hook has HIDE at 0x0b000000 and SEEK at 0x0b000001. It resets the engine's machine again and
+  /// again.
+  public init(on engine: any Engine) { self.engine = engine }
+
+  /// The machine on which `explain` hides bytes: the machine of `serve` with the same options, but with one huge page at least
+  /// if its memory is hugetlb.
+  public static func machine(
+    cpu: CPUModel, backing: Backing, granule: Granule = .kib4, ipaBits: Int = 40
+  ) -> MachineDescription {
+    var configuration = VirtualMachine.Configuration(
+      cpu: cpu, granule: granule, ipaBits: ipaBits, backing: backing)
+    if backing == .hugetlb {
+      configuration.memorySize = max(configuration.memorySize, granule.blockSize)
+    }
+    return MachineDescription(configuration)
+  }
+
+  /// The machine of the engine.
+  public var machine: MachineDescription { engine.machine }
+
+  /// The steps that boot a machine.
   static let boot = [
     "host write 0x40000000 0xf900013f", "guest fetch 0x40000000",
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
 
-  /// A machine with the memory of `VirtualMachine.Configuration`'s defaults, or, of hugetlb, with one huge page where that is
-  /// more.
-  ///
-  /// - Throws: Where the model has no such machine.
-  public init(
-    cpu: CPUModel, backing: Backing, granule: Granule = .kib4, ipaBits: Int = 40
-  ) throws(UnplayableMachine) {
-    var machine = MachineDescription()
-    machine.cpu = cpu
-    machine.backing = backing
-    machine.granule = granule
-    machine.ipaBits = ipaBits
-    machine.memory = VirtualMachine.Configuration().memorySize
-    if backing == .hugetlb { machine.memory = max(machine.memory, granule.blockSize) }
-    self.machine = machine
-    var player = try Player(machine)
-    player.play(all: Self.boot)
-    booted = player
-  }
-
-  /// What hiding `byte` does.
+  /// Explains what hiding a byte does.
   ///
   /// - Parameters:
-  ///   - byte: What goes into bits [58:51].
-  ///   - events: What is tried after it, each on a machine of its own; nil for all (``ExplainedEvent/all(on:)``).
-  public func explain(_ byte: UInt8, events: [ExplainedEvent]? = nil) -> Explanation {
-    var player = booted
-    let before = player.targetLeaf
-    let warnings = player.warnings(hiding: byte)
+  ///   - byte: The byte, which goes into bits [58:51].
+  ///   - events: The events that are tried after a hide, each on a machine of its own; nil for all
+  ///     (``ExplainedEvent/all(on:)``).
+  public func explain(
+    _ byte: UInt8, events: [ExplainedEvent]? = nil
+  ) throws(EngineFailure) -> Explanation {
+    try reboot()
+    let before = targetLeaf
+    let warnings = try hide(byte)
+    let after = targetLeaf
+    var outcomes: [EventOutcome] = []
+    for event in events ?? ExplainedEvent.all(on: machine) {
+      outcomes.append(try outcome(of: event, hiding: byte))
+    }
     return Explanation(
-      byte: byte, before: before, after: player.targetLeaf, warnings: warnings,
-      outcomes: (events ?? ExplainedEvent.all(on: machine)).map { outcome(of: $0, hiding: byte) },
-      invalidEntry: invalidEntryOutcome(hiding: byte))
+      byte: byte, before: before, after: after, warnings: warnings, outcomes: outcomes,
+      invalidEntry: try invalidEntryOutcome(hiding: byte))
   }
 
-  private func outcome(of event: ExplainedEvent, hiding byte: UInt8) -> EventOutcome {
-    var player = booted
-    let prepared = player.play(all: event.preparation)
-    player.play(.hiding(byte))
-    let seen = player.play(all: event.steps, while: player.targetLeaf.mapping)
-    let seek = player.seek()
+  private func outcome(
+    of event: ExplainedEvent, hiding byte: UInt8
+  ) throws(EngineFailure) -> EventOutcome {
+    try reboot()
+    let prepared = try perform(event.preparation)
+    _ = try hide(byte)
+    let seen = try perform(event.steps, while: targetLeaf.mapping)
+    let sought = try seek()
     let fate: EventOutcome.Fate =
-      !seen.isSameMapping ? .lost : seek == byte ? .kept : .changed
-    player.play(.load)
+      !seen.isSameMapping ? .lost : sought == byte ? .kept : .changed
+    try engine.perform(Self.load)
     return EventOutcome(
       event: event, fate: fate, isHung: seen.isHung, refusal: prepared.refusal ?? seen.refusal,
-      seek: seek, seekAfterLoad: player.seek(), warnings: seen.warnings)
+      seek: sought, seekAfterLoad: try seek(), warnings: seen.warnings)
   }
 
-  /// The page is taken away while its neighbour is in use, a byte hidden, and the page used again.
-  private func invalidEntryOutcome(hiding byte: UInt8) -> InvalidEntryOutcome {
-    var player = booted
-    player.play(all: invalidation)
-    let before = player.targetLeaf
-    let warnings = player.warnings(hiding: byte)
-    let hidden = player.targetLeaf
-    player.play(.load)
-    // The load may have put tables below it.
-    let references = player.machine.stage2.references(for: HideSeek.target, level: before.level)
+  /// Takes the page away while its neighbour is in use, hides a byte, and lets the guest use the page again.
+  private func invalidEntryOutcome(
+    hiding byte: UInt8
+  ) throws(EngineFailure) -> InvalidEntryOutcome {
+    try reboot()
+    try perform(invalidation)
+    let before = targetLeaf
+    let warnings = try hide(byte)
+    let hidden = targetLeaf
+    try engine.perform(Self.load)
+    // The load may have put tables below the entry.
+    let references = engine.view.references(for: Self.target, level: before.level)
     return InvalidEntryOutcome(
-      before: before, hidden: hidden, mapped: player.targetLeaf, warnings: warnings,
+      before: before, hidden: hidden, mapped: targetLeaf, warnings: warnings,
       references: references)
   }
 
-  /// Takes the page away.
+  /// The steps that take the page away.
   var invalidation: [Step] {
     // hugetlb takes whole huge pages only.
-    let size = machine.backing == .hugetlb ? machine.granule.blockSize : machine.granule.pageSize
+    let configuration = machine.configuration
+    let granule = configuration.granule
+    let size = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
     return [
-      "guest ldr w0,[\(address(HideSeek.target + machine.granule.pageSize))]",
+      "guest ldr w0,[\(address(Self.target + granule.pageSize))]",
       "host madvise dontneed 0x40000000 \(hex(size))",
     ].map(Step.init(constant:))
   }
-}
 
-extension Player {
-  /// What steps showed, all together.
-  fileprivate struct Observations {
+  // MARK: - Steps
+
+  /// The observations of steps, all together.
+  private struct Seen {
     var isHung = false
     var refusal: String?
     var warnings: [Stage2Warning] = []
     var isSameMapping = true
   }
 
-  /// - Parameter mapping: What the target's entry should go on to map.
+  private func reboot() throws(EngineFailure) {
+    try engine.reset()
+    try perform(Self.boot)
+  }
+
+  /// - Parameter mapping: The mapping that the target's entry should keep.
   @discardableResult
-  fileprivate mutating func play(
-    all steps: [Step], while mapping: Mapping? = nil
-  ) -> Observations {
-    var seen = Observations()
+  private func perform(
+    _ steps: [Step], while mapping: Mapping? = nil
+  ) throws(EngineFailure) -> Seen {
+    var seen = Seen()
     for step in steps {
-      let lines = play(step)
-      seen.isHung = seen.isHung || lines.contains { $0.hasPrefix("run hung") }
-      let errors = lines.filter { $0.hasPrefix("result E") }.map { String($0.dropFirst(7)) }
-      seen.refusal = seen.refusal ?? errors.first
+      let (observations, warnings) = try performWatched(step)
+      for observation in observations {
+        switch observation {
+        case .run(let run) where run.end == .hung: seen.isHung = true
+        case .result(let error?): seen.refusal = seen.refusal ?? "\(error)"
+        default: break
+        }
+      }
       seen.warnings += warnings
       seen.isSameMapping = seen.isSameMapping && targetLeaf.mapping == mapping
     }
     return seen
   }
 
-  /// Hides a byte as the guest does.
-  fileprivate mutating func warnings(hiding byte: UInt8) -> [Stage2Warning] {
-    play(.hiding(byte))
-    return warnings
-  }
-
-  /// Those of the last step.
-  var warnings: [Stage2Warning] {
-    events.compactMap { if case .warning(let warning) = $0 { warning } else { nil } }
-  }
-
-  fileprivate mutating func seek() -> UInt8 {
-    play(.seek)
-    return UInt8(truncatingIfNeeded: machine.vcpu[0])
-  }
-
-  fileprivate var targetLeaf: Leaf {
-    do {
-      return try machine.leaf(for: HideSeek.target)
-    } catch {
-      preconditionFailure("every IPA range has 0x40000000: \(error)")
+  private func performWatched(
+    _ step: Step
+  ) throws(EngineFailure) -> ([Observation], [Stage2Warning]) {
+    let first = engine.events.end
+    let observations = try engine.perform(step)
+    var warnings: [Stage2Warning] = []
+    engine.events.ring.forEach(from: first) { entry in
+      if case .warning(let warning) = entry.event { warnings.append(warning) }
     }
+    return (observations, warnings)
+  }
+
+  /// Hides a byte as the guest does.
+  private func hide(_ byte: UInt8) throws(EngineFailure) -> [Stage2Warning] {
+    let step = Step(
+      constant: "guest strb w0,[\(address(Self.hideAddress))] x0=\(hex(UInt64(byte)))")
+    return try performWatched(step).1
+  }
+
+  private func seek() throws(EngineFailure) -> UInt8 {
+    let observations = try engine.perform(
+      Step(constant: "guest ldrb w0,[\(address(Self.seekAddress))]"))
+    for case .run(let run) in observations { return UInt8(truncatingIfNeeded: run.x0) }
+    throw EngineFailure("a step of the guest has no run: this is a defect of the engine")
+  }
+
+  private static let load = Step(constant: "guest ldr w0,[\(address(target))]")
+
+  private var targetLeaf: Leaf {
+    guard let leaf = engine.view.leaf(for: Self.target) else {
+      preconditionFailure("every IPA range has 0x40000000")
+    }
+    return leaf
   }
 }
 
@@ -154,15 +190,4 @@ extension Leaf {
       isValid: descriptor.isValid, level: level,
       outputAddress: descriptor.outputAddress(.kib4))
   }
-}
-
-extension Step {
-  fileprivate static func hiding(_ byte: UInt8) -> Step {
-    Step(constant: "guest strb w0,[\(address(HideSeek.hideAddress))] x0=\(hex(UInt64(byte)))")
-  }
-
-  fileprivate static let seek = Step(
-    constant: "guest ldrb w0,[\(address(HideSeek.seekAddress))]")
-  fileprivate static let load = Step(
-    constant: "guest ldr w0,[\(address(HideSeek.target))]")
 }

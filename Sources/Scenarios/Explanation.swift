@@ -23,8 +23,8 @@ public struct Explanation: Hashable, Sendable {
   /// The name of the recording of the real kernel that has such a hide (``invalidEntry``); nil where there is none, as with
   /// ``ExplainedEvent/recording(for:)``.
   public static func invalidEntryRecording(for machine: MachineDescription) -> String? {
-    guard machine.granule == .kib4 else { return nil }
-    return "explain-a76-\(machine.backing.rawValue)-invalid-entry"
+    guard machine.configuration.granule == .kib4 else { return nil }
+    return "explain-a76-\(machine.configuration.backing.rawValue)-invalid-entry"
   }
 
   /// Whether nothing is violated, and the guest can use the page without changing the byte or hanging. What the host may

@@ -2,32 +2,24 @@ import Stage2Sim
 
 /// The machine of a scenario: what its first line says.
 public struct MachineDescription: Hashable, Sendable {
-  /// The host's CPU (`cpu=`).
-  public var cpu = CPUModel.cortexA76
-  /// The host's page size, and the guest's stage-2 granule.
-  public var granule = Granule.kib4
-  /// Bits of the intermediate physical address.
-  public var ipaBits = 40
-  /// Guest RAM in bytes, at ``memoryBase``.
-  public var memory: UInt64 = 64 << 20
-  /// What the VMM maps guest RAM with (`backing=`).
-  public var backing = Backing.anonymous
-  /// Who clears the dirty log (`dirty-log=`).
-  public var dirtyLog = DirtyLogProtection.automatic
-  /// Where the instruction of a step stands.
+  /// The machine without the place of the instruction.
+  public var configuration = VirtualMachine.Configuration(
+    backing: .anonymous, memorySize: 64 << 20)
+  /// The guest physical address at which the instruction of a step stands (`code=`).
   public var code = MachineDescription.codeSlot
 
   /// Where guest RAM begins.
   public static let memoryBase = VirtualMachine.Configuration.memoryBase
   /// The slot for the instruction of a step. It bounds guest RAM.
   public static let codeSlot: UInt64 = 0x8000_0000
-  /// What KVM takes (`KVM_VM_TYPE_ARM_IPA_SIZE`), as far as the CPU has as many.
-  public static let ipaBitsRange = 32...48
-  /// What ``memory`` may be, in MiB.
+  /// The sizes of guest RAM that the language has, in MiB.
   public static let memoryRange: ClosedRange<UInt64> = 4...(codeSlot - memoryBase) >> 20
 
   /// The machine of a line that says nothing of it.
   public init() {}
+
+  /// A machine with a configuration, and with the usual place of the instruction.
+  public init(_ configuration: VirtualMachine.Configuration) { self.configuration = configuration }
 
   /// Reads a line such as `machine cpu=cortex-a72 memory=64M`.
   ///
@@ -80,19 +72,19 @@ public struct MachineDescription: Hashable, Sendable {
       return found
     }
     switch key {
-    case .cpu: cpu = try choice(of: CPUModel.allCases)
+    case .cpu: configuration.cpu = try choice(of: CPUModel.allCases)
     case .granule:
       guard let found = Granule(value.text) else {
         throw parser.error(
           at: value, expected: alternatives(Granule.allCases.map(\.description)))
       }
-      granule = found
+      configuration.granule = found
     case .ipa:
-      let range = Self.ipaBitsRange
-      ipaBits = try Int(
+      let range = VirtualMachine.Configuration.ipaSizes
+      configuration.ipaBits = try Int(
         parser.decimal(
           value, "a number of bits", in: UInt64(range.lowerBound)...UInt64(range.upperBound)))
-    case .backing: backing = try choice(of: Backing.allCases)
+    case .backing: configuration.backing = try choice(of: Backing.allCases)
     case .memory:
       let expected = "MiB with an M"
       let range = Self.memoryRange
@@ -101,9 +93,10 @@ public struct MachineDescription: Hashable, Sendable {
           at: value, expected: "\(range.lowerBound)M to \(range.upperBound)M")
       }
       let digits = value.part(from: 0, count: value.text.utf8.count - 1)
-      memory = try parser.decimal(digits, expected, in: range) << 20
+      configuration.memorySize = try parser.decimal(digits, expected, in: range) << 20
     case .dirtyLog:
-      dirtyLog = try choice(of: DirtyLogProtection.allCases.filter { $0 != .automatic })
+      configuration.dirtyLogProtection = try choice(
+        of: DirtyLogProtection.allCases.filter { $0 != .automatic })
     case .code: code = try parser.number(value, "an address")
     }
   }
@@ -112,7 +105,8 @@ public struct MachineDescription: Hashable, Sendable {
   private func check(
     _ values: [Key: LineParser.Word], _ parser: LineParser
   ) throws(ScenarioError) {
-    if let word = values[.ipa], ipaBits > cpu.physicalAddressBits {
+    let cpu = configuration.cpu
+    if let word = values[.ipa], configuration.ipaBits > cpu.physicalAddressBits {
       throw parser.error(
         at: word, expected: "at most the \(cpu.physicalAddressBits) bits of \(cpu.rawValue)")
     }
@@ -124,21 +118,27 @@ public struct MachineDescription: Hashable, Sendable {
 
   /// Where the instruction and the store behind it have room: in RAM, and below the recorder's exception vectors.
   private var codeRanges: [ClosedRange<UInt64>] {
-    [Self.memoryBase...Self.memoryBase + memory - 8, Self.codeSlot...Self.codeSlot + 0x7f8]
+    [
+      Self.memoryBase...Self.memoryBase + configuration.memorySize - 8,
+      Self.codeSlot...Self.codeSlot + 0x7f8,
+    ]
   }
 }
 
 extension MachineDescription: CustomStringConvertible {
   /// The line. It says cpu, backing and memory, and of the rest what is not the default.
   public var description: String {
-    let usual = MachineDescription()
-    var words = ["machine", "cpu=\(cpu.rawValue)"]
-    if granule != usual.granule { words.append("granule=\(granule)") }
-    if ipaBits != usual.ipaBits { words.append("ipa=\(ipaBits)") }
-    words.append("backing=\(backing.rawValue)")
-    words.append("memory=\(memory >> 20)M")
-    if dirtyLog != usual.dirtyLog { words.append("dirty-log=\(dirtyLog.rawValue)") }
-    if code != usual.code { words.append("code=\(address(code))") }
+    let machine = configuration
+    let usual = MachineDescription().configuration
+    var words = ["machine", "cpu=\(machine.cpu.rawValue)"]
+    if machine.granule != usual.granule { words.append("granule=\(machine.granule)") }
+    if machine.ipaBits != usual.ipaBits { words.append("ipa=\(machine.ipaBits)") }
+    words.append("backing=\(machine.backing.rawValue)")
+    words.append("memory=\(machine.memorySize >> 20)M")
+    if machine.dirtyLogProtection != usual.dirtyLogProtection {
+      words.append("dirty-log=\(machine.dirtyLogProtection.rawValue)")
+    }
+    if code != MachineDescription().code { words.append("code=\(address(code))") }
     return words.joined(separator: " ")
   }
 }

@@ -136,7 +136,7 @@ public enum HostStep: Hashable, Sendable {
     }
   }
 
-  var touchedAddress: UInt64? {
+  package var touchedAddress: UInt64? {
     switch self {
     case .write(let address, _), .read(let address), .age(let address): address
     case .madvise(_, let range), .mprotect(_, let range), .munmap(let range), .mmap(let range):

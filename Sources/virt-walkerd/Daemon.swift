@@ -54,7 +54,7 @@ struct Daemon {
     // After the locks: another daemon's file is not to be replaced.
     pidFile = try options.pidFile.map(PIDFile.init)
 
-    let loop = try EventLoop(polling: options.poll)
+    let loop = try EventLoop(waiting: AdaptiveWait(options.poll))
     try loop.add(signals.descriptor) {
       log.notice("\(signals.next()): \(describe(instances)) goes away")
       loop.stop()
@@ -66,13 +66,14 @@ struct Daemon {
 
     let rights = directory.descriptors + [trees?.directory, pidFile?.directory].compactMap(\.self)
     let started = try Keeper(
+      name: "walkerd-keeper",
       keeping: rights.map(\.descriptor) + instances.flatMap(\.keptDescriptors),
       unmounts: instances.contains(where: \.isMounted), cleanUp: cleanUp)
     keeper = started
     for right in rights { right.close() }
     for instance in instances { instance.closeRemovalDescriptors() }
     try loop.add(started.descriptor) {
-      switch started.news() {
+      switch started.readEvent() {
       case .mountsChanged:
         for tree in try mounts.missingTrees() { goOn(without: tree, loop) }
       case .end:
@@ -99,7 +100,9 @@ struct Daemon {
 
   private func enterSandbox() throws(NodeError) -> Sandbox.Confinement {
     do throws(NodeError) {
-      return try Sandbox.enter(as: options.runAs.user)
+      return try Sandbox.enter(
+        as: options.runAs.user,
+        advice: "run with --user root, which has no capabilities then, either")
     } catch {
       guard error.kind == .notPermitted, options.runAs.isDefault else { throw error }
       // A container's root may have no other users.
@@ -110,8 +113,8 @@ struct Daemon {
 
   /// Answers the requests for node and tree.
   private func serve(_ instance: Instance, _ loop: EventLoop, _ followers: Followers) throws {
-    try loop.add(instance.server) { processed in
-      switch processed {
+    try loop.add(instance.server) { result in
+      switch result {
       case .request: followers.noteNews(of: instance)
       case .nothing: break
       case .end: throw Failure(takenAway: instance.node)
@@ -119,7 +122,7 @@ struct Daemon {
     }
     guard let tree = instance.tree else { return }
     try loop.add(tree.descriptor) {
-      guard let processed = try? tree.process(), processed != .end else {
+      guard let result = try? tree.process(), result != .end else {
         goOn(without: tree, loop)
         return
       }

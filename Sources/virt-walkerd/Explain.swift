@@ -1,6 +1,7 @@
 import ArgumentParser
 import Scenarios
 import Stage2Sim
+import VirtWalkerDevice
 
 struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -47,16 +48,17 @@ struct Explain: ParsableCommand {
     try reportingFailures {
       let explainer: Explainer
       do {
-        explainer = try Explainer(
+        let machine = Explainer.machine(
           cpu: host.cpu, backing: host.backing, granule: host.granule, ipaBits: host.ipa)
+        explainer = Explainer(on: try ModelEngine(machine))
       } catch {
         throw Failure("\(error)", status: .unavailable)
       }
       if let byte {
         try write(explainer.explain(byte).report(on: explainer.machine))
       } else {
-        let explanations = (0...UInt8.max).map {
-          explainer.explain($0, events: ExplainedEvent.accesses)
+        let explanations = try (0...UInt8.max).map {
+          try explainer.explain($0, events: ExplainedEvent.accesses)
         }
         try write(tableOfAll(explanations, on: explainer.machine))
       }
@@ -93,7 +95,7 @@ extension Explanation {
   }
 
   private func describeEntry(on machine: MachineDescription) -> [String] {
-    let size = machine.granule.size(level: after.level)
+    let size = machine.configuration.granule.size(level: after.level)
     let unit = size < 1 << 20 ? "a page of \(size >> 10) KiB" : "a block of \(size >> 20) MiB"
     let head = [
       "entry, level \(after.level), \(unit)", "  before \(before.descriptor)",
@@ -106,7 +108,7 @@ extension Explanation {
         let new = bit.isSet(in: after.descriptor) ? "1" : "0"
         let mark = old == new ? " " : "*"
         return
-          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.cpu))"
+          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.configuration.cpu))"
       }
   }
 

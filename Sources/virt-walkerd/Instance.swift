@@ -3,6 +3,7 @@ import CharacterDeviceServer
 import Glibc
 import Inspection
 import Logging
+import Scenarios
 import Stage2Sim
 import SystemPackage
 import VirtWalkerDevice
@@ -21,8 +22,18 @@ final class Instance {
   private let lock: NodeLock
   private let device: InspectedDevice
 
-  /// The file systems' type is `fuse.` and this.
-  private static let fileSystem = "virt_walker"
+  /// The program, for the library.
+  private static let application = {
+    var advice = Application.Advice()
+    advice.otherNode = "choose another node with --name or --path"
+    advice.ownNode = "a node that you may make: --path FILE"
+    advice.otherDirectory = "choose another directory: --tree DIR"
+    advice.ownDirectory = "a directory that you may make: --tree DIR"
+    advice.cuseIsMissing = "modprobe cuse, or run with --backend fuse"
+    advice.cuseIsRefused = "run as root, or with --backend fuse and a --path of your own"
+    advice.nodeDoesNotAppear = "/dev has to be a devtmpfs; run with --backend fuse here"
+    return Application(name: "virt-walkerd", fileSystem: "virt_walker", advice: advice)
+  }()
 
   /// Makes node and tree; when it returns, both are there.
   ///
@@ -100,7 +111,7 @@ final class Instance {
   func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
 
   /// Events that each of so many nodes keeps: a few megabytes for all of them.
-  private static func traceCapacity(nodes: Int) -> Int {
+  private static func eventCapacity(nodes: Int) -> Int {
     var capacity = 1 << 14
     while capacity * nodes > 1 << 17, capacity > 1 << 9 { capacity /= 2 }
     return capacity
@@ -109,24 +120,23 @@ final class Instance {
   private static func boot(_ options: Serve, _ node: FilePath) throws -> InspectedDevice {
     let device: InspectedDevice
     do {
-      device = try InspectedDevice(
-        options.machine.configuration, node: node.string,
-        traceCapacity: traceCapacity(nodes: options.count ?? 1),
-        task: ("virt-walkerd", getpid()), clock: clinux_monotonic_nanoseconds)
+      let engine = try ModelEngine(
+        MachineDescription(options.machine.configuration), driver: VirtWalkerDriver.self,
+        eventCapacity: eventCapacity(nodes: options.count ?? 1))
+      device = InspectedDevice(
+        engine, node: node.string, task: ("virt-walkerd", getpid()),
+        clock: clinux_monotonic_nanoseconds, cpuClock: clinux_thread_cpu_nanoseconds)
     } catch {
       throw Failure(
         "the machine does not boot: \(error): this is a defect of virt-walkerd",
         status: .systemError)
     }
-    // Nobody reads them below this level: then a message is not even made.
-    let isWanted = options.logLevel <= .info
-    let guest = Logger(label: "guest")
-    device.onGuestMessage = { message in
-      if isWanted { guest.info("\(message)") }
-    }
-    if isWanted {
+    // Nobody reads the lines above this level: then their texts are not even made.
+    if options.logLevel <= .info {
+      let guest = Logger(label: "guest")
       let host = Logger(label: "host")
-      device.onHostMessage = { host.info("\($0)") }
+      device.onGuestLine = { guest.info("\($0)") }
+      device.onHostLine = { host.info("\($0)") }
     }
     return device
   }
@@ -139,14 +149,16 @@ final class Instance {
     let access = NodeAccess(
       mode: options.access.mode, owner: options.access.owner, group: options.access.group)
     // A daemon that was killed may have served the node by the other backend.
-    try FUSEServer.removeStale(at: node, fileSystem: fileSystem)
+    try FUSEServer.removeStale(at: node, of: application)
     func cuse() throws(NodeError) -> (any NodeServer, Backend) {
       let name = node.lastComponent?.string ?? ""
-      return (try CUSEServer(name: name, access: access, device: device), .cuse)
+      let server = try CUSEServer(
+        name: name, access: access, application: application, device: device)
+      return (server, .cuse)
     }
     func fuse() throws(NodeError) -> (any NodeServer, Backend) {
       let server = try FUSEServer(
-        path: node, access: access, fileSystem: fileSystem, device: device)
+        path: node, access: access, application: application, device: device)
       return (server, .fuse)
     }
 
@@ -204,7 +216,7 @@ final class Instance {
   private func mountTree(
     at path: FilePath, mayExist: Bool = true
   ) throws(NodeError) -> FileTreeServer {
-    try FileTreeServer.removeStale(at: path, fileSystem: Self.fileSystem)
+    try FileTreeServer.removeStale(at: path, of: Self.application)
     guard mayExist || access(path.string, F_OK) != 0 else {
       throw NodeError(.exists, "\(path) exists", advice: "choose a place: --tree DIR")
     }
@@ -213,7 +225,7 @@ final class Instance {
       access: NodeAccess(
         mode: options.inspection.treeMode, owner: options.access.owner,
         group: options.access.group),
-      fileSystem: Self.fileSystem)
+      application: Self.application)
   }
 }
 

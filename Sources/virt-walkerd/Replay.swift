@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Scenarios
 import SystemPackage
+import VirtWalkerDevice
 
 struct Replay: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -156,9 +157,9 @@ private struct Text {
   /// Prints each step when it was done, with the comments before it.
   func play() throws {
     try parsingAgain { reader in
-      var player: Player
+      let engine: any Engine
       do {
-        player = try Player(machine)
+        engine = try ModelEngine(machine)
       } catch {
         throw Failure("cannot play \(name): \(error)", status: .unavailable)
       }
@@ -166,7 +167,7 @@ private struct Text {
       while let line = try reader.next(keepsObservations: false) {
         output += line.description
         if case .step(let step) = line.line.content {
-          for seen in player.play(step) { output += "  \(seen)\n" }
+          for seen in try engine.perform(step) { output += "  \(seen)\n" }
         } else if output.utf8.count < 1 << 16 {
           continue
         }
@@ -179,16 +180,17 @@ private struct Text {
 
   /// Where the model first differs, to print; nil where it does not.
   func difference(width: Int?) throws -> String? {
-    var player: Player
+    let engine: any Engine
     do {
-      player = try Player(machine)
+      engine = try ModelEngine(machine)
     } catch {
       return "\(name): cannot be played: \(error)\n"
     }
     return try parsingAgain { reader in
       while let line = try reader.next() {
         guard case .step(let step) = line.line.content,
-          let difference = player.difference(playing: step, number: reader.stepCount, of: line)
+          let difference = try engine.difference(
+            performing: step, number: reader.stepCount, of: line)
         else { continue }
         let title = "\(name):\(difference.line): step \(difference.step): \(difference.text)"
         return ([title] + difference.sideBySide(width: width)).map { "\($0)\n" }.joined()

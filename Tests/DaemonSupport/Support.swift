@@ -232,10 +232,12 @@ package func report(tap: String, from what: String) -> Int {
 
 /// A program in C beside these tests, compiled once.
 package actor Probe {
-  /// The program behind scripts/check-file-operations.
+  /// The program behind scripts/ci/check-file-operations.
   package static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
   /// Reads files of a tree in the ways of several programs.
   package static let treeClient = Probe("TreeClient/client.c", "tree-client")
+  /// Makes each system call on the devices of the examples.
+  package static let deviceClient = Probe("DeviceClient/client.c", "device-client")
 
   private let source: String
   private let name: String
@@ -271,7 +273,7 @@ package actor EverydayTools {
     let task = Task {
       let directory = repository.appending(".build/everyday-tools")
       let download = try await shell(
-        "\(repository)/scripts/everyday-tools \(directory)", limit: .seconds(600))
+        "\(repository)/scripts/lib/everyday-tools \(directory)", limit: .seconds(600))
       try #require(download.succeeded, "\(download.errors)")
       return directory
     }

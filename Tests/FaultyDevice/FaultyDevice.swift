@@ -14,7 +14,7 @@ import SystemPackage
 
 enum Fault: String { case none, lose, mix, invent, stale, empty }
 
-final class FaultyDevice: CharacterDevice {
+final class FaultyDevice: SimpleDevice {
   private let fault: Fault
   /// What takes writes that are mixed up.
   var other: FaultyDevice?
@@ -61,7 +61,9 @@ struct Main {
       device.other = devices[(index + 1) % devices.count]
     }
     let servers = try zip(arguments.dropFirst(2), devices).map {
-      try FUSEServer(path: FilePath($0), fileSystem: "faulty_device", device: $1)
+      try FUSEServer(
+        path: FilePath($0),
+        application: Application(name: "faulty-device", fileSystem: "faulty_device"), device: $1)
     }
     defer { for server in servers { server.close() } }
     let loop = try EventLoop()

@@ -2,7 +2,7 @@
  * probe NODE: makes each system call that a program could make on the device and prints what it answered,
  * one observation a line: a label, a tab, and the return value or the name of the error.
  *
- * expected.txt beside this file says what the answers should be; scripts/check-file-operations compares the two.
+ * expected.txt beside this file says what the answers should be; scripts/ci/check-file-operations compares the two.
  * The calls build on each other (the byte that one writes is the byte that a later one must still find), so their
  * order is part of the test. Nothing changes but the byte in the node and the node's times.
  */

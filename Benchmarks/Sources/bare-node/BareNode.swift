@@ -2,7 +2,7 @@
 //
 // usage: bare-node FILE       (until SIGTERM)
 import CharacterDeviceServer
-import Stage2Sim
+import Scenarios
 import SystemPackage
 import VirtWalkerDevice
 
@@ -11,11 +11,13 @@ struct BareNode {
   static func main() throws {
     let path = FilePath(CommandLine.arguments[1])
     let signals = try TerminationSignals()
+    let engine = try ModelEngine(MachineDescription(.init()), driver: VirtWalkerDriver.self)
+    engine.virtualMachine.events = nil
     let server = try FUSEServer(
-      path: path, fileSystem: "bare-node", device: VirtWalkerDriver(loadedIn: .booted()))
+      path: path, application: Application(name: "bare-node"), device: engine)
     defer { server.close() }
     // As virt-walkerd does.
-    let loop = try EventLoop(polling: .automatic)
+    let loop = try EventLoop(waiting: AdaptiveWait())
     try loop.add(server) { if $0 == .end { loop.stop() } }
     try loop.add(signals.descriptor) { loop.stop() }
     try FileDescriptor.standardOutput.writeAll("ready\n".utf8)

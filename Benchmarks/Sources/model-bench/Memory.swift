@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Inspection
 import Stage2Sim
+import VirtWalkerDevice
 
 /// How much memory the tables of mapped guest memory take. For a new process: memory that was free before does not count.
 struct Tables: ParsableCommand {
@@ -49,11 +50,12 @@ struct Machines: ParsableCommand {
 
   private func boot() throws -> (machine: Any, tables: Int) {
     if inspected {
-      let device = try InspectedDevice(
-        .init(), node: "bench", task: ("model-bench", 1), clock: now)
-      return (device, device.machine.stage2.memory.pagesInUse)
+      let engine = try ModelEngine.bench()
+      let device = InspectedDevice(
+        engine, node: "bench", task: ("model-bench", 1), clock: now, cpuClock: now)
+      return (device, engine.tablePages)
     }
-    let machine = try VirtualMachine.booted()
+    let machine = try VirtualMachine.bootedWithHideSeek()
     return (machine, machine.stage2.memory.pagesInUse)
   }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Stage2Sim
+import VirtWalkerDevice
 
 /// Stage-2 tables alone: what Benchmarks/reference/pgtable-bench.c does with the kernel's code, in the same order, at the same
 /// addresses.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CharacterDeviceServer
 import Inspection
+import Scenarios
 import Stage2Sim
 import VirtWalkerDevice
 
@@ -19,10 +20,11 @@ struct Pairs: ParsableCommand {
   func run() throws {
     var (machine, registers) = try bootedMachine()
     var traced = machine
-    traced.trace = TraceRing(capacity: 1 << 14)
-    let driver = try VirtWalkerDriver(loadedIn: .booted())
-    let device = try InspectedDevice(
-      .init(), node: "bench", task: ("model-bench", 1), clock: now)
+    traced.events = EventStream(capacity: 1 << 14)
+    let driver = try ModelEngine.bench()
+    driver.virtualMachine.events = nil
+    let device = InspectedDevice(
+      try .bench(), node: "bench", task: ("model-bench", 1), clock: now, cpuClock: now)
     let buffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1)
     defer { buffer.deallocate() }
 
@@ -44,7 +46,7 @@ struct Pairs: ParsableCommand {
   }
 
   private func pair(
-    _ byte: UInt8, on device: some CharacterDevice, _ buffer: UnsafeMutableBufferPointer<UInt8>
+    _ byte: UInt8, on device: some SimpleDevice, _ buffer: UnsafeMutableBufferPointer<UInt8>
   ) throws -> UInt8 {
     _ = try device.write(CollectionOfOne(byte).span)
     var output = OutputSpan(buffer: buffer, initializedCount: 0)
@@ -64,9 +66,16 @@ struct Pairs: ParsableCommand {
   }
 }
 
+extension ModelEngine {
+  /// The engine of `virt-walkerd serve`.
+  static func bench() throws -> ModelEngine {
+    try ModelEngine(MachineDescription(.init()), driver: VirtWalkerDriver.self)
+  }
+}
+
 /// The machine, and where its guest has HIDE and SEEK.
 func bootedMachine() throws -> (VirtualMachine, registers: UInt64) {
-  var machine = try VirtualMachine.booted()
+  var machine = try VirtualMachine.bootedWithHideSeek()
   guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
     throw ValidationError("the registers cannot be mapped")
   }

@@ -11,7 +11,7 @@ struct Profile: ParsableCommand {
 
   func run() throws {
     var (machine, registers) = try bootedMachine()
-    machine.trace = TraceRing(capacity: 1 << 14)
+    machine.events = EventStream(capacity: 1 << 14)
     for index in 0..<pairs {
       _ = try hideAndSeek(UInt8(truncatingIfNeeded: index), on: &machine, registers)
     }

@@ -1,20 +1,24 @@
 import CharacterDeviceServer
 import FuzzSupport
 import Inspection
+import Scenarios
 import SystemPackage
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 
 /// A device with the files of its tree, in this process. No time goes by.
 struct Device {
+  private let engine: ModelEngine
   private let device: InspectedDevice
   private let files: [String: FileTree]
 
   init(_ configuration: VirtualMachine.Configuration) {
     do {
-      device = try InspectedDevice(
-        configuration, node: "/dev/fuzz", traceCapacity: 1 << 9, task: ("fuzz", 1),
-        clock: { 1_000_000_000 })
+      engine = try ModelEngine(
+        MachineDescription(configuration), driver: VirtWalkerDriver.self, eventCapacity: 1 << 9)
+      device = InspectedDevice(
+        engine, node: "/dev/fuzz", task: ("fuzz", 1), clock: { 1_000_000_000 }, cpuClock: { 0 })
     } catch {
       fatalError("there is no such machine: \(error)")
     }
@@ -39,7 +43,7 @@ struct Device {
 
   /// All that a step can change: each word of each table, their reference counts, the registers, the counters.
   var state: State {
-    let machine = device.machine
+    let machine = engine.virtualMachine
     return State(
       words: machine.stage2.memory.words, counts: machine.stage2.memory.counts,
       registers: (0...30).map { machine.vcpu[$0] } + [machine.vcpu.pc], fault: machine.vcpu.fault,

@@ -1,4 +1,5 @@
 import FuzzSupport
+import VirtWalkerDevice
 
 @testable import Inspection
 @testable import Stage2Sim
@@ -12,7 +13,7 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let granule = input.next(of: Granule.allCases)
   var machine: VirtualMachine
   do {
-    machine = try .booted(
+    machine = try .bootedWithHideSeek(
       .init(
         cpu: input.next(of: CPUModel.allCases), granule: granule,
         ipaBits: input.next(of: [32, 36, 40]),

@@ -1,4 +1,5 @@
 import FuzzSupport
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 
@@ -17,7 +18,7 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 
 func booted(_ input: inout InputReader) -> VirtualMachine {
   do {
-    return try .booted(
+    return try .bootedWithHideSeek(
       .init(
         cpu: input.next(of: CPUModel.allCases), granule: input.next(of: Granule.allCases),
         backing: input.next(of: Backing.allCases), memorySize: 1 << 30))

@@ -1,5 +1,5 @@
 /// What a function of the kernel returns as `-errno`.
-public enum KernelError: Int32, Error, Hashable, Sendable {
+public enum KernelError: Int32, Error, Hashable, Sendable, CaseIterable {
   /// ENOENT: nothing is there.
   case noEntry = 2
   /// EINTR: whoever runs the machine has ended it (``Checkpoint``).
@@ -26,6 +26,14 @@ public enum KernelError: Int32, Error, Hashable, Sendable {
   case notImplemented = 38
   /// ETIMEDOUT: what was waited for did not happen.
   case timedOut = 110
+}
+
+extension KernelError {
+  /// The error with a name of <errno.h>; nil if the model has no such error.
+  public init?(named name: some StringProtocol) {
+    guard let error = Self.allCases.first(where: { $0.description == name }) else { return nil }
+    self = error
+  }
 }
 
 extension KernelError: CustomStringConvertible {

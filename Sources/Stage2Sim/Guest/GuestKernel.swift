@@ -23,6 +23,19 @@ extension VirtualMachine {
     return stage1.map(ipa: ipa, size: size)
   }
 
+  /// Logs a line into the log of the guest's kernel: `printk`.
+  ///
+  /// - Parameters:
+  ///   - format: The text. The first `%d` in it stands for the number.
+  ///   - value: The number.
+  @inline(__always)
+  public func printk(_ format: StaticString, _ value: @autoclosure () -> Int = 0) {
+    kvm.stage2.events.emit(.log(LogMessage(.driver, format, value())))
+  }
+
+  /// Reports that the guest does not run any more, so that a driver cannot complete what it does.
+  public func reportGuestStopped() { kvm.stage2.events.emit(.guestStopped) }
+
   /// Reads one byte of a device: `readb`, an LDRB to w0.
   ///
   /// - Throws: Where the guest could not go on after the load.

@@ -1,15 +1,41 @@
-/// One access of the guest to an address outside its memory.
+/// One access of the guest to an address outside its memory, as `io_mem_abort` knows it.
 public struct MMIOAccess: Hashable, Sendable {
-  /// The guest stores.
+  /// `is_write`: the guest stores.
   public let isWrite: Bool
-  /// Guest physical.
+  /// `fault_ipa`: the guest physical address.
   public let address: UInt64
-  /// In bytes: 1, 2, 4 or 8.
+  /// `len`: 1, 2, 4 or 8 bytes.
   public let length: Int
-  /// What a write stores, zero-extended.
+  /// `data`: the value that a store writes, zero-extended; 0 for a load.
   public let data: UInt64
-  /// The general-purpose register of the instruction, 31 for the zero register.
+  /// `rt`: the general-purpose register of the instruction, 31 for the zero register.
   public let register: Int
+}
+
+/// Code of a user's own in `io_mem_abort`, before KVM looks for a device.
+///
+/// The hook has what kernel code has there. It does what kernel code has to do: it sets the register of a load
+/// (`vcpu_set_reg`), and moves the program counter over the instruction (`kvm_incr_pc`, ``VCPU/incrementPC()``). A guest whose
+/// hook forgets to move the program counter takes the same abort again.
+public protocol MMIOHook {
+  /// Handles an access, or leaves it to KVM. Hooks are asked in the order in which they were added.
+  ///
+  /// - Parameters:
+  ///   - access: The access: `fault_ipa`, `is_write`, `len`, `rt` and `data`.
+  ///   - vcpu: The vCPU that makes the access.
+  ///   - kvm: The VM, `vcpu->kvm`, with its stage-2 table.
+  /// - Throws: The error that KVM_RUN fails with. The guest stays at the instruction.
+  mutating func ioMemAbort(
+    _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
+  ) throws(KernelError) -> MMIOHookResult
+}
+
+/// The result of a hook.
+public enum MMIOHookResult: Hashable, Sendable {
+  /// `io_mem_abort` goes on with the next hook, and then as it does without one.
+  case notHandled
+  /// `io_mem_abort` returns 1: the guest goes on.
+  case handled
 }
 
 /// What a device on the bus made of an access.
@@ -25,34 +51,24 @@ public enum MMIOResponse: Hashable, Sendable {
 
 /// A device in the hypervisor: `struct kvm_io_device`.
 public protocol MMIODevice {
-  /// Whether the device stands in front of the bus, where a hook in `io_mem_abort` is. False if not said.
-  ///
-  /// Hooks are asked before any device on the bus, in the order of their registration. Nothing that the kernel does to
-  /// reach its bus is done for them, such as to pass the tracepoint `kvm_mmio`.
-  static var isHook: Bool { get }
-
   /// Answers an access that falls into one of the device's regions.
   ///
   /// - Parameters:
   ///   - access: What the guest does.
   ///   - vcpu: The vCPU that made it, for a device that sets registers by itself.
-  ///   - stage2: The VM's stage-2 table. Its observer hears what the device logs.
+  ///   - kvm: The VM, with its stage-2 table.
   /// - Throws: What KVM_RUN fails with; the guest stays at the instruction.
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOResponse
-}
-
-extension MMIODevice {
-  public static var isHook: Bool { false }
 }
 
 /// A range of guest physical addresses that a device answers for: `struct kvm_io_range`.
 public struct MMIORegion: Hashable, Sendable {
   /// The first guest physical address.
   public let address: UInt64
-  /// In bytes. 0 takes every access that starts exactly at ``address``, however long; otherwise an access has to
-  /// lie inside the region.
+  /// In bytes. An access has to lie inside the region. A length of 0 takes every access that starts at ``address``, however
+  /// long it is, as in the kernel.
   public let length: UInt64
 
   /// A region of `length` bytes from `address`.
@@ -77,53 +93,30 @@ extension MMIOAccess {
   fileprivate var region: MMIORegion { MMIORegion(address: address, length: UInt64(length)) }
 }
 
-/// The MMIO bus of a VM, `struct kvm_io_bus`, and the hooks in front of it. It knows regions, and nothing of the devices behind
-/// them.
+/// The MMIO bus of a VM: `struct kvm_io_bus`.
 struct IOBus {
   private typealias Place = (region: MMIORegion, device: Int)
 
-  private var hooks: [Place] = []
   private var ranges: [Place] = []
   private var devices: [any MMIODevice] = []
 
-  /// Adds a hook after all others, or a device to the bus (`kvm_io_bus_register_dev`).
+  /// `kvm_io_bus_register_dev`
   mutating func register(_ device: any MMIODevice, at regions: [MMIORegion]) {
     for region in regions {
-      let place = (region, devices.count)
-      if type(of: device).isHook {
-        hooks.append(place)
-      } else {
-        let next = ranges.firstIndex { $0.region.compare(with: region) > 0 }
-        ranges.insert(place, at: next ?? ranges.endIndex)
-      }
+      let next = ranges.firstIndex { $0.region.compare(with: region) > 0 }
+      ranges.insert((region, devices.count), at: next ?? ranges.endIndex)
     }
     devices.append(device)
   }
 
-  /// The answer of the first hook that does not decline the access. Each hook is asked once, whatever its regions.
-  @inline(__always)
-  mutating func callHooks(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
-  ) throws(KernelError) -> MMIOResponse {
-    var asked = -1
-    for index in hooks.indices where access.region.compare(with: hooks[index].region) == 0 {
-      let device = hooks[index].device
-      guard device != asked else { continue }
-      asked = device
-      let response = try devices[device].access(access, from: &vcpu, stage2: &stage2)
-      guard case .declined = response else { return response }
-    }
-    return .declined
-  }
-
   /// `kvm_io_bus_read` and `kvm_io_bus_write`: what the first device on the bus says that does not decline the access.
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOResponse {
     guard var index = firstRange(for: access.region) else { return .declined }
     while index < ranges.count, access.region.compare(with: ranges[index].region) == 0 {
       let response = try devices[ranges[index].device].access(
-        access, from: &vcpu, stage2: &stage2)
+        access, from: &vcpu, kvm: &kvm)
       guard case .declined = response else { return response }
       index += 1
     }

@@ -4,7 +4,7 @@ extension VirtualMachine {
   mutating func ioMemAbort(address: UInt64) throws(KernelError) -> AbortOutcome {
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else {
-      kvm.stage2.events.emit(.log(.dataAbortWithoutSyndrome))
+      kvm.printk(LogMessage(.kvm, "Data abort outside memslots with no valid syndrome info"))
       throw .notImplemented
     }
     let length = syndrome.accessSize
@@ -13,21 +13,15 @@ extension VirtualMachine {
       isWrite: syndrome.isWrite, address: address, length: length,
       data: syndrome.isWrite ? vcpu[syndrome.register] & mask : 0, register: syndrome.register)
 
-    switch try bus.callHooks(access, from: &vcpu, stage2: &kvm.stage2) {
-    case .value(let value):
-      if !access.isWrite { vcpu[access.register] = value & mask }
-      vcpu.incrementPC()
-      return .resume
-    case .done:
-      vcpu.incrementPC()
-      return .resume
-    case .declined: break
+    for index in hooks.indices {
+      let result = try hooks[index].ioMemAbort(access, vcpu: &vcpu, kvm: &kvm)
+      if result == .handled { return .resume }
     }
 
     if kvm.stage2.events.isConnected {
       trace(access.isWrite ? .write : .unsatisfiedRead, length, address, access.data)
     }
-    switch try bus.access(access, from: &vcpu, stage2: &kvm.stage2) {
+    switch try bus.access(access, from: &vcpu, kvm: &kvm) {
     case .value(let value):
       if !access.isWrite { setRegister(ofLoad: syndrome, at: address, to: value) }
       vcpu.incrementPC()

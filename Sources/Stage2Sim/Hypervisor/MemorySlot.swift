@@ -82,16 +82,23 @@ public enum DirtyLogProtection: String, CaseIterable, Sendable {
   case initiallySet = "initially-set"
 }
 
-/// What the hypervisor keeps of a VM: `struct kvm`.
-struct KVM {
-  /// `kvm->arch.mmu.pgt`
-  var stage2: Stage2PageTable
-  var slots: [MemorySlot] = []
+/// The state that KVM keeps of a VM: `struct kvm`.
+public struct KVM {
+  /// The stage-2 table: `kvm->arch.mmu.pgt`.
+  public var stage2: Stage2PageTable
+  /// The memory slots: `kvm->memslots`.
+  public internal(set) var slots: [MemorySlot] = []
   var dirtyLogProtection = DirtyLogProtection.automatic
   /// `mmu_invalidate_seq`: changes when the VMM's mappings have changed.
   var invalidationSequence = 0
   /// `mmu_invalidate_in_progress`
   var invalidationsInProgress = 0
+
+  /// Logs a line into the host's kernel log: `printk`.
+  @inline(__always)
+  public func printk(_ message: @autoclosure () -> LogMessage) {
+    stage2.events.emit(.log(message()))
+  }
 
   /// `gfn_to_memslot`
   func slot(for address: UInt64) -> MemorySlot? { slots.index(for: address).map { slots[$0] } }

@@ -39,7 +39,7 @@ public struct VCPU: Sendable {
 
   /// `kvm_incr_pc`: KVM has done the instruction. The PC moves when the vCPU goes on, so that `kvm_entry` still shows the
   /// instruction.
-  mutating func incrementPC() { incrementsPC = true }
+  public mutating func incrementPC() { incrementsPC = true }
 
   /// `__kvm_adjust_pc`
   mutating func adjustPC() {

@@ -12,6 +12,8 @@ public struct VirtualMachine {
   public internal(set) var vcpu = VCPU()
   var host: HostMemory
   var bus = IOBus()
+  /// The hooks in `io_mem_abort`.
+  var hooks: [any MMIOHook] = []
   var stage1 = Stage1()
 
   /// Hears of what the hypervisor does. A copy of the machine has the same observer.
@@ -20,10 +22,10 @@ public struct VirtualMachine {
     set { kvm.stage2.observer = newValue }
   }
 
-  /// Keeps the last of what the hypervisor does. A copy of the machine has the same ring.
-  public var trace: TraceRing? {
-    get { kvm.stage2.trace }
-    set { kvm.stage2.trace = newValue }
+  /// The stream that the machine's events go to. A copy of the machine has the same stream.
+  public var events: EventStream? {
+    get { kvm.stage2.events.stream }
+    set { kvm.stage2.events.stream = newValue }
   }
 
   /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could. A
@@ -112,15 +114,14 @@ public struct VirtualMachine {
         userspaceAddress: Self.memoryAddress))
   }
 
-  /// The machine of the original system when the guest loads the module: HIDE and SEEK on the bus, the guest's
-  /// kernel booted, the entry of IPA 0x40000000 valid and executable, since the board's boot stub ran there.
+  /// A machine whose guest's kernel has booted: the entry of IPA 0x40000000 is valid and executable, since the board's boot stub
+  /// ran there. It has no hook.
   ///
   /// - Throws: As ``init(_:)``.
   public static func booted(
     _ configuration: Configuration = Configuration()
   ) throws(KernelError) -> VirtualMachine {
     var machine = try VirtualMachine(configuration)
-    machine.register(HideSeek(), at: HideSeek.regions)
     // The VMM puts the boot stub and the kernel there; then the guest runs the one, which jumps to the other.
     for address in [Configuration.memoryBase, kernelAddress] {
       try machine.write(0, to: address, count: 4)
@@ -132,8 +133,10 @@ public struct VirtualMachine {
   /// Where the guest's kernel runs: 2 MiB above the start of memory, past the block of the boot stub.
   static let kernelAddress = Configuration.memoryBase + 2 << 20
 
-  /// Puts a device on the MMIO bus (`kvm_io_bus_register_dev`), or, where it is a hook (``MMIODevice/isHook``), in front of
-  /// the bus.
+  /// Adds a hook to `io_mem_abort`, after the hooks that are there.
+  public mutating func add(_ hook: some MMIOHook) { hooks.append(hook) }
+
+  /// Puts a device on the MMIO bus (`kvm_io_bus_register_dev`).
   public mutating func register(_ device: any MMIODevice, at regions: [MMIORegion]) {
     bus.register(device, at: regions)
   }

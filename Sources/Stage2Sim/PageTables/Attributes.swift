@@ -25,8 +25,9 @@ extension Stage2PageTable {
   }
 
   /// Whether the leaf for `address` has its access flag set: `kvm_pgtable_stage2_is_young`.
-  public mutating func isYoung(address: UInt64) -> Bool {
-    update(address: address).rawValue & Stage2Descriptor.accessFlag != 0
+  public func isYoung(address: UInt64) -> Bool {
+    guard let entry = try? leaf(for: address).descriptor, entry.isValid else { return false }
+    return entry.rawValue & Stage2Descriptor.accessFlag != 0
   }
 
   /// Gives the leaf for `address` the permissions it lacks; takes none: `kvm_pgtable_stage2_relax_perms`.

@@ -22,12 +22,12 @@ public struct Stage2PageTable {
     get { events.observer }
     set { events.observer = newValue }
   }
-  /// Keeps the last events. A copy of the table has the same ring.
-  public var trace: TraceRing? {
-    get { events.trace }
-    set { events.trace = newValue }
+  /// The stream that the table's events go to. A copy of the table has the same stream.
+  public var stream: EventStream? {
+    get { events.stream }
+    set { events.stream = newValue }
   }
-  /// Where events go.
+  /// The way into the stream.
   var events = EventSink()
 
   /// An empty table (`__kvm_pgtable_stage2_init`).

@@ -136,7 +136,7 @@ extension TableMemory {
 
 /// What ``TableMemory`` shares with its copies. All that is unsafe of the page tables is here.
 ///
-/// Arrays in its place take longer: `scripts/oracle/pgtable --time` says 9.1 ns instead of 7.0 to map a page of a range
+/// Arrays in its place take longer: `oracle/pgtable --time` says 9.1 ns instead of 7.0 to map a page of a range
 /// and 5.0 instead of 3.3 to unmap it. The first use of memory, which it does not ask for, makes a range's map take 1.4
 /// times as long as the kernel's, as an array that grows is copied. And what it was copied from stays with the process:
 /// a table of 4 GiB in pages that is made a second time has three times its size resident.

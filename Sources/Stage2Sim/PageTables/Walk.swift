@@ -39,16 +39,16 @@ public protocol Stage2Visitor {
   /// Where the walk calls ``visit(_:in:)``.
   static var flags: WalkFlags { get }
 
-  /// Whether the observer hears of each entry that the walk comes to, also of those where the visitor is not called. It
-  /// does not, unless the visitor says so.
-  static var isTraced: Bool { get }
+  /// Whether the walk is a hook's: it reports each entry that it comes to as ``MachineEvent/visit(_:)``, also the entries at
+  /// which the visitor is not called. False unless the visitor says otherwise.
+  static var reportsVisits: Bool { get }
 
   /// Looks at, or changes, one entry (`kvm_pgtable_visitor_cb` calls it). An error ends the walk, which throws it.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
 }
 
 extension Stage2Visitor {
-  public static var isTraced: Bool { false }
+  public static var reportsVisits: Bool { false }
 }
 
 extension Stage2PageTable {
@@ -80,6 +80,34 @@ extension Stage2PageTable {
   public mutating func walk<Visitor: Stage2Visitor>(
     address: UInt64, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
+    try walkEntries(
+      address: address, size: size, flags: Visitor.flags, reportsVisits: Visitor.reportsVisits
+    ) { (visit, table) throws(Stage2Error) in try visitor.visit(visit, in: &table) }
+  }
+
+  /// Calls a function at the entries for `size` bytes from `address`: `kvm_pgtable_walk`, as a hook calls it with a callback.
+  ///
+  /// - Parameters:
+  ///   - address: An IPA in bytes; rounded down to its page.
+  ///   - size: In bytes; the end is rounded up to a page.
+  ///   - flags: The entries at which the function is called.
+  ///   - reportsVisits: Whether each entry that the walk comes to is reported as ``MachineEvent/visit(_:)``.
+  ///   - callback: Looks at, or changes, one entry. An error ends the walk.
+  /// - Throws: As ``walk(address:size:visitor:)``.
+  public mutating func walk(
+    address: UInt64, size: UInt64, flags: WalkFlags, reportsVisits: Bool = false,
+    _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
+  ) throws(Stage2Error) {
+    try walkEntries(
+      address: address, size: size, flags: flags, reportsVisits: reportsVisits, callback)
+  }
+
+  /// `__kvm_pgtable_walk`. It is inlined, so that the code of a visitor is in the loop over the entries.
+  @inline(__always)
+  private mutating func walkEntries(
+    address: UInt64, size: UInt64, flags: WalkFlags, reportsVisits: Bool,
+    _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
+  ) throws(Stage2Error) {
     let pageMask = granule.pageSize &- 1
     let start = address & ~pageMask
     let end = (start &+ size &+ pageMask) & ~pageMask
@@ -89,13 +117,11 @@ extension Stage2PageTable {
 
     // `__kvm_pgtable_walk` calls itself for the table below an entry, and comes back to the entry; this one keeps the
     // entries that it has to come back to.
-    let flags = Visitor.flags
-    let isTraced = Visitor.isTraced
     var position = WalkPosition(address: start, in: self)
     if end &- start == granule.pageSize, !flags.contains(.tablePost) {
       // One entry in each table, and nobody hears of the way up: there is nothing to come back to.
       while let child = try visitEntry(
-        at: position, end: end, flags: flags, isTraced: isTraced, visitor: &visitor)
+        at: position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
       {
         position.enter(child)
       }
@@ -105,7 +131,7 @@ extension Stage2PageTable {
     tables: while true {
       repeat {
         if let child = try visitEntry(
-          at: position, end: end, flags: flags, isTraced: isTraced, visitor: &visitor)
+          at: position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
         {
           path[position.level] = (position.address, position.entry)
           position.enter(child)
@@ -119,12 +145,16 @@ extension Stage2PageTable {
         guard !position.isInStartTable, next < end || flags.contains(.tablePost) else { return }
         position.rise(on: path)
         if flags.contains(.tablePost) {
-          try visitor.visit(position.visit(.tablePost, end: end), in: &self)
+          try callback(position.visit(.tablePost, end: end), &self)
         }
         position.advance(to: next)
       } while position.address >= end || !position.isInTable
     }
   }
+
+  /// Reports something that a hook has done with an entry.
+  @inline(__always)
+  public func report(_ event: @autoclosure () -> HookEvent) { events.emit(.hook(event())) }
 
   /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
   mutating func update<Visitor: Stage2Visitor>(
@@ -140,21 +170,21 @@ extension Stage2PageTable {
   ///
   /// - Returns: The table below it, where there is one.
   @inline(__always)
-  private mutating func visitEntry<Visitor: Stage2Visitor>(
-    at position: WalkPosition, end: UInt64, flags: WalkFlags, isTraced: Bool,
-    visitor: inout Visitor
+  private mutating func visitEntry(
+    at position: WalkPosition, end: UInt64, flags: WalkFlags, reportsVisits: Bool,
+    _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) -> EntryReference? {
     let (entry, level) = (position.entry, position.level)
     // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
     var descriptor = self[entry]
-    if isTraced { events.emit(.visit(tableVisit(of: entry, level: level))) }
+    if reportsVisits { events.emit(.visit(tableVisit(of: entry, level: level))) }
     if descriptor.isTable(level: level) {
       if flags.contains(.tablePre) {
-        try visitor.visit(position.visit(.tablePre, end: end), in: &self)
+        try callback(position.visit(.tablePre, end: end), &self)
       }
     } else {
       guard flags.contains(.leaf) else { return nil }
-      try visitor.visit(position.visit(.leaf, end: end), in: &self)
+      try callback(position.visit(.leaf, end: end), &self)
       // A leaf visit may have put a table there.
       descriptor = self[entry]
       guard descriptor.isTable(level: level) else { return nil }
@@ -321,6 +351,32 @@ extension Stage2PageTable {
     var position = WalkPosition(address: address, in: self)
     while let table = table(at: position) { position.enter(table) }
     return Leaf(descriptor: memory[position.entry], level: position.level)
+  }
+
+  /// Calls a function for each entry that points to no table, valid or not, in the order of their addresses, and changes
+  /// nothing. It ends at an entry that leads out of table memory.
+  ///
+  /// - Parameter body: Called with the first address of the entry, its level and the entry.
+  public func forEachLeaf(_ body: (_ address: UInt64, Leaf) -> Void) {
+    _ = forEachLeaf(in: WalkPosition(address: 0, in: self), body)
+  }
+
+  /// - Returns: False at an entry that leads out of table memory.
+  private func forEachLeaf(in start: WalkPosition, _ body: (UInt64, Leaf) -> Void) -> Bool {
+    var position = start
+    repeat {
+      let descriptor = memory[position.entry]
+      if descriptor.isTable(level: position.level) {
+        guard let table = table(at: position) else { return false }
+        var child = position
+        child.enter(table)
+        guard forEachLeaf(in: child, body) else { return false }
+      } else {
+        body(position.address, Leaf(descriptor: descriptor, level: position.level))
+      }
+      position.advance()
+    } while position.address >> UInt64(ipaBits) == 0 && position.isInTable
+    return true
   }
 
   /// The table that the entry of a position points to, if it is one.

@@ -5,7 +5,7 @@ import SystemPackage
 import Testing
 
 /// A device that refuses to work: for servers that are never to come up.
-private final class NoDevice: CharacterDevice {
+private final class NoDevice: SimpleDevice {
   func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) { throw .ioError }
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int { throw .ioError }
 }
@@ -88,7 +88,7 @@ private final class NoDevice: CharacterDevice {
   @Test func whatIsThereStays() throws {
     try "mine".write(toFile: node.string, atomically: false, encoding: .utf8)
     let error = #expect(throws: NodeError.self) {
-      try FUSEServer(path: node, fileSystem: "none", device: NoDevice())
+      try FUSEServer(path: node, application: Application(name: "none"), device: NoDevice())
     }
     #expect(error?.kind == .exists)
     #expect(error?.description.contains("rm \(node)") == true)
@@ -98,7 +98,8 @@ private final class NoDevice: CharacterDevice {
 
   @Test func directoryThatDoesNotExistIsNamed() {
     let error = #expect(throws: NodeError.self) {
-      try FUSEServer(path: node.appending("node"), fileSystem: "none", device: NoDevice())
+      try FUSEServer(
+        path: node.appending("node"), application: Application(name: "none"), device: NoDevice())
     }
     #expect(error?.description.hasPrefix("cannot ") == true)
     #expect(error?.description.contains(node.string) == true)
@@ -107,12 +108,13 @@ private final class NoDevice: CharacterDevice {
   @Test func cuseSaysWhatToDoWhereItIsMissing() throws {
     try #require(
       !FileManager.default.fileExists(atPath: "/dev/cuse"),
-      "this machine has CUSE; scripts/cuse-vm tests it")
+      "this machine has CUSE; scripts/vm/cuse-vm tests it")
     let error = #expect(throws: NodeError.self) {
-      try CUSEServer(name: "virt-walker-test", device: NoDevice())
+      try CUSEServer(
+        name: "virt-walker-test", application: Application(name: "none"), device: NoDevice())
     }
     #expect(
       error?.description
-        == "/dev/cuse is missing: modprobe cuse, or run with --backend fuse")
+        == "/dev/cuse is missing: modprobe cuse, or serve the device by FUSE")
   }
 }

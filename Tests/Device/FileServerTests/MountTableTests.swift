@@ -12,11 +12,11 @@ import Testing
     mkdir(directory.string, 0o700)
     defer { rmdir(directory.string) }
     let table = try MountTable()
-    #expect(table.mount(at: directory) == nil)
+    #expect(table.mounts(at: [directory])[directory] == nil)
     try #require(mount("none", directory.string, "tmpfs", 0, nil) == 0, "as root")
-    let below = try #require(table.mount(at: directory))
+    let below = try #require(table.mounts(at: [directory])[directory])
     try #require(mount("none", directory.string, "tmpfs", 0, nil) == 0)
-    let above = try #require(table.mount(at: directory))
+    let above = try #require(table.mounts(at: [directory])[directory])
     #expect(above != below)
     #expect(table.missing(of: [below, above]).isEmpty)
     let file = open(directory.appending("file").string, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
@@ -24,7 +24,7 @@ import Testing
     // The file system goes on for the file.
     umount2(directory.string, Int32(MNT_DETACH))
     #expect(table.missing(of: [below, above]) == [above])
-    #expect(table.mount(at: directory) == below)
+    #expect(table.mounts(at: [directory])[directory] == below)
     close(file)
     umount2(directory.string, Int32(MNT_DETACH))
     #expect(table.missing(of: [below, above]) == [below, above])

@@ -47,7 +47,7 @@ import Testing
     let daemon = try await RunningDaemon()
     let probe = try await Probe.shared.path()
     let check = try await shell(
-      "\(repository)/scripts/check-file-operations \(daemon.node) fuse \(probe)",
+      "\(repository)/scripts/ci/check-file-operations \(daemon.node) fuse \(probe)",
       limit: .seconds(300))
     #expect(report(tap: check.output, from: "check-file-operations") >= 80)
     #expect(check.succeeded, "\(check.errors)")
@@ -58,7 +58,7 @@ import Testing
   @Test func everydayTools() async throws {
     let daemon = try await RunningDaemon()
     let check = try await shell(
-      "\(repository)/scripts/check-tools \(daemon.node) \(try await EverydayTools.shared.path())",
+      "\(repository)/scripts/ci/check-tools \(daemon.node) \(try await EverydayTools.shared.path())",
       limit: .seconds(300))
     #expect(report(tap: check.output, from: "check-tools") >= 80)
     #expect(check.succeeded, "\(check.errors)")

@@ -450,7 +450,7 @@ import Testing
   @Test func missingCUSEIsNamed() async throws {
     try #require(
       !FileManager.default.fileExists(atPath: "/dev/cuse"),
-      "this test is for a machine without CUSE; the others are in scripts/cuse-vm-guest")
+      "this test is for a machine without CUSE; the others are in scripts/vm/cuse-vm-guest")
     let name = RunningDaemon.uniqueName()
     let run = try await shell("$virt_walkerd serve --backend cuse --name \(name)")
     #expect(run.status == .exited(69))

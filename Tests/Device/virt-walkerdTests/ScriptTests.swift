@@ -11,15 +11,15 @@ import Testing
   @Test func programWithoutTheSwiftRuntimeIsRefused() async throws {
     let program = daemonProgram
     for command in [
-      "\(scripts)/require-static \(program)",
-      "\(scripts)/cuse-vm --daemon \(program) --command true",
+      "\(scripts)/lib/require-static \(program)",
+      "\(scripts)/vm/cuse-vm --daemon \(program) --command true",
     ] {
       let refused = try await shell(command)
       #expect(refused.status == .exited(1))
       #expect(refused.errors.contains("\(program) needs the Swift runtime's shared libraries"))
       #expect(refused.errors.contains("build it with scripts/build-static"))
     }
-    let accepted = try await shell("\(scripts)/require-static /bin/sh")
+    let accepted = try await shell("\(scripts)/lib/require-static /bin/sh")
     #expect(accepted.succeeded, "\(accepted.errors)")
   }
 
@@ -27,7 +27,7 @@ import Testing
   @Test func eachKindOfReleaseBuildHasAFolder() async throws {
     let builds = try await shell(
       // Lines that go on are joined.
-      "cd \(repository) && for file in $(grep -rlI --exclude-dir='.build*' 'swift build' scripts Benchmarks debian Containerfile); do sed -e :a -e '/\\\\$/N; s/\\\\\\n//; ta' $file | sed 's/#.*//' | grep 'swift build' | grep -e '-c release' -e '--configuration release' -e '--static-swift-stdlib'; done"
+      "cd \(repository) && for file in $(grep -rlI --exclude-dir='.build*' 'swift build' scripts oracle Benchmarks debian Containerfile); do sed -e :a -e '/\\\\$/N; s/\\\\\\n//; ta' $file | sed 's/#.*//' | grep 'swift build' | grep -e '-c release' -e '--configuration release' -e '--static-swift-stdlib'; done"
     )
     let lines = builds.output.split(separator: "\n")
     #expect(lines.count >= 4)
@@ -81,8 +81,8 @@ import Testing
       APT::Get::Simulate "true";
       END
       export APT_CONFIG="$root/apt.conf" DPKG_ADMINDIR="$root/dpkg"
-      \(scripts)/install-packages harmless && echo harmless installed
-      \(scripts)/install-packages newcomer || echo newcomer refused
+      \(scripts)/lib/install-packages harmless && echo harmless installed
+      \(scripts)/lib/install-packages newcomer || echo newcomer refused
       """)
     #expect(install.output.contains("Inst harmless"), "\(install.errors)")
     #expect(install.output.contains("harmless installed\n"))
@@ -94,14 +94,15 @@ import Testing
   /// The parts of a virtual machine are downloaded, not installed.
   @Test func partsOfVirtualMachinesAreNotInstalled() async throws {
     let named = try await shell(
-      "cd \(repository) && grep -rlI -e busybox-static -e linux-image scripts | xargs grep -L -e download-packages -e download-only"
+      "cd \(repository) && grep -rlI -e busybox-static -e linux-image scripts oracle | xargs grep -L -e download-packages -e download-only"
     )
     #expect(named.output == "", "a script names a part of a virtual machine, and downloads nothing")
     let others = try await shell(
-      "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts Benchmarks Examples | grep -v -e 'scripts/install-packages:' -e 'scripts/check-package' -e download-only"
+      "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts oracle Benchmarks Examples | grep -v -e 'scripts/lib/install-packages:' -e 'scripts/ci/check-package' -e download-only"
     )
     #expect(
-      others.output == "", "a package is installed by another way than scripts/install-packages")
+      others.output == "", "a package is installed by another way than scripts/lib/install-packages"
+    )
   }
 
   /// Mirrors come from apt's sources of either format, and from the variables.
@@ -134,10 +135,10 @@ import Testing
       Dir::State "$root";
       END
       export APT_CONFIG="$root/apt.conf"
-      \(scripts)/apt-mirror debian
-      \(scripts)/apt-mirror debian-security
-      \(scripts)/apt-mirror ubuntu || echo none
-      UBUNTU_MIRROR=http://three.example/ubuntu/ \(scripts)/apt-mirror ubuntu
+      \(scripts)/lib/apt-mirror debian
+      \(scripts)/lib/apt-mirror debian-security
+      \(scripts)/lib/apt-mirror ubuntu || echo none
+      UBUNTU_MIRROR=http://three.example/ubuntu/ \(scripts)/lib/apt-mirror ubuntu
       """)
     #expect(
       mirrors.output == """
@@ -156,9 +157,9 @@ import Testing
       "cd \(repository) && grep -rnIE --exclude-dir='.*' --exclude-dir=Corpus --exclude=ScriptTests.swift 'https?://[a-z.]*(debian|ubuntu|pypi|python)[a-z]*\\.(org|com)' * | grep -v '^debian/copyright:1:Format: '"
     )
     #expect(names.output == "")
-    let readme = try String(contentsOfFile: "\(repository)/README.md", encoding: .utf8)
+    let document = try String(contentsOfFile: "\(repository)/docs/installing.md", encoding: .utf8)
     for name in ["DEBIAN_MIRROR", "DEBIAN_SECURITY_MIRROR", "UBUNTU_MIRROR"] {
-      #expect(readme.contains("`\(name)`"))
+      #expect(document.contains("`\(name)`"))
     }
   }
 }

@@ -320,7 +320,7 @@ private struct Terminal {
 
   init(_ daemon: RunningDaemon) async throws {
     let found = try await shell("command -v tmux")
-    try #require(found.succeeded, "tmux is missing: scripts/install-packages tmux")
+    try #require(found.succeeded, "tmux is missing: scripts/lib/install-packages tmux")
     socket = "/tmp/\(daemon.node.dropFirst(5)).tmux"
     tmux = "tmux -S \(socket) -f /dev/null"
     let start = try await shell(

@@ -106,7 +106,7 @@ private struct Traffic {
       try write()
     }
 
-    func process() throws(Errno) -> Processed {
+    func process() throws(Errno) -> ProcessResult {
       var byte: UInt8 = 0
       guard read(descriptor.rawValue, &byte, 1) == 1 else { return .nothing }
       bytes += 1
@@ -124,7 +124,7 @@ private struct Traffic {
   /// Whoever expects more of one server still hears of the others.
   @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
   func everyDescriptorIsServed(policy: PollPolicy) throws {
-    let loop = try EventLoop(polling: policy)
+    let loop = try EventLoop(waiting: AdaptiveWait(policy))
     let echo = try Echo()
     let (otherRead, otherWrite) = try FileDescriptor.pipe()
     try loop.add(echo) { _ in
@@ -153,7 +153,7 @@ private struct Traffic {
         _ = write(writer, &byte, 1)
       }
     }
-    let loop = try EventLoop(polling: policy)
+    let loop = try EventLoop(waiting: AdaptiveWait(policy))
     var heard = 0
     var left = 20
     try loop.add(echo) { _ in
@@ -179,7 +179,7 @@ private struct Traffic {
   /// In the middle of what takes long, all others are served, and what they throw ends the loop afterwards.
   @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
   func othersAreServedMeanwhile(policy: PollPolicy) throws {
-    let loop = try EventLoop(polling: policy)
+    let loop = try EventLoop(waiting: AdaptiveWait(policy))
     let (own, other) = (try Echo(), try Echo())
     let (workRead, workWrite) = try FileDescriptor.pipe()
     try loop.add(own) { _ in try own.write() }
@@ -210,18 +210,18 @@ private struct Traffic {
     // Only root may ask.
     #expect(latency.isAvailable == (geteuid() == 0))
     let epoll = try FileDescriptor.pipe()
-    let watcher = try Watcher(epoll: epoll.readEnd, latency: latency)
+    let interrupter = try SleepInterrupter(epoll: epoll.readEnd, latency: latency)
     for _ in 0..<100 {
-      watcher.noteRequest(isNextSoon: true)
+      interrupter.noteRequest(isNextSoon: true)
       #expect(latency.isRequested == latency.isAvailable)
     }
     for _ in 0..<1000 where latency.isRequested { usleep(10_000) }
     #expect(!latency.isRequested)
-    watcher.noteRequest(isNextSoon: true)
-    watcher.noteRequest(isNextSoon: false)
+    interrupter.noteRequest(isNextSoon: true)
+    interrupter.noteRequest(isNextSoon: false)
     #expect(!latency.isRequested)
-    watcher.noteRequest(isNextSoon: true)
-    watcher.stop()
+    interrupter.noteRequest(isNextSoon: true)
+    interrupter.stop()
     #expect(!latency.isRequested)
     try epoll.readEnd.close()
     try epoll.writeEnd.close()

@@ -62,7 +62,7 @@ import Testing
 
   @Test func committedRecordingsMatch() async throws {
     let run = try await shell(
-      "$virt_walkerd replay --check \(repository)/Tests/Recordings/bytes-a7*")
+      "$virt_walkerd replay --check \(repository)/Tests/Recordings/6.1/bytes-a7*")
     #expect(run.output == "4 recordings, 6152 steps: all match\n")
     #expect(run.succeeded, "\(run.errors)")
   }

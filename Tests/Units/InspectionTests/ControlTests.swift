@@ -158,7 +158,7 @@ import Testing
     #expect((1..<2000).contains(steps))
     #expect(
       try device.lines("control").last
-        == "# The write has ended early: a write may take 10 s at most. Steps done: \(steps) of 2000. The first line that was not done is line \(steps + 2): write the rest once more."
+        == "# The write has ended early: a write may take 10 s of CPU time at most. Steps done: \(steps) of 2000. The first line that was not done is line \(steps + 2): write the rest once more."
     )
     #expect(try device.lines("control").first == "# first")
   }

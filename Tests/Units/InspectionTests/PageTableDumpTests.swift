@@ -1,6 +1,7 @@
 import Inspection
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
 /// `stage2_page_tables`, `stage2_levels` and `ipa_range`.
 @Suite struct PageTableDumpTests {
@@ -36,7 +37,7 @@ import Testing
       try device.write("guest ldr w0,[\(address)]\n", to: "control")
     }
     try device.write("guest str w0,[0x40800000]\nhost age 0x40800000\n", to: "control")
-    let machine = device.device.machine
+    let machine = device.engine.virtualMachine
     #expect(try device.read("ipa_range") == "\(shape.1)\n")
     let levels = 4 - machine.stage2.startLevel
     #expect(try device.read("stage2_levels") == "\(levels)\n")

@@ -1,16 +1,17 @@
 import Foundation
 import Testing
+import VirtWalkerDevice
 
 @testable import Inspection
 @testable import Scenarios
 @testable import Stage2Sim
 
 /// `stage2_page_tables`, `stage2_levels` and `ipa_range` against what a real kernel printed after the same steps
-/// (Tests/PageTableDumps). That kernel is Linux 7.2, as 6.1 has no such files.
+/// (Tests/PageTableDumps/7.2). That kernel is Linux 7.2, as 6.1 has no such files.
 @Suite struct RealDumpTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableDumps")
+      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableDumps/7.2")
     let files = try? FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: nil)
     return (files ?? []).sorted { $0.path < $1.path }
@@ -21,17 +22,19 @@ import Testing
   @Test(arguments: files)
   func sameText(file: URL) throws {
     let recording = try Recording(parsing: String(contentsOf: file, encoding: .utf8))
-    var player = try Player(recording.machine)
+    let engine = try ModelEngine(recording.machine)
     var differing: [Int] = []
     for (number, (line, step)) in recording.steps.enumerated() {
-      player.play(step)
-      let table = player.machine.stage2
+      try engine.perform(step)
       var expected: [String] = []
       if number == 0 {
-        expected = ["ipa_range:", "\(table.ipaBits)", "stage2_levels:", "\(4 - table.startLevel)"]
+        expected = [
+          "ipa_range:", "\(recording.machine.configuration.ipaBits)", "stage2_levels:",
+          "\(4 - engine.startLevel)",
+        ]
       }
       expected.append("stage2_page_tables:")
-      expected += table.dump.split(separator: "\n").map(String.init)
+      expected += engine.dump.split(separator: "\n").map(String.init)
       if expected != line.observations { differing.append(number + 1) }
       if file.lastPathComponent != "huge-zero-page.txt" {
         #expect(expected == line.observations, "step \(number + 1), \(line.line.text)")

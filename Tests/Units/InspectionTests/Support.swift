@@ -1,18 +1,22 @@
 import CharacterDeviceServer
 import Inspection
+import Scenarios
 import Stage2Sim
 import SystemPackage
 import Testing
+import VirtWalkerDevice
 
 /// A device in this process, and its files.
 final class Device {
+  let engine: ModelEngine
   let device: InspectedDevice
   private let clock = Clock()
   private let files: [String: FileTree]
   init(_ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test") throws {
-    device = try InspectedDevice(
-      configuration, node: node, task: ("virt-walkerd", 4711),
-      clock: { [clock] in clock.next() })
+    engine = try ModelEngine(MachineDescription(configuration), driver: VirtWalkerDriver.self)
+    device = InspectedDevice(
+      engine, node: node, task: ("virt-walkerd", 4711),
+      clock: { [clock] in clock.next() }, cpuClock: { [clock] in clock.next() })
     files = Self.flatten(device.tree, "")
   }
 
@@ -104,8 +108,8 @@ final class Device {
 
   /// All that a step can change: each word of each table, their reference counts, and the registers.
   var state: [UInt64] {
-    let memory = device.machine.stage2.memory
-    let vcpu = device.machine.vcpu
+    let memory = engine.virtualMachine.stage2.memory
+    let vcpu = engine.virtualMachine.vcpu
     return memory.words + memory.counts.map(UInt64.init) + (0...30).map { vcpu[$0] }
       + [vcpu.pc, vcpu.fault.syndrome.rawValue, vcpu.fault.far, vcpu.fault.hpfar]
   }

@@ -2,6 +2,7 @@ import CharacterDeviceServer
 import Inspection
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
 @Suite struct TraceTests {
   /// What a byte's way is, there and back: the values are those of the README and of Tests/Recordings.
@@ -11,10 +12,10 @@ import Testing
     #expect(try device.seek() == 0x41)
     let lines = try device.lines("trace").filter { !$0.hasPrefix("#") }
     let events = lines.map { $0.split(separator: ": ", maxSplits: 1)[1] }
-    let target = try device.device.machine.leaf(for: HideSeek.target).descriptor
+    let target = try device.engine.virtualMachine.leaf(for: HideSeek.target).descriptor
     var before = target
     before.hiddenByte = 0
-    let tables = device.device.machine.stage2.path(to: HideSeek.target)
+    let tables = device.engine.virtualMachine.stage2.path(to: HideSeek.target)
     func visits(_ leaf: Stage2Descriptor) -> [String] {
       tables.map {
         "virt_walker_visit: level \($0.level) table 0x\(String($0.table, radix: 16)) index \($0.index) entry \($0.level == 3 ? leaf : $0.descriptor)"

@@ -3,6 +3,7 @@ import FoundationXML
 import Inspection
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
 @Suite struct WalkTests {
   @Test(arguments: CPUModel.allCases, Backing.allCases)
@@ -10,7 +11,7 @@ import Testing
     let device = try Device(.init(cpu: cpu, backing: backing))
     for byte: UInt8 in [0x00, 0x41, 0xff, 0x3c] {
       try device.hide(byte)
-      let leaf = try device.device.machine.leaf(for: HideSeek.target)
+      let leaf = try device.engine.virtualMachine.leaf(for: HideSeek.target)
       #expect(try device.read("pte") == "\(leaf.descriptor)\n")
       let lines = try device.lines("walk")
       // The picture: 64 bits in the order of the entry, the byte's marked below.
@@ -23,7 +24,7 @@ import Testing
       let mark = "hidden byte 0x\(hex.count == 1 ? "0" : "")\(hex)"
       #expect(lines.contains { $0.hasPrefix("      ======== \(mark)") })
       // The tables, down to the leaf.
-      let path = device.device.machine.stage2.path(to: HideSeek.target)
+      let path = device.engine.virtualMachine.stage2.path(to: HideSeek.target)
       #expect(path.last?.descriptor == leaf.descriptor && path.last?.level == leaf.level)
       for visit in path {
         #expect(lines.contains { $0.contains(" \(visit.index)  \(visit.descriptor)  ") })
@@ -68,7 +69,7 @@ import Testing
       parser.delegate = reader
       #expect(parser.parse(), "\(String(describing: parser.parserError))")
       #expect(reader.outside == 0)
-      let entry = try device.device.machine.leaf(for: HideSeek.target).descriptor
+      let entry = try device.engine.virtualMachine.leaf(for: HideSeek.target).descriptor
       let bits = reader.texts.filter { $0.y == 386 && ["0", "1"].contains($0.text) }
         .sorted { $0.x < $1.x }.map(\.text).joined()
       #expect(UInt64(bits, radix: 2) == entry.rawValue && bits.count == 64)

@@ -1,6 +1,7 @@
 import Foundation
 import Scenarios
 import Testing
+import VirtWalkerDevice
 
 /// The code of Sources/Scenarios/Scenarios.docc, as it stands there.
 @Suite struct ArticleTests {
@@ -14,13 +15,14 @@ import Testing
         run retired pc +4 x0 0x42
       """
     let recording = try Recording(parsing: text)
-    let difference = try #require(try recording.firstDifference())
+    let difference = try #require(
+      try recording.firstDifference(on: ModelEngine(recording.machine)))
     #expect(difference.step == 2 && difference.line == 5)
     #expect(difference.kernel == ["run retired pc +4 x0 0x42"])
     #expect(difference.model.first == "run retired pc +4 x0 0x41")
 
-    let onTheModel = try recording.played()
-    #expect(try onTheModel.firstDifference() == nil)
+    let onTheModel = try recording.played(on: ModelEngine(recording.machine))
+    #expect(try onTheModel.firstDifference(on: ModelEngine(recording.machine)) == nil)
 
     let refusal = ScenarioError(
       line: 1, column: 16, message: "expected MiB with an M, 4 to 1024, found '2'")

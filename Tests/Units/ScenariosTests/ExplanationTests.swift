@@ -1,6 +1,7 @@
 import Foundation
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
 @testable import Scenarios
 
@@ -37,9 +38,9 @@ import Testing
     let booted = try VirtualMachine.booted(
       .init(
         cpu: .max, granule: granule, ipaBits: 36, backing: backing,
-        memorySize: explainer.machine.memory))
+        memorySize: explainer.machine.configuration.memorySize))
     let frames = granule.addressMask
-    let explained = explainer.explain(0x06)
+    let explained = try explainer.explain(0x06)
     let leaf = try booted.leaf(for: Self.target)
     #expect(explained.before.level == leaf.level)
     #expect(
@@ -60,13 +61,13 @@ import Testing
     var bytes: [String: Int] = [:]
     for (name, recording) in try committedRecordings() where name.hasPrefix("bytes-") {
       let explainer = try Explainer(
-        cpu: recording.machine.cpu, backing: recording.machine.backing)
+        cpu: recording.machine.configuration.cpu, backing: recording.machine.configuration.backing)
       for (index, hide) in recording.steps.enumerated() {
         guard let byte = hide.step.hiddenByte else { continue }
         let steps = recording.steps[index...].prefix(6).map { $0 }
         let accesses = steps[2...4].map(\.step)
         try #require(accesses == ExplainedEvent.accesses.flatMap(\.steps))
-        let explained = explainer.explain(byte, events: ExplainedEvent.accesses)
+        let explained = try explainer.explain(byte, events: ExplainedEvent.accesses)
         let fates = explained.outcomes.map(\.fate)
         // Nothing was sought between the accesses; the entry was looked at.
         for (outcome, seen) in zip(explained.outcomes, steps[2...4]) {
@@ -92,21 +93,24 @@ import Testing
   @Test func warningsAreOfTheRecordedChange() throws {
     var changes = 0
     for (name, recording) in try committedRecordings() where name.hasPrefix("bytes-") {
-      var player = try Player(recording.machine)
+      let engine = try recording.engine()
       for (line, step) in recording.steps {
-        player.play(step)
+        let first = engine.events.end
+        try engine.perform(step)
         guard step.hiddenByte != nil else { continue }
         #expect(!line.observations.contains { $0.hasPrefix("tlbi") }, "\(name)")
         let change = try line.targetChange
         let changed = change.map { $0.before.digits ^ $0.after.digits } ?? 0
         let permissions =
           Stage2Descriptor.executeNever
-          | (recording.machine.cpu.hasXNX ? Stage2Descriptor.executeNever0 : 0)
-        let warned = player.warnings.map { warning in
+          | (recording.machine.configuration.cpu.hasXNX ? Stage2Descriptor.executeNever0 : 0)
+        var warned: [String] = []
+        engine.events.ring.forEach(from: first) { entry in
+          guard case .warning(let warning) = entry.event else { return }
           switch warning {
-          case .breakBeforeMake: "bbm"
-          case .staleTLB: "tlb"
-          case .missingReference, .leakedReference, .livelock: "\(warning)"
+          case .breakBeforeMake: warned.append("bbm")
+          case .staleTLB: warned.append("tlb")
+          case .missingReference, .leakedReference, .livelock: warned.append("\(warning)")
           }
         }
         var expected: [String] = []
@@ -128,7 +132,8 @@ import Testing
       let name = try #require(event.recording(for: explainer.machine))
       let recording = try Self.recording(name, of: backing)
       // Only what executes depends on the CPU.
-      #expect(event.name != "execute-neighbour" || recording.machine.cpu == cpu, "\(name)")
+      #expect(
+        event.name != "execute-neighbour" || recording.machine.configuration.cpu == cpu, "\(name)")
       let steps = recording.steps
       let hide = Explainer.boot.count + event.preparation.count
       let byte = try #require(steps[hide].step.hiddenByte, "\(name)")
@@ -138,7 +143,7 @@ import Testing
       try #require(steps.count == end + 3 && steps[end].step.isSeek && steps[end + 2].step.isSeek)
       #expect(steps[end + 1].step == ExplainedEvent.load.steps[0])
 
-      let outcome = explainer.explain(byte, events: [event]).outcomes[0]
+      let outcome = try explainer.explain(byte, events: [event]).outcomes[0]
       let seen = steps[(hide + 1)..<end].map(\.line)
       #expect(outcome.isHung == seen.contains(where: \.isHung), "\(name)")
       #expect(
@@ -182,7 +187,7 @@ import Testing
 
     let byte = try #require(hide.step.hiddenByte)
     let change = try #require(try hide.line.targetChange)
-    let outcome = explainer.explain(byte, events: []).invalidEntry
+    let outcome = try explainer.explain(byte, events: []).invalidEntry
     #expect(outcome.before.descriptor.rawValue == change.before.digits)
     #expect(outcome.before.level == change.before.level)
     #expect(outcome.hidden.descriptor.rawValue == change.after.digits)
@@ -191,7 +196,7 @@ import Testing
     // The start level is 1 with 40 bits.
     #expect(outcome.references?.count == mapped.counts[change.before.level - 1])
     for byte in [0, 1, byte, 0xff] {
-      let outcome = explainer.explain(byte, events: []).invalidEntry
+      let outcome = try explainer.explain(byte, events: []).invalidEntry
       let isWrong = byte != 0
       #expect(
         outcome.warnings.contains { if case .missingReference = $0 { true } else { false } }
@@ -206,8 +211,8 @@ import Testing
     let recording = try #require(
       try committedRecordings().first { $0.name == name }?.recording, "no \(name)")
     var machine = MachineDescription()
-    machine.cpu = recording.machine.cpu
-    machine.backing = backing
+    machine.configuration.cpu = recording.machine.configuration.cpu
+    machine.configuration.backing = backing
     #expect(recording.machine == machine, "\(name)")
     return recording
   }
@@ -218,7 +223,7 @@ import Testing
     let explainer = try Explainer(cpu: cpu, backing: backing)
     let harmful: UInt8 = cpu.hasXNX ? 0x0e : 0x0a
     for byte in 0...UInt8.max {
-      let explained = explainer.explain(byte, events: ExplainedEvent.accesses)
+      let explained = try explainer.explain(byte, events: ExplainedEvent.accesses)
       #expect(explained.isHarmless == (byte & harmful == 0), "\(hex(UInt64(byte)))")
     }
   }

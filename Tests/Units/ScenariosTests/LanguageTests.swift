@@ -8,11 +8,11 @@ import Testing
   @Test func defaultsAreTheDocuments() throws {
     let machine = try MachineDescription(parsing: "machine cpu=cortex-a76")
     #expect(machine == MachineDescription())
-    #expect(machine.granule == .kib4)
-    #expect(machine.ipaBits == 40)
-    #expect(machine.memory == 64 << 20)
-    #expect(machine.backing == .anonymous)
-    #expect(machine.dirtyLog == .automatic)
+    #expect(machine.configuration.granule == .kib4)
+    #expect(machine.configuration.ipaBits == 40)
+    #expect(machine.configuration.memorySize == 64 << 20)
+    #expect(machine.configuration.backing == .anonymous)
+    #expect(machine.configuration.dirtyLogProtection == .automatic)
     #expect(machine.code == 0x8000_0000)
   }
 
@@ -20,12 +20,12 @@ import Testing
     let line =
       "machine cpu=max granule=64K ipa=48 backing=hugetlb memory=512M dirty-log=initially-set code=0x40001000"
     let machine = try MachineDescription(parsing: line)
-    #expect(machine.cpu == .max)
-    #expect(machine.granule == .kib64)
-    #expect(machine.ipaBits == 48)
-    #expect(machine.memory == 512 << 20)
-    #expect(machine.backing == .hugetlb)
-    #expect(machine.dirtyLog == .initiallySet)
+    #expect(machine.configuration.cpu == .max)
+    #expect(machine.configuration.granule == .kib64)
+    #expect(machine.configuration.ipaBits == 48)
+    #expect(machine.configuration.memorySize == 512 << 20)
+    #expect(machine.configuration.backing == .hugetlb)
+    #expect(machine.configuration.dirtyLogProtection == .initiallySet)
     #expect(machine.code == 0x4000_1000)
     #expect(machine.description == line)
   }

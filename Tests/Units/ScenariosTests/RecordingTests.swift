@@ -1,6 +1,7 @@
 import Foundation
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
 @testable import Scenarios
 
@@ -15,7 +16,7 @@ import Testing
   @Test(arguments: recordingNames)
   func recordingComesBackByteForByte(_ name: String) throws {
     let text = try recordingText(name)
-    let recording = try Recording(parsing: text)
+    let recording = try committedRecording(name)
     #expect(recording.description == text)
     #expect(recording.lines.allSatisfy { $0.line.text.first != " " })
 
@@ -43,11 +44,11 @@ import Testing
   /// Below each step are the leaf of the target, and that of the step's address where it is in another page and exists.
   @Test func touchedAddressHasItsLeaf() throws {
     for (name, recording) in try committedRecordings() {
-      let page = ~(recording.machine.granule.pageSize - 1)
+      let page = ~(recording.machine.configuration.granule.pageSize - 1)
       for (line, step) in recording.steps {
         var addresses = [MachineDescription.memoryBase]
         if let address = step.touchedAddress, address & page != addresses[0],
-          address >> UInt64(recording.machine.ipaBits) == 0
+          address >> UInt64(recording.machine.configuration.ipaBits) == 0
         {
           addresses.append(address)
         }
@@ -94,7 +95,7 @@ import Testing
   /// The recorder is the reference for the language; its table has the same instructions in the same order.
   @Test func instructionsAreTheRecorders() throws {
     let source = try String(
-      contentsOf: repository.appending(path: "scripts/oracle/recorder/recorder.c"),
+      contentsOf: repository.appending(path: "oracle/recorder/recorder.c"),
       encoding: .utf8)
     let table = source.matches(of: /\{"([a-z0-9]+ [^"]*\[A[^"]*)", 0x([0-9a-f]{8}), (\d)\}/)
     #expect(table.map { String($0.output.1) } == Instruction.all.map { $0.text("A") })
@@ -104,12 +105,12 @@ import Testing
 }
 
 /// Recordings of the real kernel, run on the model: every line below every step has to come out the same.
-@Suite struct PlayerTests {
+@Suite struct EngineTests {
   /// Whole, every field.
   @Test(arguments: recordingNames)
   func recordingMatches(_ name: String) throws {
-    let recording = try Recording(parsing: recordingText(name))
-    guard let difference = try recording.firstDifference() else { return }
+    let recording = try committedRecording(name)
+    guard let difference = try recording.firstDifference(on: recording.engine()) else { return }
     let file = "\(recordingsFolder)/\(name).txt"
     Issue.record(
       """
@@ -118,6 +119,28 @@ import Testing
       alone: .build/debug/virt-walkerd replay --check \(file)
       """)
   }
+
+  /// An observation has one text form: each line of each recording is read, and written as it was.
+  @Test func everyObservationIsRead() throws {
+    var lines = 0
+    for (name, recording) in try committedRecordings() {
+      for (line, _) in recording.steps {
+        for text in line.observations {
+          #expect(Observation(parsing: text)?.description == text, "\(name):\(line.number)")
+          lines += 1
+        }
+      }
+    }
+    #expect(lines > 100_000)
+  }
+
+  @Test(arguments: [
+    "", "run", "run retired", "run retired pc +4", "run retired pc 4 x0 5", "run hung x0 0x1 ",
+    "result", "result EWRONG", "value 0x100000000", "dirty 0x40000000 pages", "tlbi",
+    "tlbi all all",
+    "leaf 0x40000000 level 1", "run mmio write 0x1 len 1 pc +0 x0 0x0", "abort esr=0 far=0",
+  ])
+  func noObservation(text: String) { #expect(Observation(parsing: text) == nil) }
 
   private let small = """
     # A comment.
@@ -136,7 +159,7 @@ import Testing
 
   @Test func firstDifferenceIsFound() throws {
     let recording = try Recording(parsing: small)
-    let difference = try #require(try recording.firstDifference())
+    let difference = try #require(try recording.firstDifference(on: recording.engine()))
     #expect(difference.step == 2)
     #expect(difference.line == 7)
     #expect(difference.text == "guest ldr w0,[0x40000000] x0=0")
@@ -148,10 +171,10 @@ import Testing
   /// What is played can be read again, and plays the same.
   @Test func playedRecordingIsARecording() throws {
     let recording = try Recording(parsing: small)
-    let played = try recording.played()
+    let played = try recording.played(on: recording.engine())
     #expect(played.scenario == recording.scenario)
     #expect(try Recording(parsing: played.description) == played)
-    #expect(try played.firstDifference() == nil)
+    #expect(try played.firstDifference(on: recording.engine()) == nil)
   }
 
   @Test func differenceIsPrintedForTheWidth() {
@@ -173,15 +196,15 @@ import Testing
   @Test func machineThatCannotBe() throws {
     let machine = try MachineDescription(
       parsing: "machine granule=64K backing=hugetlb memory=64M")
-    let error = #expect(throws: UnplayableMachine.self) { try Player(machine) }
+    let error = #expect(throws: UnplayableMachine.self) { try ModelEngine(machine) }
     #expect(
       error?.description
         == "there is no such machine (EINVAL): machine cpu=cortex-a76 granule=64K backing=hugetlb memory=64M"
     )
   }
 
-  /// Steps come from outside: whatever the language allows, the player has to bear.
-  @Test func noStepStopsThePlayer() throws {
+  /// Steps come from outside: the engine performs each step that the language has.
+  @Test func noStepStopsTheEngine() throws {
     var generator = SeededGenerator(seed: 3)
     let addresses: [UInt64] = [
       0, 0x0b00_0000, 0x0b00_0001, 0x0c00_0000, 0x3fff_fff0, 0x4000_0000, 0x4000_0ff0,
@@ -217,9 +240,9 @@ import Testing
       "machine backing=hugetlb dirty-log=manual", "machine backing=memfd dirty-log=initially-set",
       "machine backing=file granule=16K cpu=max ipa=48", "machine granule=64K ipa=32",
     ] {
-      var player = try Player(MachineDescription(parsing: line))
+      let engine = try ModelEngine(MachineDescription(parsing: line))
       for step in steps.shuffled(using: &generator) {
-        #expect(!player.play(step).isEmpty, "\(step)")
+        #expect(try !engine.perform(step).isEmpty, "\(step)")
       }
     }
   }

@@ -6,7 +6,7 @@ let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLa
   .deletingLastPathComponent().deletingLastPathComponent()
 
 /// The folder of the committed recordings, in the checkout.
-let recordingsFolder = "Tests/Recordings"
+let recordingsFolder = "Tests/Recordings/6.1"
 
 /// The names of all committed recordings.
 let recordingNames: [String] = {
@@ -17,12 +17,19 @@ let recordingNames: [String] = {
 
 /// All committed recordings, read once.
 func committedRecordings() throws -> [(name: String, recording: Recording)] {
-  try recordings.get()
+  try recordingNames.map { (name: $0, recording: try committedRecording($0)) }
 }
 
-private let recordings = Result {
-  try recordingNames.map { (name: $0, recording: try Recording(parsing: recordingText($0))) }
+/// A committed recording.
+func committedRecording(_ name: String) throws -> Recording {
+  guard let recording = recordings[name] else { throw CocoaError(.fileNoSuchFile) }
+  return try recording.get()
 }
+
+private let recordings = Dictionary(
+  uniqueKeysWithValues: recordingNames.map { name in
+    (name, Result { try Recording(parsing: recordingText(name)) })
+  })
 
 func recordingText(_ name: String) throws -> String {
   try String(

@@ -1,14 +1,15 @@
 import Foundation
 import Testing
+import VirtWalkerDevice
 
 @testable import Scenarios
 @testable import Stage2Sim
 
-/// The tracepoints that the model passes, against the real kernel's trace of the same steps (Tests/Traces).
+/// The tracepoints that the model passes, against the real kernel's trace of the same steps (Tests/Traces/6.1).
 @Suite struct TraceTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Traces")
+      .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Traces/6.1")
     let files = try? FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: nil)
     return (files ?? []).sorted { $0.path < $1.path }
@@ -24,17 +25,21 @@ import Testing
     let steps = recording.steps.map(\.step)
     let kernel = try Self.kernelEvents(text[head.lowerBound...])
     #expect(kernel.count == steps.count)
-    var player = try Player(recording.machine)
+    let engine = try recording.engine()
     for (number, step) in steps.enumerated() {
-      let lines = player.play(step)
-      var model = player.events.compactMap { event -> String? in
-        guard case .tracepoint(let tracepoint) = event else { return nil }
-        return "\(tracepoint.name): \(tracepoint)"
+      let first = engine.events.end
+      let seen = try engine.perform(step)
+      var model: [String] = []
+      engine.events.ring.forEach(from: first) { entry in
+        guard case .tracepoint(let tracepoint) = entry.event else { return }
+        model.append("\(tracepoint.name): \(tracepoint)")
       }
       model = Self.withoutInterrupts(
-        Self.inRAM(model, at: VirtualMachine.memoryAddress, size: recording.machine.memory))
+        Self.inRAM(
+          model, at: VirtualMachine.memoryAddress, size: recording.machine.configuration.memorySize)
+      )
       var expected = kernel[number]
-      if lines.contains(where: { $0.hasPrefix("run hung") }) {
+      if seen.contains(where: \.isHung) {
         // How often depends on when the signal comes.
         model = Self.eachOnce(model)
         expected = Self.eachOnce(expected)
@@ -120,5 +125,11 @@ import Testing
   private static func eachOnce(_ lines: [String]) -> [String] {
     var seen: Set<String> = []
     return lines.filter { seen.insert($0).inserted }
+  }
+}
+
+extension Observation {
+  fileprivate var isHung: Bool {
+    if case .run(let run) = self { run.end == .hung } else { false }
   }
 }

@@ -1,4 +1,5 @@
 import Testing
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 
@@ -9,7 +10,7 @@ import Testing
     var value: UInt64 = 0
 
     func access(
-      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+      _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
     ) throws(KernelError) -> MMIOResponse {
       accesses.append(access)
       if access.address == 0x0900_0008 { throw .badAddress }
@@ -23,7 +24,7 @@ import Testing
   private var machine: VirtualMachine
 
   init() throws {
-    machine = try .booted()
+    machine = try .bootedWithHideSeek()
     machine.register(scratch, at: [MMIORegion(address: 0x0900_0000, length: 16)])
   }
 
@@ -124,22 +125,27 @@ import Testing
     var answer = MMIOResponse.declined
 
     mutating func access(
-      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+      _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
     ) -> MMIOResponse {
       calls.names.append(name)
       return answer
     }
   }
 
-  /// The same in front of the bus.
-  private struct NamedHook: MMIODevice {
-    static let isHook = true
-    var device: Named
+  /// A hook that notes its name when it is asked, and answers a load with a value if it has one.
+  private struct NamedHook: MMIOHook {
+    let name: String
+    let calls: Calls
+    var value: UInt64?
 
-    mutating func access(
-      _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
-    ) -> MMIOResponse {
-      device.access(access, from: &vcpu, stage2: &stage2)
+    mutating func ioMemAbort(
+      _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
+    ) -> MMIOHookResult {
+      calls.names.append(name)
+      guard let value else { return .notHandled }
+      vcpu[access.register] = value
+      vcpu.incrementPC()
+      return .handled
     }
   }
 
@@ -155,7 +161,7 @@ import Testing
       let device = Named(name: "device", calls: calls, answer: .value(0x77))
       var machine = try VirtualMachine()
       if isFirst { machine.register(device, at: [region]) }
-      machine.register(HideSeek(), at: HideSeek.regions)
+      machine.add(HideSeek())
       if !isFirst { machine.register(device, at: [region]) }
       machine.run(.nop, at: HideSeek.target)
       machine.setRegister(3, to: 0x41)
@@ -173,16 +179,11 @@ import Testing
   @Test mutating func declinedByHooksIsTheBus() {
     let trace = Trace()
     let calls = Calls()
-    func named(_ name: String, _ answer: MMIOResponse = .declined) -> Named {
-      Named(name: name, calls: calls, answer: answer)
-    }
     let region = MMIORegion(address: 0x0900_1000, length: 16)
-    machine.register(named("device", .value(0x1234)), at: [region])
-    // Two regions that both have the access: the hook is asked once.
     machine.register(
-      NamedHook(device: named("first")),
-      at: [region, MMIORegion(address: 0x0900_1000, length: 0)])
-    machine.register(NamedHook(device: named("second")), at: [region])
+      Named(name: "device", calls: calls, answer: .value(0x1234)), at: [region])
+    machine.add(NamedHook(name: "first", calls: calls))
+    machine.add(NamedHook(name: "second", calls: calls))
     machine.observer = trace
     let load = GuestInstruction.access(.load(.halfword, to: 4), address: 0x0900_1000)
     machine.run(load)
@@ -194,14 +195,27 @@ import Testing
         .mmio(.read, length: 2, address: 0x0900_1000, value: 0x1234),
       ])
 
-    // An access that a hook takes never comes to the kernel's tracepoint; the rest of the register is zeros.
-    machine.register(
-      NamedHook(device: named("third", .value(0x5_6789))), at: [region])
+    // An access that a hook handles never comes to the kernel's tracepoint. The hook sets all of the register.
+    machine.add(NamedHook(name: "third", calls: calls, value: 0x5_6789))
     machine.setRegister(4, to: .max)
     machine.run(load)
-    #expect(machine.vcpu[4] == 0x6789)
+    #expect(machine.vcpu[4] == 0x5_6789)
     #expect(calls.names.suffix(3) == ["first", "second", "third"])
     #expect(trace.mmio.count == 2)
+  }
+
+  /// A hook that does not move the program counter leaves the guest at the instruction, as in the kernel.
+  @Test mutating func hookThatForgetsTheProgramCounter() {
+    struct Forgetful: MMIOHook {
+      mutating func ioMemAbort(
+        _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
+      ) -> MMIOHookResult { .handled }
+    }
+    machine.add(Forgetful())
+    let pc = machine.vcpu.pc
+    let result = machine.run(.access(.load(.byte, to: 4), address: 0x0900_1000))
+    #expect(result == .livelock(machine.vcpu.fault))
+    #expect(machine.vcpu.pc == pc)
   }
 
   /// A bus with regions that overlap, and the devices that are asked for a byte at `address`.
@@ -230,7 +244,7 @@ import Testing
   func regionsThatOverlap(overlap: Overlap) throws {
     let calls = Calls()
     let base: UInt64 = 0x0900_0000
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     for (name, range) in overlap.regions {
       machine.register(
         Named(name: name, calls: calls),
@@ -251,7 +265,6 @@ import Testing
     let device = Named(name: "device", calls: calls)
     let region = MMIORegion(address: 0x0900_1000, length: .max)
     machine.register(device, at: [region])
-    machine.register(NamedHook(device: device), at: [region])
     let load = GuestInstruction.access(.load(.word, to: 0), address: 0x0900_1000)
     #expect(
       machine.run(load)

@@ -1,6 +1,7 @@
 import Foundation
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
 private let sources = URL(filePath: #filePath).deletingLastPathComponent()
   .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
@@ -48,6 +49,13 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     #expect(machine.vcpu.fault.syndrome.description == "0x93830005")
   }
 
+  @Test func hook() throws {
+    var machine = try VirtualMachine.booted()
+    machine.add(LevelHook())
+    machine.run(.access(.load(.byte, to: 3), address: 0x0900_0000))
+    #expect(machine.vcpu[3] == 2)
+  }
+
   @Test func whatCannotBeMade() {
     #expect(throws: KernelError.invalidArgument) {
       try VirtualMachine(.init(memorySize: 1 << 20))
@@ -93,13 +101,15 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
   }
 
   @Test func traceRing() throws {
-    var traced = try VirtualMachine.booted()
-    let ring = TraceRing(capacity: 1024)
-    traced.trace = ring
+    var traced = try VirtualMachine.bootedWithHideSeek()
+    let ring = EventStream(capacity: 1024)
+    traced.events = ring
     let registers = traced.ioremap(HideSeek.hideAddress, size: 2) ?? 0
     try traced.writeb(0x41, to: registers)
     let hide = ring[ring.end - 2].event
-    guard case .hide(0x41, old: _, new: let entry) = hide else { throw KernelError.noEntry }
+    guard case .hook(.byteWritten(0x41, old: _, new: let entry)) = hide else {
+      throw KernelError.noEntry
+    }
     #expect(entry.hiddenByte == 0x41 && ring.counts.aborts == 1)
   }
 
@@ -191,11 +201,27 @@ struct Counter: MMIODevice {
   var reads: UInt64 = 0
 
   mutating func access(
-    _ access: MMIOAccess, from vcpu: inout VCPU, stage2: inout Stage2PageTable
+    _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOResponse {
     guard !access.isWrite else { return .done }
     reads += 1
     return .value(reads)
+  }
+}
+
+struct LevelHook: MMIOHook {
+  mutating func ioMemAbort(
+    _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
+  ) throws(KernelError) -> MMIOHookResult {
+    guard access.address == 0x0900_0000, !access.isWrite else { return .notHandled }
+    do {
+      let leaf = try kvm.stage2.leaf(for: VirtualMachine.Configuration.memoryBase)
+      vcpu[access.register] = UInt64(leaf.level)
+    } catch {
+      throw error.code
+    }
+    vcpu.incrementPC()
+    return .handled
   }
 }
 

@@ -1,4 +1,5 @@
 import Testing
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 
@@ -9,7 +10,7 @@ import Testing
   @Test(arguments: CPUModel.allCases, [(Backing.huge, 2, 0x7fd as UInt64), (.anonymous, 3, 0x7ff)])
   func bootedMachine(cpu: CPUModel, leaf: (backing: Backing, level: Int, attributes: UInt64)) throws
   {
-    let machine = try VirtualMachine.booted(.init(cpu: cpu, backing: leaf.backing))
+    let machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu, backing: leaf.backing))
     let found = try machine.leaf(for: Self.base)
     #expect(found.level == leaf.level)
     // With FEAT_S2FWB the memory type is 0b0110 for 0b1111.
@@ -19,7 +20,7 @@ import Testing
 
   @Test(arguments: CPUModel.allCases, Backing.allCases)
   func everyByteComesBack(cpu: CPUModel, backing: Backing) throws {
-    var machine = try VirtualMachine.booted(.init(cpu: cpu, backing: backing))
+    var machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu, backing: backing))
     let registers = try mapRegisters(of: &machine)
     #expect(try machine.readb(registers + 1) == 0)
     let before = try machine.leaf(for: Self.base).descriptor.rawValue
@@ -43,7 +44,8 @@ import Testing
     }
     for size in [sizes.lowerBound, sizes.upperBound] {
       for backing in Backing.allCases {
-        var machine = try VirtualMachine.booted(.init(backing: backing, memorySize: size))
+        var machine = try VirtualMachine.bootedWithHideSeek(
+          .init(backing: backing, memorySize: size))
         // The first byte and the last.
         for address in [Self.base, Self.base + size - 1] {
           machine.setRegister(1, to: 0x5a)
@@ -57,14 +59,14 @@ import Testing
 
   /// A slot that is no multiple of 2 MiB ends in pages: the last block would reach beyond it.
   @Test func blockNeverReachesBeyondTheSlot() throws {
-    var machine = try VirtualMachine.booted(.init(memorySize: 5 << 20))
+    var machine = try VirtualMachine.bootedWithHideSeek(.init(memorySize: 5 << 20))
     machine.run(.access(.load(.byte, to: 0), address: Self.base + 4 << 20))
     #expect(try machine.leaf(for: Self.base + 4 << 20).level == 3)
     #expect(try machine.leaf(for: Self.base + 2 << 20).level == 2)
   }
 
   @Test func loadsExtendAsTheySay() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     let address = Self.base + 0x20_0000
     machine.setRegister(1, to: 0xffee_ddcc_8899_aabb)
     machine.run(.access(.store(.doubleword, from: 1), address: address))
@@ -87,14 +89,14 @@ import Testing
   }
 
   @Test func zeroRegisterStaysZero() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     machine.run(.access(.store(.doubleword, from: 31), address: Self.base))
     machine.run(.access(.load(.doubleword, to: 31), address: Self.base))
     #expect(machine.vcpu[31] == 0)
   }
 
   @Test func writeBackMovesTheBaseRegister() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     machine.setRegister(2, to: 100)
     let store = LoadStore(
       isStore: true, size: .byte, register: 0, form: .writeBack(base: 2, increment: -1))
@@ -105,7 +107,7 @@ import Testing
   /// Byte 0x04 is XN = 0b01: EL1 may not execute, and KVM clears a bit that is clear.
   @Test func executingBehindByte04HangsWithXNX() throws {
     for (cpu, hangs) in [(CPUModel.cortexA72, false), (.cortexA76, true)] {
-      var machine = try VirtualMachine.booted(.init(cpu: cpu))
+      var machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu))
       let registers = try mapRegisters(of: &machine)
       try machine.writeb(0x04, to: registers)
       let result = machine.run(.nop, at: Self.base)
@@ -126,7 +128,7 @@ import Testing
   @Test func addressesBeyondTheMachineGoBackToTheGuest() throws {
     let access = LoadStore.load(.byte, to: 0)
     for cpu in CPUModel.allCases {
-      var machine = try VirtualMachine.booted(.init(cpu: cpu))
+      var machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu))
       func result(_ address: UInt64) -> RunResult {
         machine.run(.access(access, address: address))
       }
@@ -147,14 +149,14 @@ import Testing
   }
 
   @Test func unalignedAccessGoesToTheGuest() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     #expect(
       machine.run(.access(.load(.word, to: 0), address: Self.base + 2))
         == .guestException(GuestException(syndrome: 0x9600_0021, address: Self.base + 2)))
   }
 
   @Test func storeToAReadOnlySlotIsMMIO() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     try machine.addPrivateMemory(slot: 1, at: 0x0800_0000, size: 0x1000, flags: .readOnly)
     #expect(machine.run(.access(.load(.byte, to: 0), address: 0x0800_0000)) == .retired)
     machine.setRegister(0, to: 7)
@@ -164,7 +166,7 @@ import Testing
   }
 
   @Test func clearAccessFlagIsSetByTheNextAccess() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     try machine.age(0)
     #expect(machine.run(.access(.load(.byte, to: 0), address: Self.base)) == .retired)
     #expect(machine.vcpu.fault.syndrome.faultStatus == .accessFlag)
@@ -172,7 +174,7 @@ import Testing
   }
 
   @Test func copyIsASnapshot() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     let registers = try mapRegisters(of: &machine)
     try machine.writeb(1, to: registers)
     var snapshot = machine
@@ -182,7 +184,7 @@ import Testing
   }
 
   @Test func ioremapRefusesWhatLinuxRefuses() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     #expect(machine.ioremap(0x0b00_0000, size: 0) == nil)
     #expect(machine.ioremap(.max, size: 2) == nil)
     #expect(machine.ioremap(1 << 48, size: 1) == nil)

@@ -3,10 +3,10 @@ import Testing
 
 @testable import pgtable_fuzz
 
-/// What the kernel's pgtable.c does (docs/oracle.md), in the model: every line of every case has to come out the same.
+/// What the kernel's pgtable.c does (oracle/README.md), in the model: every line of every case has to come out the same.
 @Suite struct PageTableCaseTests {
   private static let directory = URL(filePath: #filePath).deletingLastPathComponent()
-    .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableCases")
+    .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableCases/6.1")
 
   @Test func everyCaseIsTheSameInTheModel() throws {
     let files = try FileManager.default.contentsOfDirectory(

@@ -1,4 +1,5 @@
 import Testing
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 
@@ -192,7 +193,7 @@ import Testing
   /// device.md's "drops a reference that was never taken": the table is freed while an entry still stands in it.
   @Test func hideIntoAnInvalidEntryLosesAReference() throws {
     var machine = try VirtualMachine(.init(backing: .anonymous))
-    machine.register(HideSeek(), at: HideSeek.regions)
+    machine.add(HideSeek())
     let code = Self.base + 0x1000
     machine.run(.nop, at: code)
     #expect(references(machine.stage2, Self.base) == [2, 2, 2])

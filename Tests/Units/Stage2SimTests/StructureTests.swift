@@ -1,4 +1,5 @@
 import Testing
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 
@@ -22,7 +23,7 @@ import Testing
 
   /// What the CPU reports for the driver's two instructions, bit by bit as the Arm ARM lays ESR_EL2 out.
   @Test func syndromeOfTheDriversAccesses() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     machine.run(.access(.store(.byte, from: 7), address: HideSeek.hideAddress))
     #expect(machine.vcpu.fault.syndrome.rawValue == 0x9307_0045)
     #expect(machine.vcpu.fault.hpfar == 0xb0000)

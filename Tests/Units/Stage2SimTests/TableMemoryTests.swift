@@ -1,4 +1,5 @@
 import Testing
+import VirtWalkerDevice
 
 @testable import Stage2Sim
 

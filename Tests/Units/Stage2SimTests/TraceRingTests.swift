@@ -1,7 +1,8 @@
 import Stage2Sim
 import Testing
+import VirtWalkerDevice
 
-struct TraceRingTests {
+struct EventStreamTests {
   private final class Everything: MachineObserver {
     var events: [MachineEvent] = []
     func observe(_ event: MachineEvent) { events.append(event) }
@@ -9,11 +10,11 @@ struct TraceRingTests {
 
   /// The ring and an observer see the same, but for aborts, which the ring only counts.
   @Test func keepsWhatAnObserverHears() throws {
-    var machine = try VirtualMachine.booted(.init(backing: .anonymous))
+    var machine = try VirtualMachine.bootedWithHideSeek(.init(backing: .anonymous))
     let heard = Everything()
-    let ring = TraceRing(capacity: 1 << 16)
+    let ring = EventStream(capacity: 1 << 16)
     machine.observer = heard
-    machine.trace = ring
+    machine.events = ring
     ring.time = 7
     let memory = VirtualMachine.Configuration.memoryBase
     let mapped = machine.ioremap(HideSeek.hideAddress, size: 2)
@@ -35,8 +36,8 @@ struct TraceRingTests {
 
   @Test func keepsTheLastEvents() throws {
     var table = Stage2PageTable()
-    let ring = TraceRing(capacity: 8)
-    table.trace = ring
+    let ring = EventStream(capacity: 8)
+    table.stream = ring
     for page: UInt64 in 0..<20 {
       try table.map(address: page << 12, size: 1 << 12, physical: page << 12, protection: [.read])
       ring.time = page
@@ -54,8 +55,8 @@ struct TraceRingTests {
   /// Who looks at each event is called in time, also in the middle of one operation.
   @Test func callsBeforeAnUnseenEventIsOverwritten() throws {
     var table = Stage2PageTable()
-    let ring = TraceRing(capacity: 4)
-    table.trace = ring
+    let ring = EventStream(capacity: 4)
+    table.stream = ring
     var seen: [MachineEvent] = []
     func look() {
       for number in (ring.firstUnseen ?? 0)..<ring.end { seen.append(ring[number].event) }
@@ -77,16 +78,16 @@ struct TraceRingTests {
 
   /// A copy of the machine goes on in the same ring.
   @Test func copiesShareTheRing() throws {
-    var machine = try VirtualMachine.booted()
-    let ring = TraceRing(capacity: 64)
-    machine.trace = ring
+    var machine = try VirtualMachine.bootedWithHideSeek()
+    let ring = EventStream(capacity: 64)
+    machine.events = ring
     var copy = machine
     machine.run(.nop)
     let end = ring.end
     copy.run(.nop)
-    #expect(copy.trace === ring)
-    copy.trace = nil
+    #expect(copy.events === ring)
+    copy.events = nil
     copy.run(.nop)
-    #expect(ring.end >= end && machine.trace === ring)
+    #expect(ring.end >= end && machine.events === ring)
   }
 }

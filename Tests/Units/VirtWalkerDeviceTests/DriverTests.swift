@@ -1,3 +1,4 @@
+import Scenarios
 import SystemPackage
 import Testing
 import VirtWalkerDevice
@@ -9,26 +10,30 @@ import VirtWalkerDevice
     var text: [String] = []
 
     func observe(_ event: MachineEvent) {
-      if case .log(let message) = event { text.append("host: \(message)") }
+      switch event {
+      case .log(let message):
+        text.append("\(message.layer == .driver ? "guest" : "host"): \(message)")
+      case .guestStopped: text.append("stopped")
+      default: break
+      }
     }
   }
 
   @Test func writeHidesTheFirstByteAndReadSeeksIt() throws {
-    let driver = try VirtWalkerDriver(loadedIn: .booted())
-    #expect(try read(driver, count: 1) == [0])
-    #expect(try driver.write([0x41, 0x42, 0x43].span) == 1)
-    #expect(try read(driver, count: 4096) == [0x41])
-    let entry = try driver.machine.leaf(for: HideSeek.target).descriptor
+    let engine = try Self.engine()
+    #expect(try read(engine, count: 1) == [0])
+    #expect(try engine.write([0x41, 0x42, 0x43].span) == 1)
+    #expect(try read(engine, count: 4096) == [0x41])
+    let entry = try #require(engine.leaf(for: HideSeek.target)).descriptor
     #expect(entry.hiddenByte == 0x41)
   }
 
   @Test func bothKernelsLogTheOriginalsLines() throws {
     let lines = Lines()
-    var machine = try VirtualMachine.booted()
-    machine.observer = lines
-    let driver = try VirtWalkerDriver(loadedIn: machine) { lines.text.append("guest: \($0)") }
-    _ = try driver.write([1, 2].span)
-    _ = try read(driver, count: 100)
+    let engine = try Self.engine()
+    engine.virtualMachine.observer = lines
+    _ = try engine.write([1, 2].span)
+    _ = try read(engine, count: 100)
     #expect(
       lines.text == [
         "guest: write length: 2 bytes",
@@ -39,22 +44,34 @@ import VirtWalkerDevice
   }
 
   @Test func loadFailsWhereTheRegistersCannotBeMapped() throws {
-    var machine = try VirtualMachine.booted()
+    var machine = try VirtualMachine.bootedWithHideSeek()
     try machine.addPrivateMemory(slot: 1, at: HideSeek.hideAddress, size: 0x1000)
-    #expect(throws: Errno.noMemory) { try VirtWalkerDriver(loadedIn: machine) }
+    #expect(throws: Errno.noMemory) { try VirtWalkerDriver(loadedIn: &machine) }
   }
 
   /// A host without the hook: nobody answers the access, and the guest cannot go on.
   @Test func stoppedGuestIsAnIOError() throws {
     let lines = Lines()
-    let driver = try VirtWalkerDriver(loadedIn: VirtualMachine()) { lines.text.append("\($0)") }
-    #expect(throws: Errno.ioError) { try read(driver, count: 1) }
-    #expect(throws: Errno.ioError) { try driver.write([1].span) }
-    #expect(lines.text.count == 4)
-    #expect(lines.text.filter { $0.hasPrefix("the guest has stopped: ") }.count == 2)
+    let engine = try Self.engine(hooks: [])
+    engine.virtualMachine.observer = lines
+    #expect(throws: Errno.ioError) { try read(engine, count: 1) }
+    #expect(throws: Errno.ioError) { try engine.write([1].span) }
+    #expect(
+      lines.text == [
+        "guest: read length: 1 bytes", "stopped", "guest: write length: 1 bytes", "stopped",
+      ])
+    guard case .mmio(let mmio)? = engine.guestStop?.result else {
+      Issue.record("\(String(describing: engine.guestStop))")
+      return
+    }
+    #expect(mmio.address == HideSeek.hideAddress && mmio.isWrite)
   }
 
-  private func read(_ driver: VirtWalkerDriver, count: Int) throws(Errno) -> [UInt8] {
-    try [UInt8](capacity: count) { (buffer) throws(Errno) in try driver.read(into: &buffer) }
+  private static func engine(hooks: [any MMIOHook] = [HideSeek()]) throws -> ModelEngine {
+    try ModelEngine(MachineDescription(.init()), hooks: hooks, driver: VirtWalkerDriver.self)
+  }
+
+  private func read(_ engine: ModelEngine, count: Int) throws(Errno) -> [UInt8] {
+    try [UInt8](capacity: count) { (buffer) throws(Errno) in try engine.read(into: &buffer) }
   }
 }

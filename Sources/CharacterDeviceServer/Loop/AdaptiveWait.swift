@@ -1,0 +1,168 @@
+import CLinux
+import Glibc
+import SystemPackage
+
+/// Expects the next request from the server that had the last ones: polls for it, or sleeps in the system call that gets it.
+///
+/// For a client that goes on at once, this answers sooner than ``SleepWait``. A thread of its own watches the other descriptors
+/// meanwhile. Which way is best depends on clients, CPUs and load: ``WaitLearner`` tries.
+public final class AdaptiveWait: WaitStrategy {
+  private let policy: PollPolicy
+  private var learner = WaitLearner()
+  /// The server that had a request last, and how many in a row.
+  private var expected: EventLoop.Member?
+  private var requestsInRow = 0
+  /// The loop's thread sleeps in the system call that gets the next request of ``expected``.
+  private var isBlocking = false
+  private let latency: WakeLatency
+  private let load = SystemLoad()
+  private var interrupter: SleepInterrupter?
+
+  /// Requests in a row after which the next one is expected from the same server.
+  private static let requestsToStay = 8
+
+  /// Requests after which the other descriptors have their turn.
+  private static let requestsToLookAround = 16
+
+  public init(_ policy: PollPolicy = .automatic) {
+    self.policy = policy
+    latency = WakeLatency(isWanted: policy == .automatic)
+  }
+
+  deinit { interrupter?.stop() }
+
+  public func wait(in loop: EventLoop) throws {
+    guard let expected, requestsInRow >= Self.requestsToStay else {
+      return try loop.handleEvents(timeout: -1)
+    }
+    if let window {
+      try wakeUp(loop)
+      if try poll(expected, for: window, loop) { return }
+    } else if try block(on: expected, loop) {
+      let hadRequest = try expected.process()
+      if hadRequest { handled(requestOf: expected) }
+      if hadRequest, interrupter?.hasReadable != true { return }
+      // Another descriptor has something.
+      requestsInRow = 0
+      return try loop.handleEvents(timeout: 0)
+    }
+    try loop.handleEvents(timeout: -1)
+  }
+
+  public func handled(requestOf member: EventLoop.Member) {
+    if member === expected {
+      requestsInRow += 1
+    } else {
+      expected = member
+      requestsInRow = 1
+    }
+    guard policy == .automatic else { return }
+    learner.served(at: clinux_monotonic_nanoseconds()) { [latency, load] in
+      Waiting.allCases.filter { waiting in
+        switch waiting {
+        case .sleep: true
+        case .alert: latency.isAvailable
+        // It would take the CPU from threads that have something to do, the client's among them.
+        case .poll: !load.takesAllCPUs
+        }
+      }
+    }
+    interrupter?.noteRequest(isNextSoon: learner.waiting != .sleep)
+  }
+
+  public func wakeUp(_ loop: EventLoop) throws {
+    guard isBlocking, let expected else { return }
+    isBlocking = false
+    interrupter?.unwatch()
+    expected.server.descriptor.setBlocking(false)
+    try loop.watch(expected.server.descriptor)
+  }
+
+  public func removed(_ member: EventLoop.Member) { if member === expected { expected = nil } }
+
+  public func loopEnded() { latency.release() }
+
+  /// How long to poll for the next request, in nanoseconds; nil for not at all.
+  private var window: UInt64? {
+    switch policy {
+    case .never: nil
+    case .always(let microseconds): UInt64(microseconds) * 1000
+    case .automatic: learner.waiting == .poll ? UInt64(PollPolicy.longest) * 1000 : nil
+    }
+  }
+
+  /// Looks for a request of `member` again and again, and for anything else now and then.
+  ///
+  /// - Returns: Whether there was something.
+  private func poll(
+    _ member: EventLoop.Member, for window: UInt64, _ loop: EventLoop
+  ) throws -> Bool {
+    let start = clinux_monotonic_nanoseconds()
+    var now = start
+    while now - start < window {
+      // First, as the client may be waiting for this very CPU.
+      sched_yield()
+      let before = now
+      now = clinux_monotonic_nanoseconds()
+      learner.lostCPU(for: now - before)
+      guard requestsInRow % Self.requestsToLookAround != 0 else {
+        requestsInRow += 1
+        try loop.handleEvents(timeout: 0)
+        return true
+      }
+      if try member.process() {
+        handled(requestOf: member)
+        return true
+      }
+    }
+    return false
+  }
+
+  /// Lets the next system call for a request of `member` sleep until there is one. ``interrupter`` ends it when another
+  /// descriptor has something.
+  ///
+  /// - Returns: Whether it is so. It takes a thread and a descriptor, and the system may have none left.
+  private func block(on member: EventLoop.Member, _ loop: EventLoop) throws -> Bool {
+    guard !isBlocking else { return true }
+    if interrupter == nil {
+      interrupter = try? SleepInterrupter(epoll: loop.epoll, latency: latency)
+    }
+    guard let interrupter else {
+      requestsInRow = 0
+      return false
+    }
+    let descriptor = member.server.descriptor
+    loop.unwatch(descriptor)
+    descriptor.setBlocking(true)
+    isBlocking = true
+    interrupter.watch()
+    return true
+  }
+}
+
+/// How many threads want to run (proc_loadavg(5)). It is opened once, as a server in a ``Sandbox`` opens nothing.
+private final class SystemLoad {
+  private let descriptor = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)
+  private let cpus = sysconf(Int32(_SC_NPROCESSORS_ONLN))
+
+  deinit { if descriptor >= 0 { close(descriptor) } }
+
+  /// As many threads want to run as there are CPUs, besides this one.
+  var takesAllCPUs: Bool {
+    var text = [UInt8](repeating: 0, count: 64)
+    let fields = text[..<max(0, pread(descriptor, &text, text.count, 0))]
+      .split(separator: UInt8(ascii: " "))
+    // RUNNABLE/ALL
+    guard fields.count > 3, let slash = fields[3].firstIndex(of: UInt8(ascii: "/")),
+      let runnable = Int(String(decoding: fields[3][..<slash], as: UTF8.self))
+    else { return false }
+    return runnable > cpus
+  }
+}
+
+extension FileDescriptor {
+  func setBlocking(_ isBlocking: Bool) {
+    let flags = fcntl(rawValue, F_GETFL)
+    _ = fcntl(rawValue, F_SETFL, isBlocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK)
+  }
+}

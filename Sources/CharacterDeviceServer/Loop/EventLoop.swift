@@ -1,0 +1,157 @@
+import CLinux
+import Glibc
+import SystemPackage
+
+/// One thread's set of descriptors and servers, with a handler for each: epoll(7).
+public final class EventLoop {
+  /// Readable when one of the descriptors is.
+  let epoll: FileDescriptor
+  private var handlers: [Int32: () throws -> Void] = [:]
+  private var members: [Int32: Member] = [:]
+  private var events = [epoll_event](repeating: epoll_event(), count: 64)
+  private let strategy: any WaitStrategy
+  /// ``stop()`` was called.
+  public private(set) var isStopped = false
+  /// The server whose handler has called ``serveOthers(than:)``.
+  private var paused: Int32?
+  /// An error that a handler has thrown in there.
+  private var failure: (any Error)?
+
+  /// A server in a loop.
+  public final class Member {
+    public let server: any NodeServer
+    private let handler: (ProcessResult) throws -> Void
+
+    fileprivate init(
+      _ server: any NodeServer, handler: @escaping (ProcessResult) throws -> Void
+    ) {
+      self.server = server
+      self.handler = handler
+    }
+
+    /// Handles one request, if one is there.
+    ///
+    /// - Returns: Whether there was one.
+    public func process() throws -> Bool {
+      let result = try server.process()
+      guard result != .nothing else { return false }
+      try handler(result)
+      return result == .request
+    }
+  }
+
+  /// - Parameter strategy: The way to wait, for this loop alone.
+  public init(waiting strategy: any WaitStrategy = SleepWait()) throws(Errno) {
+    self.strategy = strategy
+    let descriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
+    guard descriptor >= 0 else { throw .current }
+    epoll = FileDescriptor(rawValue: descriptor)
+  }
+
+  deinit {
+    strategy.loopEnded()
+    try? epoll.close()
+  }
+
+  /// Calls `handler` each time that `descriptor` is readable or its other end has gone.
+  public func add(
+    _ descriptor: FileDescriptor, handler: @escaping () throws -> Void
+  ) throws(Errno) {
+    try watch(descriptor)
+    handlers[descriptor.rawValue] = handler
+  }
+
+  /// Lets `server` handle its requests.
+  ///
+  /// - Parameters:
+  ///   - server: Called when it has, or may have, a request.
+  ///   - handler: Called after each request, and at the connection's end.
+  public func add(
+    _ server: any NodeServer, handler: @escaping (ProcessResult) throws -> Void
+  ) throws(Errno) {
+    try watch(server.descriptor)
+    members[server.descriptor.rawValue] = Member(server, handler: handler)
+  }
+
+  /// Adds a descriptor to the set of epoll(7).
+  func watch(_ descriptor: FileDescriptor) throws(Errno) {
+    var event = epoll_event()
+    event.events = EPOLLIN.rawValue
+    event.data.fd = descriptor.rawValue
+    guard epoll_ctl(epoll.rawValue, EPOLL_CTL_ADD, descriptor.rawValue, &event) == 0 else {
+      throw .current
+    }
+  }
+
+  /// Takes a descriptor out of the set of epoll(7).
+  func unwatch(_ descriptor: FileDescriptor) {
+    epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
+  }
+
+  /// Calls no handler for `descriptor` any more. Before it is closed.
+  public func remove(_ descriptor: FileDescriptor) {
+    if let member = members.removeValue(forKey: descriptor.rawValue) {
+      try? strategy.wakeUp(self)
+      strategy.removed(member)
+    }
+    unwatch(descriptor)
+    handlers[descriptor.rawValue] = nil
+  }
+
+  /// Waits and calls handlers until one of them calls ``stop()`` or throws.
+  public func run() throws {
+    isStopped = false
+    defer {
+      try? strategy.wakeUp(self)
+      strategy.loopEnded()
+    }
+    while !isStopped { try strategy.wait(in: self) }
+    if let failure { throw failure }
+  }
+
+  /// Ends ``run()`` once the handler that calls this returns.
+  public func stop() { isStopped = true }
+
+  /// Handles the requests of all servers but `server`, which is in the middle of a long step. An error of a handler ends
+  /// ``run()`` once the caller returns.
+  ///
+  /// - Returns: False if ``run()`` is to end.
+  public func serveOthers(than server: any NodeServer) -> Bool {
+    guard paused == nil, !isStopped else { return !isStopped }
+    paused = server.descriptor.rawValue
+    // The caller's turn goes on afterwards with what it has found.
+    let found = events
+    defer {
+      events = found
+      paused = nil
+    }
+    do {
+      try handleEvents(timeout: 0)
+    } catch {
+      failure = error
+      stop()
+    }
+    return !isStopped
+  }
+
+  /// A handler has called ``serveOthers(than:)``: a step that takes long is to wait.
+  public var isServingOthers: Bool { paused != nil }
+
+  /// Waits for readable descriptors, and calls their handlers.
+  ///
+  /// - Parameter timeout: In milliseconds; -1 for none.
+  public func handleEvents(timeout: Int32) throws {
+    try strategy.wakeUp(self)
+    let count = epoll_wait(epoll.rawValue, &events, Int32(events.count), timeout)
+    if count < 0 && errno != EINTR { throw Errno.current }
+    for index in 0..<Int(max(count, 0)) where !isStopped {
+      let descriptor = events[index].data.fd
+      guard descriptor != paused else { continue }
+      if let member = members[descriptor] {
+        if try member.process() { strategy.handled(requestOf: member) }
+      } else {
+        try handlers[descriptor]?()
+      }
+    }
+  }
+}

@@ -1,0 +1,263 @@
+import CFuse
+import CLinux
+import Glibc
+import SystemPackage
+
+/// A device without its type, for libfuse's callbacks.
+class AnyDevice {
+  func open(_ request: RequestReference, _ info: fuse_file_info) {}
+  func release(_ file: AnyOpenFile) {}
+  func read(_ request: consuming ReadRequest, _ file: AnyOpenFile) {}
+  func write(_ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: AnyOpenFile) {}
+  func ioctl(_ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: AnyOpenFile) {}
+  func ioctlAreas(_ command: IoctlCommand, _ argument: UInt64) -> IoctlAreas { IoctlAreas() }
+  func poll(_ events: PollEvents, _ file: AnyOpenFile) -> PollEvents? { nil }
+  var wantsFlush: Bool { false }
+  func flush(_ request: consuming SyncRequest, _ file: AnyOpenFile) {}
+  func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: AnyOpenFile) {}
+  var size: Int? { nil }
+  var givesTheSameAgain: Bool { false }
+}
+
+/// A device of a certain type.
+final class TypedDevice<Device: CharacterDevice>: AnyDevice {
+  private let device: Device
+
+  init(_ device: Device) { self.device = device }
+
+  /// Only ``open(_:_:)`` of this class makes files, by way of the request.
+  private func typed(_ file: AnyOpenFile) -> OpenFile<Device.Handle> {
+    unsafeDowncast(file, to: OpenFile<Device.Handle>.self)
+  }
+
+  override func open(_ request: RequestReference, _ info: fuse_file_info) {
+    device.open(OpenRequest(request, info))
+  }
+
+  override func release(_ file: AnyOpenFile) { device.release(typed(file)) }
+
+  override func read(_ request: consuming ReadRequest, _ file: AnyOpenFile) {
+    device.read(request, typed(file))
+  }
+
+  override func write(
+    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: AnyOpenFile
+  ) {
+    device.write(request, bytes, typed(file))
+  }
+
+  override func ioctl(
+    _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: AnyOpenFile
+  ) {
+    device.ioctl(request, input, typed(file))
+  }
+
+  override func ioctlAreas(_ command: IoctlCommand, _ argument: UInt64) -> IoctlAreas {
+    device.ioctlAreas(command, argument: argument)
+  }
+
+  override func poll(_ events: PollEvents, _ file: AnyOpenFile) -> PollEvents? {
+    device.poll(events, typed(file))
+  }
+
+  override var wantsFlush: Bool { device.wantsFlush }
+
+  override func flush(_ request: consuming SyncRequest, _ file: AnyOpenFile) {
+    device.flush(request, typed(file))
+  }
+
+  override func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: AnyOpenFile) {
+    device.fsync(request, dataOnly: dataOnly, typed(file))
+  }
+
+  override var size: Int? { device.size }
+
+  override var givesTheSameAgain: Bool { device.givesTheSameAgain }
+}
+
+/// What the callbacks of a device's server need: the device, and the files that clients have open.
+final class DeviceContext: FuseSession.Context {
+  let device: AnyDevice
+  /// See ``AnyOpenFile/hasOffsets``.
+  let hasOffsets: Bool
+  /// Of a FUSE node; a CUSE node's inode is the kernel's own.
+  var fileState = FileState()
+  /// By address, which is the handle that the kernel has.
+  private var files: [UInt64: AnyOpenFile] = [:]
+
+  /// For answers of the thread that serves the node. It is as large as the largest request of the kernel. Pages that no read fills are
+  /// never resident.
+  private let answerBuffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1 << 20)
+  private var isAnswerBufferInUse = false
+
+  init(_ device: some CharacterDevice, hasOffsets: Bool) {
+    self.device = TypedDevice(device)
+    self.hasOffsets = hasOffsets
+  }
+
+  deinit { answerBuffer.deallocate() }
+
+  /// Calls `body` with memory for an answer of `count` bytes. The memory is used again afterwards.
+  func withAnswerBuffer<Result>(
+    of count: Int, _ body: (UnsafeMutableBufferPointer<UInt8>) -> Result
+  ) -> Result {
+    if pthread_equal(thread, pthread_self()) != 0, !isAnswerBufferInUse,
+      count <= answerBuffer.count
+    {
+      isAnswerBufferInUse = true
+      defer { isAnswerBufferInUse = false }
+      return body(UnsafeMutableBufferPointer(rebasing: answerBuffer.prefix(count)))
+    }
+    let own = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: count)
+    defer { own.deallocate() }
+    return body(own)
+  }
+
+  /// The file that the kernel's handle stands for.
+  private func file(_ info: UnsafePointer<fuse_file_info>) -> AnyOpenFile? {
+    UnsafeRawPointer(bitPattern: UInt(info.pointee.fh)).map {
+      Unmanaged<AnyOpenFile>.fromOpaque($0).takeUnretainedValue()
+    }
+  }
+
+  /// Answers an open: the client has `file` from now on.
+  func accept(_ request: RequestReference, _ info: fuse_file_info, _ file: AnyOpenFile) {
+    if !hasOffsets || !file.isReadable {
+      add(request, info, file)
+    } else {
+      willOpenToRead()
+      if add(request, info, file) { fileState.readers += 1 }
+    }
+  }
+
+  /// - Returns: Whether the file is open now, and the kernel will say so when it is closed.
+  @discardableResult
+  private func add(
+    _ request: RequestReference, _ info: fuse_file_info, _ file: AnyOpenFile
+  ) -> Bool {
+    let handle = UInt64(UInt(bitPattern: Unmanaged.passUnretained(file).toOpaque()))
+    var info = info
+    info.fh = handle
+    info.direct_io = 1
+    // A client that is killed closes the node, and would wait for the answer to a flush; no signal ends that.
+    info.noflush = device.wantsFlush ? 0 : 1
+    files[handle] = file
+    // An error means that a signal has ended the client's open(2).
+    let isOpen = request.answer { fuse_reply_open($0, &info) }
+    if !isOpen { close(handle) }
+    return isOpen
+  }
+
+  private func close(_ handle: UInt64) {
+    guard let file = files.removeValue(forKey: handle) else { return }
+    file.forgetPoll()
+    device.release(file)
+  }
+
+  override func connectionWillEnd() { for handle in Array(files.keys) { close(handle) } }
+}
+
+// MARK: - The kernel's requests
+
+extension DeviceContext {
+  func open(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+    guard let request, let info else { return }
+    device.open(RequestReference(request, self), info.pointee)
+  }
+
+  func release(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+    if let info { close(info.pointee.fh) }
+    fuse_reply_err(request, 0)
+  }
+
+  func read(
+    _ request: fuse_req_t?, _ count: Int, at offset: off_t,
+    _ info: UnsafeMutablePointer<fuse_file_info>?, isRepeated: Bool = false
+  ) {
+    guard let request, let info, let file = file(info) else {
+      fuse_reply_err(request, EBADF)
+      return
+    }
+    device.read(
+      ReadRequest(
+        RequestReference(request, self), count: count, offset: Int(offset),
+        flags: info.pointee.flags, isRepeated: isRepeated), file)
+  }
+
+  func write(
+    _ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, _ count: Int, at offset: off_t,
+    _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) {
+    guard let request, let info, let file = file(info) else {
+      fuse_reply_err(request, EBADF)
+      return
+    }
+    UnsafeRawBufferPointer(start: bytes, count: count).withMemoryRebound(to: UInt8.self) {
+      device.write(
+        WriteRequest(
+          RequestReference(request, self), count: count, offset: Int(offset),
+          flags: info.pointee.flags), $0.span, file)
+    }
+  }
+
+  func ioctl(
+    _ request: fuse_req_t?, _ command: UInt32, _ argument: UnsafeMutableRawPointer?,
+    _ info: UnsafeMutablePointer<fuse_file_info>?, _ flags: UInt32,
+    _ input: UnsafeRawPointer?, _ inputCount: Int, _ outputCount: Int
+  ) {
+    guard let request, let info, let file = file(info) else {
+      fuse_reply_err(request, EBADF)
+      return
+    }
+    let ioctl = IoctlRequest(
+      RequestReference(request, self), command, UInt64(UInt(bitPattern: argument)),
+      outputCount: outputCount, flags: info.pointee.flags, ioctlFlags: flags)
+    // The first time, the kernel of an unrestricted node gives no bytes of the client's.
+    if ioctl.isUnrestricted, inputCount == 0, outputCount == 0 {
+      let areas = device.ioctlAreas(ioctl.command, ioctl.argument)
+      guard areas.isEmpty else {
+        ioctl.retry(areas)
+        return
+      }
+    }
+    let bytes = UnsafeBufferPointer(
+      start: input?.assumingMemoryBound(to: UInt8.self), count: inputCount)
+    device.ioctl(ioctl, bytes.span, file)
+  }
+
+  func poll(
+    _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?, _ handle: OpaquePointer?
+  ) {
+    guard let info, let file = file(info) else {
+      if let handle { fuse_pollhandle_destroy(handle) }
+      fuse_reply_err(request, EBADF)
+      return
+    }
+    // First, so that no event after the device's answer is missed.
+    if let handle { file.setPollHandle(PollHandle(pointer: handle)) }
+    if let events = device.poll(PollEvents(rawValue: info.pointee.poll_events), file) {
+      fuse_reply_poll(request, events.rawValue)
+    } else {
+      fuse_reply_err(request, ENOSYS)
+    }
+  }
+
+  func flush(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+    guard device.wantsFlush, let request, let info, let file = file(info) else {
+      // The kernel does not ask again.
+      fuse_reply_err(request, ENOSYS)
+      return
+    }
+    device.flush(SyncRequest(RequestReference(request, self)), file)
+  }
+
+  func fsync(
+    _ request: fuse_req_t?, _ dataOnly: Bool, _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) {
+    guard let request, let info, let file = file(info) else {
+      fuse_reply_err(request, EBADF)
+      return
+    }
+    device.fsync(SyncRequest(RequestReference(request, self)), dataOnly: dataOnly, file)
+  }
+}

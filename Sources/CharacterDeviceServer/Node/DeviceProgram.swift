@@ -1,0 +1,71 @@
+import Glibc
+import SystemPackage
+
+/// A whole program that serves one device until a signal ends it, as libfuse's `cuse_lowlevel_main`.
+///
+///     usage: PROGRAM FILE                                 a FUSE node, which is a file
+///            PROGRAM --cuse NAME [--unrestricted-ioctl]   a CUSE node, /dev/NAME
+///
+/// It prints "NODE is ready" when the node answers. It ends with status 0 after a signal, 1 after an error, and 64 if its arguments
+/// are wrong. A program with options of its own makes a server and calls ``NodeServer/serve(until:ready:)``.
+public enum DeviceProgram {
+  /// Runs the program. Call it first in `main`, before there is a second thread.
+  public static func run(_ device: some CharacterDevice, name: String) -> Never {
+    do {
+      let signals = try TerminationSignals()
+      let application = Application(name: name)
+      guard let server = try server(device, application) else {
+        write("usage: \(name) FILE | \(name) --cuse NAME [--unrestricted-ioctl]\n", .standardError)
+        exit(64)
+      }
+      try server.serve(until: signals) { write("\(server.path) is ready\n", .standardOutput) }
+    } catch {
+      write("\(name): \(error)\n", .standardError)
+      exit(1)
+    }
+    exit(0)
+  }
+
+  private static func server(
+    _ device: some CharacterDevice, _ application: Application
+  ) throws(NodeError) -> (any NodeServer)? {
+    var arguments = CommandLine.arguments.dropFirst()
+    let isUnrestricted = arguments.last == "--unrestricted-ioctl"
+    if isUnrestricted { arguments.removeLast() }
+    switch (arguments.count, arguments.first) {
+    case (2, "--cuse"):
+      return try CUSEServer(
+        name: arguments.last ?? "", ioctl: isUnrestricted ? .unrestricted : .restricted,
+        application: application, device: device)
+    case (1, let file?) where !isUnrestricted && !file.hasPrefix("-"):
+      let path = FilePath(file)
+      try FUSEServer.removeStale(at: path, of: application)
+      return try FUSEServer(path: path, application: application, device: device)
+    default: return nil
+    }
+  }
+
+  private static func write(_ text: String, _ descriptor: FileDescriptor) {
+    // A closed terminal does not end the program.
+    _ = try? descriptor.writeAll(text.utf8)
+  }
+}
+
+extension NodeServer {
+  /// Serves the node until a signal comes, and takes it away.
+  ///
+  /// - Parameters:
+  ///   - signals: Made before the server, so that no signal leaves the node behind.
+  ///   - ready: Called when the loop is about to run.
+  /// - Throws: `ECONNABORTED` if the node was taken away from outside, by umount(8) for example; or what `ready` throws.
+  public func serve(
+    until signals: TerminationSignals, ready: () throws -> Void = {}
+  ) throws {
+    defer { close() }
+    let loop = try EventLoop()
+    try loop.add(self) { if $0 == .end { throw Errno.connectionAbort } }
+    try loop.add(signals.descriptor) { loop.stop() }
+    try ready()
+    try loop.run()
+  }
+}

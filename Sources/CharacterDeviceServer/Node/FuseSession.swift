@@ -1,0 +1,223 @@
+import CFuse
+import CLinux
+import Glibc
+import Synchronization
+import SystemPackage
+
+/// One connection to the kernel's FUSE or CUSE, on libfuse's low level.
+///
+/// The one place that touches libfuse's session, buffer and requests.
+final class FuseSession {
+  /// What the callbacks need, handed to them through libfuse's `userdata`.
+  ///
+  /// It holds libfuse's session until the connection has ended and all requests are answered, also those that another thread answers.
+  class Context {
+    /// The kernel's INIT was answered.
+    var isInitialized = false
+    /// The session, while it lives.
+    fileprivate(set) weak var session: FuseSession?
+    /// The thread that serves the node.
+    fileprivate(set) var thread = pthread_self()
+    fileprivate var raw: OpaquePointer?
+    /// One for the connection, and one for each request of a device that is not answered.
+    fileprivate let uses = Atomic<Int>(1)
+    fileprivate let hasEnded = Atomic<Bool>(false)
+    /// The connection is about to end.
+    func connectionWillEnd() {}
+  }
+
+  let context: Context
+  let descriptor: FileDescriptor
+  private let session: OpaquePointer
+  private var buffer = fuse_buf()
+  private(set) var isOpen = true
+
+  /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
+  ///
+  /// - Parameters:
+  ///   - what: Names the connection in errors.
+  ///   - mounted: Called once there is a mount, before the kernel's INIT is answered.
+  init(
+    _ session: OpaquePointer, context: Context, mountPoint: String, what: String,
+    mounted: () -> Void = {}
+  ) throws(NodeError) {
+    self.session = session
+    self.context = context
+    context.raw = session
+    guard fuse_session_mount(session, mountPoint) == 0 else {
+      let errno = Errno.current
+      fuse_session_destroy(session)
+      throw NodeError(
+        errno == .notPermitted || errno == .permissionDenied ? .notPermitted : .system,
+        "cannot mount \(what): \(errno)",
+        advice: geteuid() == 0
+          ? "see the messages of libfuse above"
+          : "see the messages of libfuse above; /dev/fuse has to be readable and writable for you, and fusermount3 (Debian package fuse3) has to be setuid root"
+      )
+    }
+    mounted()
+    descriptor = FileDescriptor(rawValue: fuse_session_fd(session))
+    context.session = self
+    descriptor.setBlocking(false)
+    do throws(NodeError) {
+      try initialize(what)
+    } catch {
+      disconnect()
+      throw error
+    }
+  }
+
+  /// Answers requests until the kernel's first, INIT, is done.
+  private func initialize(_ what: String) throws(NodeError) {
+    let limit: Int32 = 10_000  // milliseconds
+    while !context.isInitialized {
+      var poll = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
+      let isAlive: Bool
+      do throws(Errno) {
+        guard Glibc.poll(&poll, 1, limit) > 0 else { throw .timedOut }
+        isAlive = try process() != .end
+      } catch {
+        throw NodeError(
+          .system, "no connection to the kernel for \(what): \(error)",
+          advice: "see the kernel's log (dmesg)")
+      }
+      guard isAlive else {
+        throw NodeError(
+          .system, "the kernel ended the connection for \(what)",
+          advice: "see the kernel's log (dmesg)")
+      }
+    }
+  }
+
+  /// See ``NodeServer/process()``.
+  func process() throws(Errno) -> ProcessResult {
+    context.thread = pthread_self()
+    let result = fuse_session_receive_buf(session, &buffer)
+    if result > 0 {
+      fuse_session_process_buf(session, &buffer)
+      return fuse_session_exited(session) == 0 ? .request : .end
+    }
+    switch -result {
+    case 0: return .end
+    case EINTR, EAGAIN: return .nothing
+    default: throw Errno(rawValue: -result)
+    }
+  }
+
+  /// Makes the kernel forget the attributes of a file, and ignore those that answers to its questions up to now give it.
+  ///
+  /// A program that waits in stat(2) for such an answer gets it all the same.
+  func outdateAttributes(inode: Int32) {
+    _ = fuse_lowlevel_notify_inval_inode(session, fuse_ino_t(inode), -1, 0)
+  }
+
+  /// Makes the kernel take a file for one of at least `size` bytes.
+  ///
+  /// The kernel waits for whoever holds a lock on the page that ends there: no request for it may be open.
+  func enlarge(inode: Int32, to size: Int64) {
+    outdateAttributes(inode: inode)
+    // The size of a file has no notification of its own. Text that is put into the file's page cache has an end.
+    var text: UInt8 = 0
+    withUnsafeMutablePointer(to: &text) { text in
+      var buffers = fuse_bufvec()
+      buffers.count = 1
+      buffers.buf.size = 1
+      buffers.buf.mem = UnsafeMutableRawPointer(text)
+      buffers.buf.fd = -1
+      _ = fuse_lowlevel_notify_store(
+        session, fuse_ino_t(inode), off_t(size - 1), &buffers, fuse_buf_copy_flags(0))
+    }
+  }
+
+  /// Ends the connection: the device of CUSE goes away, a mount of FUSE is dead.
+  func disconnect() {
+    guard isOpen else { return }
+    isOpen = false
+    context.end(descriptor)
+    free(buffer.mem)
+  }
+
+  deinit { disconnect() }
+}
+
+// MARK: - Requests that outlive a callback, and the connection
+
+extension FuseSession.Context {
+  /// The connection has not ended.
+  var isConnected: Bool { !hasEnded.load(ordering: .acquiring) }
+
+  /// Counts a request that is to be answered.
+  func retainSession() { uses.wrappingAdd(1, ordering: .relaxed) }
+
+  /// The request is answered.
+  func releaseSession() {
+    if uses.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0 { destroySession() }
+  }
+
+  /// Ends the connection. Requests that are not answered fail with `ECONNABORTED`.
+  fileprivate func end(_ descriptor: FileDescriptor) {
+    hasEnded.store(true, ordering: .releasing)
+    connectionWillEnd()
+    // Requests hold no reference.
+    _ = Unmanaged.passRetained(self)
+    if uses.load(ordering: .acquiring) > 1 { replace(descriptor.rawValue) }
+    releaseSession()
+  }
+
+  /// Puts a descriptor that leads nowhere in the place of the connection's, which libfuse closes only with the session.
+  private func replace(_ descriptor: Int32) {
+    let flags = Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)
+    var nowhere = eventfd(0, flags)
+    if nowhere < 0 {
+      // No descriptor is free but this one.
+      close(descriptor)
+      nowhere = eventfd(0, flags)
+      guard nowhere >= 0, nowhere != descriptor else { return }
+    }
+    dup2(nowhere, descriptor)
+    close(nowhere)
+  }
+
+  private func destroySession() {
+    if let raw { fuse_session_destroy(raw) }
+    Unmanaged.passUnretained(self).release()
+  }
+}
+
+extension FuseSession.Context {
+  /// The context of the session that `request` belongs to: of the class that the session was made with.
+  static func of(_ request: fuse_req_t?) -> Self { of(userData: fuse_req_userdata(request)) }
+
+  /// Calls `body` with the context of the session that `request` belongs to, without a reference of its own: the session holds it.
+  @inline(__always)
+  static func with<Result>(_ request: fuse_req_t?, _ body: (Self) -> Result) -> Result {
+    Unmanaged<Self>.fromOpaque(fuse_req_userdata(request))._withUnsafeGuaranteedRef(body)
+  }
+
+  /// The context that stands behind libfuse's `userdata`.
+  static func of(userData: UnsafeMutableRawPointer) -> Self {
+    Unmanaged<Self>.fromOpaque(userData).takeUnretainedValue()
+  }
+
+  var userData: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
+}
+
+extension Errno {
+  /// `errno` as the last system call left it.
+  package static var current: Errno { Errno(rawValue: errno) }
+}
+
+/// Calls `body` with libfuse's argument vector for a program that mounts with `options`.
+func withFuseArguments<Result>(
+  options: [String], _ body: (UnsafeMutablePointer<fuse_args>) -> Result
+) -> Result {
+  var arguments = fuse_args()
+  defer { fuse_opt_free_args(&arguments) }
+  // In the place of the program's name, which libfuse does not use.
+  fuse_opt_add_arg(&arguments, "fuse")
+  for option in options {
+    fuse_opt_add_arg(&arguments, "-o")
+    fuse_opt_add_arg(&arguments, option)
+  }
+  return body(&arguments)
+}

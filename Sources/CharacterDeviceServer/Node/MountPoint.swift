@@ -1,0 +1,227 @@
+import CFuse
+import CLinux
+import Glibc
+import SystemPackage
+
+/// The plain file or the directory that a FUSE server makes to mount over, and removes.
+final class MountPoint {
+  enum Kind { case file, directory }
+
+  let path: FilePath
+  private let kind: Kind
+  private let entry: DirectoryEntry
+  /// The file or the directory itself, until it is mounted over.
+  private let file: OwnedDescriptor
+  private let identity: FileIdentity
+  /// False for a directory that was there before, and stays.
+  private let isMade: Bool
+  /// The kernel's number of the mount; nil before there is one.
+  private var mountID: Int?
+
+  /// Makes the file or the directory; an empty directory may be there already.
+  init(_ kind: Kind, _ path: FilePath, of application: Application) throws(NodeError) {
+    self.kind = kind
+    self.path = path
+    do throws(Errno) {
+      entry = try DirectoryEntry(path)
+      switch kind {
+      case .file: (file, isMade) = (try Self.makeFile(entry, application.mountPointText), true)
+      case .directory: (file, isMade) = try Self.makeDirectory(entry)
+      }
+      identity = try FileIdentity(file.descriptor)
+    } catch {
+      let place =
+        switch kind {
+        case .file: application.advice.ownNode
+        case .directory: application.advice.ownDirectory
+        }
+      throw NodeError(
+        error, doing: "create", at: path,
+        advice: error == .permissionDenied ? "run as root, or choose \(place)" : "choose \(place)")
+    }
+  }
+
+  private static func makeFile(
+    _ entry: DirectoryEntry, _ text: String
+  ) throws(Errno) -> OwnedDescriptor {
+    let file = try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
+    do {
+      _ = try file.descriptor.writeAll(text.utf8)
+    } catch {
+      // As on a full disk.
+      entry.remove()
+      throw error as? Errno ?? .ioError
+    }
+    return file
+  }
+
+  private static func makeDirectory(
+    _ entry: DirectoryEntry
+  ) throws(Errno) -> (OwnedDescriptor, isMade: Bool) {
+    var isMade = true
+    do throws(Errno) {
+      try entry.makeDirectory(mode: 0o700)
+    } catch .fileExists {
+      isMade = false
+    }
+    return (try entry.open(O_RDONLY | O_DIRECTORY), isMade)
+  }
+
+  /// The path for mount(2). For root it names the file that was made, and not the file that stands at its path by then: in
+  /// another user's directory that may be a link to a file of root's.
+  var target: String {
+    geteuid() == 0 ? "/proc/self/fd/\(file.descriptor.rawValue)" : path.string
+  }
+
+  /// Remembers the mount, which is there now.
+  func noteMount() {
+    mountID = (try? Mounted(at: entry))?.id
+    file.close()
+  }
+
+  /// What ``remove()`` needs to be open.
+  var directory: OwnedDescriptor { entry.directory }
+
+  /// - Throws: If something is at `path` that cannot be mounted over.
+  static func checkIsFree(
+    _ path: FilePath, for kind: Kind, _ advice: Application.Advice
+  ) throws(NodeError) {
+    guard kind == .directory else { return try checkNodeIsFree(path, advice) }
+    guard let type = try? fileType(path) else { return }
+    guard type == S_IFDIR, isEmpty(path) else {
+      throw NodeError(
+        .exists, "\(path) exists and is no empty directory",
+        advice: advice.otherDirectory)
+    }
+  }
+
+  private static func isEmpty(_ directory: FilePath) -> Bool {
+    guard let stream = opendir(directory.string) else { return false }
+    defer { closedir(stream) }
+    var count = 0
+    while readdir(stream) != nil { count += 1 }
+    // "." and ".."
+    return count <= 2
+  }
+
+  /// Takes away the mount, if it is still there, and the file. Anything else at the path stays.
+  func remove() {
+    if let mount = try? Mounted(at: entry), mount.id == mountID, mount.isDead {
+      mount.unmount(path)
+    }
+    guard isMade, (try? entry.identity) == identity else { return }
+    switch kind {
+    case .file: entry.remove()
+    case .directory: entry.removeDirectory()
+    }
+  }
+
+  /// See ``FUSEServer/removeStale(at:of:)``.
+  static func removeStale(at path: FilePath, of application: Application) throws(NodeError) {
+    // If there is nothing, or nothing that can be reached, making the node says why.
+    guard let entry = try? DirectoryEntry(path), let mount = try? Mounted(at: entry) else { return }
+    if mount.id != (try? Mounted(entry.directory))?.id {
+      // A living server's mount stays, and one of another kind. The type first: to ask a server that hangs would hang.
+      guard mount.type == "fuse.\(application.fileSystem)", mount.isDead else { return }
+      guard mount.unmount(path) else {
+        throw NodeError(
+          .notPermitted,
+          "\(path) is the mount of a \(application.name) that was killed, and cannot be unmounted: \(Errno.current)",
+          advice: "as root: umount -l \(path)")
+      }
+      // The directory below a tree. It goes only if it is empty.
+      entry.removeDirectory()
+    }
+    if isOurs(entry, application.mountPointText) { entry.remove() }
+  }
+
+  /// Whether the entry is a plain file that ``init(_:_:of:)`` made.
+  private static func isOurs(_ entry: DirectoryEntry, _ text: String) -> Bool {
+    guard let file = try? entry.openRegularFile(O_RDONLY) else { return false }
+    var content = [UInt8](repeating: 0, count: text.utf8.count + 1)
+    let count = try? content.withUnsafeMutableBytes { try file.descriptor.read(into: $0) }
+    return content.prefix(count ?? 0).elementsEqual(text.utf8)
+  }
+}
+
+/// The mount that stands at an entry of a directory, or that the entry is on if it is no mount point.
+private struct Mounted {
+  /// Its root, if it was looked up at a mount point. No other mount can take its place while this is open.
+  private let root: OwnedDescriptor
+  /// The kernel's number of the mount, which another mount gets once this one is gone.
+  let id: Int
+
+  init(at entry: DirectoryEntry) throws(Errno) { try self.init(entry.open(CLINUX_O_PATH)) }
+
+  /// The mount that a file or directory is on.
+  init(_ file: OwnedDescriptor) throws(Errno) {
+    root = file
+    let information = open("/proc/self/fdinfo/\(root.descriptor.rawValue)", O_RDONLY | O_CLOEXEC)
+    guard information >= 0 else { throw .current }
+    defer { close(information) }
+    var text = [UInt8](repeating: 0, count: 1024)
+    let count = read(information, &text, text.count)
+    let lines = String(decoding: text.prefix(max(0, count)), as: UTF8.self).split(separator: "\n")
+    let name = "mnt_id:"
+    guard let line = lines.first(where: { $0.hasPrefix(name) }),
+      let id = Int(line.dropFirst(name.count).drop(while: \.isWhitespace))
+    else { throw .ioError }
+    self.id = id
+  }
+
+  /// Its server has ended. A dead server's mount answers `ENOTCONN`, and a mount of any other kind does not.
+  var isDead: Bool {
+    // Not stat(2): the kernel may answer it by what it remembers of the dead one.
+    var answer = statfs()
+    return fstatfs(root.descriptor.rawValue, &answer) != 0
+      && [ENOTCONN, ECONNABORTED].contains(errno)
+  }
+
+  /// For example "fuse.mirror".
+  var type: String? { (try? MountTable())?.type(ofMount: id) }
+
+  /// Detaches this mount and no other, as root or through fusermount3.
+  @discardableResult
+  func unmount(_ path: FilePath) -> Bool {
+    if umount2("/proc/self/fd/\(root.descriptor.rawValue)", Int32(MNT_DETACH)) == 0 { return true }
+    guard geteuid() != 0 else { return false }
+    let arguments = ["fusermount3", "-u", "-z", "-q", "--", path.string]
+    var child = pid_t()
+    let result = withArgumentVector(arguments) {
+      posix_spawnp(&child, arguments[0], nil, nil, $0, environ)
+    }
+    return result == 0 && waitForEnd(of: child) == 0
+  }
+}
+
+/// The type bits of the mode of `path` itself.
+func fileType(_ path: FilePath) throws(Errno) -> mode_t {
+  var attributes = Glibc.stat()
+  guard lstat(path.string, &attributes) == 0 else { throw .current }
+  return attributes.st_mode & S_IFMT
+}
+
+/// - Throws: Where something is at `path` already.
+func checkNodeIsFree(_ path: FilePath, _ words: Application.Advice) throws(NodeError) {
+  let type: mode_t
+  do throws(Errno) {
+    type = try fileType(path)
+  } catch .noSuchFileOrDirectory {
+    return
+  } catch {
+    throw NodeError(error, doing: "look at", at: path, advice: "choose another node")
+  }
+  let (what, advice) =
+    switch type {
+    case S_IFREG:
+      (
+        "a regular file, perhaps of a write while no daemon ran",
+        "rm \(path) if nobody needs it, or \(words.otherNode)"
+      )
+    case S_IFCHR: ("a character device", words.otherNode)
+    case S_IFDIR: ("a directory", words.otherNode)
+    case S_IFLNK: ("a symbolic link", words.otherNode)
+    default: ("of another kind", words.otherNode)
+    }
+  throw NodeError(.exists, "\(path) exists and is not ours (\(what))", advice: advice)
+}

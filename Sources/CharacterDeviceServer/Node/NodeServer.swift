@@ -1,0 +1,71 @@
+import SystemPackage
+
+/// Who may use a node.
+public struct NodeAccess: Hashable, Sendable {
+  public var mode: FilePermissions
+  /// A user id; nil for the user that makes the node.
+  public var owner: UInt32?
+  /// A group id; nil for the group of the user that makes the node.
+  public var group: UInt32?
+
+  public init(
+    mode: FilePermissions = .ownerReadWrite, owner: UInt32? = nil, group: UInt32? = nil
+  ) {
+    self.mode = mode
+    self.owner = owner
+    self.group = group
+  }
+}
+
+/// The result of a look for a request.
+public enum ProcessResult: Hashable, Sendable {
+  /// A request was there. The device has answered it, or keeps it to answer it later.
+  case request
+  /// No request was there.
+  case nothing
+  /// The kernel has ended the connection: no request will come any more.
+  case end
+}
+
+/// A device at its node, served by this process.
+public protocol NodeServer: AnyObject {
+  /// The node.
+  var path: FilePath { get }
+
+  /// Becomes readable when the kernel has a request, or has ended the connection. A read of it does not block, unless a
+  /// ``WaitStrategy`` of an ``EventLoop`` lets it.
+  var descriptor: FileDescriptor { get }
+
+  /// Handles one request, if one is there.
+  ///
+  /// - Throws: The error that the kernel's end of the connection failed with.
+  func process() throws(Errno) -> ProcessResult
+
+  /// Ends the connection to the kernel. Clients that have the node open get errors from now on. A second call does nothing. A device
+  /// does not call it while it handles a request: ``EventLoop/stop()`` is for that.
+  func disconnect()
+
+  /// Takes away what is left of the node after ``disconnect()``, or after the end of the process that served it. It takes
+  /// the rights that it took to make the node. Call it once: another server may have its node there later.
+  func remove()
+
+  /// The descriptors that ``remove()`` needs, for a ``Keeper`` to keep open. None if there is nothing to remove.
+  var removalDescriptors: [FileDescriptor] { get }
+
+  /// Closes ``removalDescriptors`` in this process, as a ``Keeper`` calls ``remove()`` in another one.
+  func closeRemovalDescriptors()
+}
+
+extension NodeServer {
+  public func remove() {}
+
+  public var removalDescriptors: [FileDescriptor] { [] }
+
+  public func closeRemovalDescriptors() {}
+
+  /// Takes the node away.
+  public func close() {
+    disconnect()
+    remove()
+  }
+}

@@ -1,0 +1,171 @@
+/// The stream of a machine's events, in the order in which they happen.
+///
+/// A ring keeps the last events, as ftrace's ring buffer does (kernel/trace/ring_buffer.c), to be looked at later. Lines of the
+/// guest's kernel are not in the ring, as they are in no trace of the host; ``onGuestEvent`` is called for them. A
+/// ``MachineObserver`` is called for each event.
+public final class EventStream {
+  /// An event with its time and its CPU.
+  public struct Entry: Sendable {
+    /// The value of ``EventStream/time`` when the event happened.
+    public let time: UInt64
+    /// The event.
+    public let event: MachineEvent
+    /// The number of the vCPU. Machines have one vCPU, 0.
+    public let cpu: UInt8
+  }
+
+  /// The events that are kept.
+  public let ring: Ring<Entry>
+  /// How many there were of each kind, and the time: what changes with an event, besides the ring. ``EventSink`` reaches
+  /// it by the pointer, for the reason that ``Ring`` gives.
+  let state: UnsafeMutablePointer<State>
+
+  struct State {
+    /// Who owns this.
+    unowned(unsafe) let stream: EventStream
+    let ring: UnsafeMutablePointer<Ring<Entry>.State>
+    /// The number of the event before which ``EventStream/onOverrun`` is called.
+    var overrun: UInt64 = .max
+    var time: UInt64 = 0
+    var counts = EventCounts()
+  }
+
+  /// A ring without an event. It takes memory as events come.
+  ///
+  /// - Parameter capacity: How many events are kept, a power of two.
+  public init(capacity: Int) {
+    self.capacity = capacity
+    ring = Ring(capacity: capacity)
+    state = .allocate(capacity: 1)
+    state.initialize(to: State(stream: self, ring: ring.state))
+  }
+
+  deinit { state.deallocate() }
+
+  /// How many events are kept.
+  public let capacity: Int
+
+  /// The number of the next event; the first one has 0.
+  public var end: UInt64 { ring.end }
+
+  /// The number of the first event that is still there.
+  public var start: UInt64 { ring.start }
+
+  /// The event of a number from ``start`` up to, but not, ``end``.
+  public subscript(number: UInt64) -> Entry { ring[number] }
+
+  /// The time of the events that come next. The machine has no clock: who runs it sets this.
+  public var time: UInt64 {
+    get { state.pointee.time }
+    set { state.pointee.time = newValue }
+  }
+
+  /// How many there were of each kind.
+  public var counts: EventCounts { state.pointee.counts }
+
+  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of what the machine does.
+  public var onGuestEvent: ((MachineEvent) -> Void)?
+
+  /// Called before the event ``firstUnseen`` is overwritten, in the middle of what the machine does. It moves that number
+  /// on.
+  public var onOverrun: (() -> Void)?
+
+  /// The number of the first event that ``onOverrun`` is to be called for; nil for none any more.
+  public var firstUnseen: UInt64? {
+    get { state.pointee.overrun == .max ? nil : state.pointee.overrun - UInt64(capacity) }
+    set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
+  }
+
+  @inline(never)
+  fileprivate func overrun() { onOverrun?() }
+
+  @inline(never)
+  fileprivate func tellGuestEvent(_ event: MachineEvent) { onGuestEvent?(event) }
+}
+
+extension UnsafeMutablePointer<EventStream.State> {
+  // Of the pointer, and not of the state: who is called before an overrun changes the state, too.
+  @inline(__always)
+  func append(_ event: MachineEvent) {
+    pointee.counts.count(event)
+    guard !event.isOfGuest else {
+      pointee.stream.tellGuestEvent(event)
+      return
+    }
+    guard event.isTraced else { return }
+    if pointee.ring.pointee.end == pointee.overrun { pointee.stream.overrun() }
+    pointee.ring.pointee.append(EventStream.Entry(time: pointee.time, event: event, cpu: 0))
+  }
+}
+
+extension MachineEvent {
+  /// Whether it is in a trace. An abort is not: `kvm_guest_fault` is, where KVM handles one.
+  @inline(__always)
+  var isTraced: Bool {
+    if case .abort = self { false } else { true }
+  }
+
+  /// Whether it is an event of the guest's kernel.
+  @inline(__always)
+  var isOfGuest: Bool {
+    switch self {
+    case .log(let message): message.layer == .driver
+    case .guestStopped: true
+    default: false
+    }
+  }
+}
+
+/// How many events there were of each kind.
+public struct EventCounts: Hashable, Sendable {
+  /// `kvm_entry`
+  public internal(set) var entries: UInt64 = 0
+  /// Stage-2 aborts taken to EL2.
+  public internal(set) var aborts: UInt64 = 0
+  /// Those of ``FaultStatus/translation``.
+  public internal(set) var translationFaults: UInt64 = 0
+  /// Those of ``FaultStatus/accessFlag``.
+  public internal(set) var accessFlagFaults: UInt64 = 0
+  /// Those of ``FaultStatus/permission``.
+  public internal(set) var permissionFaults: UInt64 = 0
+  /// Those of ``FaultStatus/addressSize``, and of what stage 2 does not raise.
+  public internal(set) var addressSizeFaults: UInt64 = 0
+  /// Accesses that KVM left to the VMM.
+  public internal(set) var mmioExits: UInt64 = 0
+  /// Hides and seeks of the hook.
+  public internal(set) var walks: UInt64 = 0
+  /// Entries that the hook's walks came to.
+  public internal(set) var visits: UInt64 = 0
+  /// TLB invalidations of one IPA.
+  public internal(set) var invalidations: UInt64 = 0
+  /// TLB invalidations of all of the VM's.
+  public internal(set) var invalidationsOfAll: UInt64 = 0
+  /// ``Stage2Warning``
+  public internal(set) var warnings: UInt64 = 0
+
+  /// Nothing has happened.
+  public init() {}
+
+  /// Where the kind is known when this is compiled, it is one addition.
+  @inline(__always)
+  mutating func count(_ event: MachineEvent) {
+    switch event {
+    case .abort(let fault):
+      aborts &+= 1
+      switch fault.syndrome.faultStatus {
+      case .translation: translationFaults &+= 1
+      case .accessFlag: accessFlagFaults &+= 1
+      case .permission: permissionFaults &+= 1
+      case .addressSize, nil: addressSizeFaults &+= 1
+      }
+    case .invalidation: invalidations &+= 1
+    case .invalidationOfAll: invalidationsOfAll &+= 1
+    case .visit: visits &+= 1
+    case .hook: walks &+= 1
+    case .tracepoint(.entry): entries &+= 1
+    case .tracepoint(.userspaceExit(.mmio)): mmioExits &+= 1
+    case .warning: warnings &+= 1
+    case .tracepoint, .log, .guestStopped, .dataCacheClean, .instructionCacheInvalidation: break
+    }
+  }
+}

@@ -1,0 +1,154 @@
+/// Something that happens in the hypervisor, in the order in which the kernel does it.
+public enum MachineEvent: Hashable, Sendable {
+  /// A stage-2 abort is taken to EL2.
+  case abort(FaultInfo)
+  /// KVM invalidates TLB entries for one IPA (`__kvm_tlb_flush_vmid_ipa`). Level 0 is any level.
+  case invalidation(ipa: UInt64, level: Int)
+  /// KVM invalidates all TLB entries of the VM (`__kvm_tlb_flush_vmid`).
+  case invalidationOfAll
+  /// KVM cleans and invalidates the data cache (`dcache_clean_inval_poc`).
+  case dataCacheClean(physical: UInt64, size: UInt64)
+  /// KVM invalidates the instruction cache (`icache_inval_pou`).
+  case instructionCacheInvalidation(physical: UInt64, size: UInt64)
+  /// A tracepoint of the kernel is passed.
+  case tracepoint(Tracepoint)
+  /// A walk of a hook comes to an entry.
+  case visit(TableVisit)
+  /// A hook reports what it has done with an entry.
+  case hook(HookEvent)
+  /// A change was made that breaks a rule which the kernel does not check.
+  case warning(Stage2Warning)
+  /// A kernel logs a line.
+  case log(LogMessage)
+  /// The guest does not run any more, and the driver cannot complete an access.
+  case guestStopped
+}
+
+/// The layer of the system that an event belongs to.
+public enum EventLayer: String, CaseIterable, Sendable {
+  /// The CPU takes an abort.
+  case cpu
+  /// The host's kernel: KVM, and what KVM does to TLBs and caches.
+  case kvm
+  /// A hook in KVM's MMIO path.
+  case hook
+  /// A driver in the guest's kernel.
+  case driver
+  /// The checks of the model: no kernel has them.
+  case checker
+}
+
+extension MachineEvent {
+  /// The layer that the event belongs to.
+  public var layer: EventLayer {
+    switch self {
+    case .abort: .cpu
+    case .invalidation, .invalidationOfAll, .dataCacheClean, .instructionCacheInvalidation,
+      .tracepoint:
+      .kvm
+    case .visit, .hook: .hook
+    case .warning: .checker
+    case .log(let message): message.layer
+    case .guestStopped: .driver
+    }
+  }
+}
+
+/// A report of a hook about an entry.
+public enum HookEvent: Hashable, Sendable {
+  /// The hook has written a byte into an entry: the entry before and after.
+  case byteWritten(UInt8, old: Stage2Descriptor, new: Stage2Descriptor)
+  /// The hook has read a byte from an entry.
+  case byteRead(UInt8, Stage2Descriptor)
+}
+
+/// A receiver of each event of a machine. It changes nothing.
+public protocol MachineObserver: AnyObject {
+  /// Takes one event, in the middle of what the machine does.
+  func observe(_ event: MachineEvent)
+}
+
+/// The end of an event stream into which KVM, hooks and drivers put their events.
+struct EventSink {
+  var observer: (any MachineObserver)?
+  var stream: EventStream? { didSet { state = stream?.state } }
+  /// The state of ``stream``, which owns it.
+  private var state: UnsafeMutablePointer<EventStream.State>?
+
+  /// Whether events go anywhere.
+  var isConnected: Bool { state != nil || observer != nil }
+
+  /// Puts an event into the stream.
+  ///
+  /// The kind of the event is known in each place that calls this function, so that the compiler leaves little of the
+  /// function there.
+  ///
+  /// - Parameter event: Made in the place where it is kept, if it is kept.
+  @inline(__always)
+  func emit(_ event: @autoclosure () -> MachineEvent) {
+    if let state { state.append(event()) }
+    if let observer { Self.tell(observer, event()) }
+  }
+
+  @inline(never)
+  private static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
+    observer.observe(event)
+  }
+}
+
+/// An entry that a walk comes to.
+public struct TableVisit: Hashable, Sendable {
+  /// Of the table, 0 to 3.
+  public let level: Int
+  /// The physical address of the table.
+  public let table: UInt64
+  /// Of the entry in the table.
+  public let index: Int
+  /// What stands there.
+  public let descriptor: Stage2Descriptor
+}
+
+/// A line that a kernel logs: `printk` with a format and at most one number.
+///
+/// It holds no text of its own, so that a message can be kept without an allocation.
+public struct LogMessage: Sendable {
+  /// The layer that logs: ``EventLayer/kvm`` and ``EventLayer/hook`` log into the host's kernel log, ``EventLayer/driver`` into
+  /// the guest's.
+  public let layer: EventLayer
+  private let format: StaticString
+  private let value: Int32
+
+  /// A message.
+  ///
+  /// - Parameters:
+  ///   - layer: The layer that logs.
+  ///   - format: The text. The first `%d` in it stands for the number.
+  ///   - value: The number.
+  public init(_ layer: EventLayer, _ format: StaticString, _ value: Int = 0) {
+    self.layer = layer
+    self.format = format
+    self.value = Int32(truncatingIfNeeded: value)
+  }
+}
+
+extension LogMessage: CustomStringConvertible {
+  /// The line without its time.
+  public var description: String {
+    let text = "\(format)"
+    guard let percent = text.utf8.firstIndex(of: UInt8(ascii: "%")),
+      text[percent...].hasPrefix("%d")
+    else { return text }
+    return text[..<percent] + "\(value)" + text[percent...].dropFirst(2)
+  }
+}
+
+extension LogMessage: Hashable {
+  public static func == (left: LogMessage, right: LogMessage) -> Bool {
+    left.layer == right.layer && left.description == right.description
+  }
+
+  public func hash(into hasher: inout Hasher) {
+    hasher.combine(layer)
+    hasher.combine(description)
+  }
+}

@@ -1,0 +1,385 @@
+import Scenarios
+import Stage2Sim
+
+/// The recorder of the oracle on the model: the virtual machine monitor that performs a step, and the observations that it
+/// prints below the step.
+struct ModelRecorder {
+  /// Where a store leaves the guest: the instruction of the step is done.
+  private static let left: UInt64 = 0x0c00_0000
+  /// Where another does: the guest took an exception.
+  private static let exception: UInt64 = 0x0c00_0010
+  /// STR XZR, [X9] and STR XZR, [X10]: those stores.
+  private static let leave: UInt64 = 0xf900_013f
+  private static let leaveByException: UInt64 = 0xf900_015f
+  private static let codeSlotNumber = 1
+
+  /// The first address of the slot for the instruction of a step, and the exception vectors.
+  private let codeSlot: UInt64
+  /// Where that instruction stands.
+  private let code: UInt64
+  private var seen = StepEvents()
+  private var letters = FrameLetters()
+  /// What the VMM wants of the RAM slot.
+  private var ram: (ipa: UInt64, isThere: Bool, flags: MemorySlot.Flags)
+
+  /// A recorder of `machine`, which gets a page of the recorder's own, with exception vectors.
+  ///
+  /// - Parameters:
+  ///   - machine: A machine that has no other recorder.
+  ///   - code: The guest physical address at which the instruction of a step stands; nil for that page.
+  /// - Throws: `EINVAL`, `EEXIST` or `EFAULT` if the machine has no room for that page.
+  init(of machine: inout VirtualMachine, code: UInt64? = nil) throws(KernelError) {
+    let configuration = machine.configuration
+    let end = VirtualMachine.Configuration.memoryBase + configuration.memorySize
+    codeSlot =
+      end <= MachineDescription.codeSlot ? MachineDescription.codeSlot : Self.codeSlotBelowMemory
+    self.code = code ?? codeSlot
+    ram = (VirtualMachine.Configuration.memoryBase, true, [])
+    try machine.addPrivateMemory(
+      slot: Self.codeSlotNumber, at: codeSlot, size: configuration.granule.pageSize)
+    let vectors = codeSlot + 0x800
+    try machine.write(Self.leaveByException, to: vectors + 0x200, count: 4)
+    machine.setVectorBase(vectors)
+    machine.setRegister(9, to: Self.left)
+    machine.setRegister(10, to: Self.exception)
+  }
+
+  /// The slot's place where guest RAM has the usual one.
+  private static let codeSlotBelowMemory: UInt64 = 0x0d00_0000
+
+  /// Performs a step.
+  ///
+  /// - Parameters:
+  ///   - step: The step.
+  ///   - machine: The machine that the recorder was made for.
+  /// - Returns: The lines of a recording below the step.
+  mutating func perform(_ step: Step, on machine: inout VirtualMachine) -> [Observation] {
+    defer { letters.forget { !machine.isInUse(frame: $0) } }
+    switch step {
+    case .guest(let step): return perform(step, on: &machine)
+    case .host(let step): return perform(step, on: &machine)
+    }
+  }
+
+  /// Does `action`, and looks at the leaves before and after. The order of looking decides over the letters.
+  private mutating func observe(
+    _ address: UInt64?, on machine: inout VirtualMachine,
+    _ action: (inout ModelRecorder, inout VirtualMachine) -> [Observation]
+  ) -> [Observation] {
+    let target = HideSeek.target
+    let targetBefore = observedLeaf(target, &machine)
+    var touchedBefore: ObservedLeaf?
+    if let address { touchedBefore = observedLeaf(address, &machine) }
+    let observer = machine.observer
+    seen = StepEvents(next: observer)
+    machine.observer = seen
+    var observations = action(&self, &machine)
+    machine.observer = observer
+    if let targetBefore { observations.append(leaf(target, before: targetBefore, &machine)) }
+    if let address, let touchedBefore,
+      address & ~(machine.configuration.granule.pageSize - 1) != target
+    {
+      observations.append(leaf(address, before: touchedBefore, &machine))
+    }
+    return observations
+  }
+}
+
+// MARK: - The guest's steps
+
+extension ModelRecorder {
+  private mutating func perform(
+    _ step: GuestStep, on machine: inout VirtualMachine
+  ) -> [Observation] {
+    let start: UInt64
+    let address: UInt64
+    switch step {
+    case .fetch(let place, let x0):
+      machine.setRegister(0, to: x0)
+      start = place
+      address = place
+    case .instruction(let instruction, let place, let x0):
+      machine.setRegister(0, to: x0)
+      machine.setRegister(1, to: place &- instruction.offset)
+      start = code
+      address = place
+      do throws(KernelError) {
+        try write(UInt64(instruction.word), to: start, on: &machine)
+        try write(Self.leave, to: start + 4, on: &machine)
+      } catch {
+        return [.result(error)]
+      }
+    }
+    machine.setRegister(2, to: 0)
+    machine.setRegister(3, to: 0)
+    return observe(address, on: &machine) { recorder, machine in
+      let run = Self.run(from: start, on: &machine)
+      return [.run(run)] + recorder.observedEvents(isHung: run.end == .hung)
+    }
+  }
+
+  /// Lets the guest run, and does what the recorder does at the end.
+  private static func run(from start: UInt64, on machine: inout VirtualMachine) -> GuestRun {
+    let result = machine.run(at: start)
+    let moved = Int64(bitPattern: machine.vcpu.pc &- start)
+    let x0 = machine.vcpu[0]
+    switch result {
+    case .mmio(let mmio) where mmio.isWrite && mmio.address == left:
+      machine.completeMMIO()
+      return GuestRun(.retired, moved: moved, x0: x0)
+    case .mmio(let mmio) where mmio.isWrite && mmio.address == exception:
+      machine.completeMMIO()
+      let syndrome = machine.vcpu.exceptionSyndrome
+      // An abort has an address.
+      let address = syndrome >> 26 & 0x38 == 0x20 ? machine.vcpu.faultAddress : nil
+      return GuestRun(.exception(syndrome: syndrome, address: address), moved: nil, x0: x0)
+    case .mmio(let mmio):
+      // What the recorder answers to a read.
+      machine.completeMMIO(data: 0x8887_8685_8483_8281)
+      return GuestRun(
+        .mmio(
+          address: mmio.address, length: mmio.length, data: mmio.isWrite ? mmio.data : nil,
+          then: mmio.isWrite ? nil : machine.vcpu[0]), moved: moved, x0: x0)
+    case .failed(let error): return GuestRun(.failed(error), moved: moved, x0: x0)
+    case .livelock: return GuestRun(.hung, moved: moved, x0: x0)
+    case .notModelled(let word): return GuestRun(.notModelled(word), moved: moved, x0: x0)
+    // KVM_RUN goes on after these.
+    case .retired, .guestException: return GuestRun(.retired, moved: moved, x0: x0)
+    }
+  }
+}
+
+// MARK: - The host's steps
+
+extension ModelRecorder {
+  private mutating func perform(
+    _ step: HostStep, on machine: inout VirtualMachine
+  ) -> [Observation] {
+    observe(step.touchedAddress, on: &machine) { recorder, machine in
+      var observations: [Observation] = []
+      do throws(KernelError) {
+        observations = try recorder.attempt(step, on: &machine)
+        observations.append(.result(nil))
+      } catch {
+        observations.append(.result(error))
+      }
+      return observations + recorder.observedEvents(isHung: false)
+    }
+  }
+
+  /// - Returns: The observations besides the result.
+  private mutating func attempt(
+    _ step: HostStep, on machine: inout VirtualMachine
+  ) throws(KernelError) -> [Observation] {
+    switch step {
+    case .write(let address, let value): try write(UInt64(value), to: address, on: &machine)
+    case .read(let address):
+      let value =
+        isCode(address)
+        ? try machine.read(address, count: 4)
+        : try machine.readRAM(try offset(of: address), count: 4)
+      return [.value(UInt32(truncatingIfNeeded: value))]
+    case .madvise(let advice, let range): try machine.advise(advice, try offsets(of: range))
+    case .mprotect(let protection, let range):
+      try machine.protect(try offsets(of: range), protection)
+    case .munmap(let range): try machine.unmapMemory(try offsets(of: range))
+    case .mmap(let range): try machine.mapMemory(try offsets(of: range))
+    case .fork: try machine.fork()
+    case .endFork: guard machine.endFork() else { throw .noChild }
+    case .ksm: try machine.mergeEqualPages()
+    case .age(let address): try machine.age(try offset(of: address))
+    case .dirtyLog(let step): return try attempt(step, on: &machine)
+    case .slot(let step): try attempt(step, on: &machine)
+    }
+    return []
+  }
+
+  private func isCode(_ address: UInt64) -> Bool {
+    address &- codeSlot < 4096
+  }
+
+  /// The VMM writes a word of the guest's memory.
+  private func write(
+    _ value: UInt64, to address: UInt64, on machine: inout VirtualMachine
+  ) throws(KernelError) {
+    if isCode(address) {
+      try machine.write(value, to: address, count: 4)
+    } else {
+      try machine.writeRAM(value, to: try offset(of: address), count: 4)
+    }
+  }
+
+  /// Where a guest physical address is in RAM, which counts from where the VMM wants its slot.
+  private func offset(of address: UInt64) throws(KernelError) -> UInt64 {
+    guard address >= ram.ipa else { throw .badAddress }
+    return address - ram.ipa
+  }
+
+  private func offsets(of range: AddressRange) throws(KernelError) -> Range<UInt64> {
+    let start = try offset(of: range.address)
+    return start..<start + range.size
+  }
+
+  private mutating func attempt(
+    _ step: DirtyLogStep, on machine: inout VirtualMachine
+  ) throws(KernelError) -> [Observation] {
+    switch step {
+    case .on:
+      ram.flags.insert(.logDirtyPages)
+      try setSlot(of: &machine)
+    case .off:
+      ram.flags.remove(.logDirtyPages)
+      try setSlot(of: &machine)
+    case .get:
+      return observed(
+        dirtyLog: try machine.dirtyLog(ofSlot: VirtualMachine.memorySlot), machine.configuration)
+    case .clear(let range):
+      let shift = UInt64(machine.configuration.granule.pageShift)
+      let start = try offset(of: range.address)
+      try machine.clearDirtyLog(
+        ofSlot: VirtualMachine.memorySlot, firstPage: Int(start >> shift),
+        pageCount: Int(range.size >> shift))
+    }
+    return []
+  }
+
+  private func observed(
+    dirtyLog bitmap: [UInt64], _ configuration: VirtualMachine.Configuration
+  ) -> [Observation] {
+    var ranges: [Observation] = []
+    let shift = UInt64(configuration.granule.pageShift)
+    let pages = Int(configuration.memorySize >> shift)
+    func isDirty(_ page: Int) -> Bool {
+      page < pages && bitmap[page / 64] >> UInt64(page % 64) & 1 != 0
+    }
+    var page = 0
+    while page < pages {
+      if page % 64 == 0, bitmap[page / 64] == 0 {
+        page += 64
+        continue
+      }
+      let first = page
+      while isDirty(page) { page += 1 }
+      if page > first {
+        let address = ram.ipa + UInt64(first) << shift
+        ranges.append(.dirty(address: address, pages: page - first))
+      }
+      page += 1
+    }
+    return ranges
+  }
+
+  private mutating func attempt(
+    _ step: SlotStep, on machine: inout VirtualMachine
+  ) throws(KernelError) {
+    switch step {
+    case .delete:
+      ram.isThere = false
+      ram.flags.remove(.logDirtyPages)
+    case .add:
+      ram.isThere = true
+      ram.flags.remove(.readOnly)
+    case .addReadOnly:
+      ram.isThere = true
+      ram.flags.insert(.readOnly)
+    case .move(let address): ram.ipa = address
+    }
+    try setSlot(of: &machine)
+  }
+
+  private func setSlot(of machine: inout VirtualMachine) throws(KernelError) {
+    try machine.setMemoryRegion(
+      MemorySlot(
+        id: VirtualMachine.memorySlot, ipa: ram.ipa,
+        size: ram.isThere ? machine.configuration.memorySize : 0,
+        userspaceAddress: VirtualMachine.memoryAddress, flags: ram.isThere ? ram.flags : []))
+  }
+}
+
+// MARK: - What is seen
+
+extension ModelRecorder {
+  /// The events of the step that a recording has: each once if the guest hung, and none of the store that ends a step.
+  private func observedEvents(isHung: Bool) -> [Observation] {
+    var observations: [Observation] = []
+    for event in seen.events {
+      switch event {
+      case .abort(let fault) where fault.pageAddress == Self.left: continue
+      case .abort(let fault):
+        observations.append(
+          .abort(syndrome: fault.syndrome.rawValue, far: fault.far, hpfar: fault.hpfar))
+      case .invalidation(let ipa, let level):
+        observations.append(.invalidation(ipa: ipa, level: level))
+      case .invalidationOfAll: observations.append(.invalidationOfAll)
+      // The trace of the real kernel has the lines that the hook logs, and no others.
+      case .log(let message) where message.layer == .hook:
+        observations.append(.log("\(message)"))
+      case .dataCacheClean, .instructionCacheInvalidation, .warning, .tracepoint, .visit, .hook,
+        .log, .guestStopped:
+        continue
+      }
+    }
+    guard isHung else { return observations }
+    var known: Set<Observation> = []
+    return observations.filter { known.insert($0).inserted }
+  }
+
+  /// The leaf as a recording has it, its frame as letters; nil beyond the IPA range.
+  private mutating func observedLeaf(
+    _ address: UInt64, _ machine: inout VirtualMachine
+  ) -> ObservedLeaf? {
+    guard let leaf = try? machine.leaf(for: address) else { return nil }
+    let frame = leaf.descriptor.outputAddress(machine.configuration.granule)
+    return ObservedLeaf(
+      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame,
+      frame: frame == 0 ? nil : letters[frame],
+      counts: machine.stage2.referenceCounts(for: address))
+  }
+
+  private mutating func leaf(
+    _ address: UInt64, before: ObservedLeaf, _ machine: inout VirtualMachine
+  ) -> Observation {
+    .leaf(address, before: before, after: observedLeaf(address, &machine) ?? before)
+  }
+}
+
+/// Letters for frames, in the order in which they were first seen.
+private struct FrameLetters {
+  private var known: [UInt64: String] = [:]
+  private var count = 0
+
+  /// A to Z, AA, AB and so on.
+  subscript(frame: UInt64) -> String {
+    mutating get {
+      if let text = known[frame] { return text }
+      count += 1
+      var number = count
+      var text = ""
+      while number > 0 {
+        number -= 1
+        text = "\(UnicodeScalar(UInt8(ascii: "A") + UInt8(number % 26)))\(text)"
+        number /= 26
+      }
+      known[frame] = text
+      return text
+    }
+  }
+
+  /// A frame that was freed and given out again is another one.
+  mutating func forget(where isFree: (UInt64) -> Bool) {
+    known = known.filter { !isFree($0.key) }
+  }
+}
+
+/// The receiver of a step's events, which passes each on to the machine's own observer.
+private final class StepEvents: MachineObserver {
+  var events: [MachineEvent] = []
+  private let next: (any MachineObserver)?
+
+  init(next: (any MachineObserver)? = nil) { self.next = next }
+
+  func observe(_ event: MachineEvent) {
+    events.append(event)
+    next?.observe(event)
+  }
+}

@@ -1,0 +1,505 @@
+// A client of the devices in Examples and Tests/TestDevice, as programs in C are; prints TAP. No check depends on how long something takes: a call that
+// should have come back and has not is ended by a time limit.
+//
+//   device-client queue NODE fuse|cuse
+//   device-client ioctl NODE fuse|cuse [unrestricted]
+//   device-client memory NODE fuse|cuse
+//   device-client mirror NODE fuse|cuse
+//   device-client test NODE fuse|cuse                 (Tests/TestDevice)
+//   device-client wait read|write|poll|ioctl NODE     (waits in one call, and prints what it gives)
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define GET _IOR('w', 1, uint32_t)
+#define SET _IOW('w', 2, uint32_t)
+#define ADD _IOWR('w', 3, uint32_t)
+#define EXCHANGE _IO('w', 4)
+#define WAIT _IOR('w', 5, uint32_t)
+#define FILL _IO('w', 6)
+
+enum { second = 1000, long_time = 30 * second };
+
+static const char *node;
+static int is_fuse;
+static int tests, failures;
+
+static void check(int is_ok, const char *what)
+{
+    int error = errno;
+
+    tests++;
+    if (!is_ok)
+        failures++;
+    printf("%s %d - %s\n", is_ok ? "ok" : "not ok", tests, what);
+    if (!is_ok)
+        printf("# errno %d: %s\n", error, strerror(error));
+    fflush(stdout);
+}
+
+// The result of a system call is as expected: a number of 0 or more, or an error.
+static void gives(long expected, int error, long result, const char *what)
+{
+    int number = errno;
+
+    check(result == expected && (result >= 0 || number == error), what);
+    if (result != expected || (result < 0 && number != error))
+        printf("# expected %ld, errno %d; got %ld\n", expected, error, result);
+}
+
+static int open_node(int flags)
+{
+    int file = open(node, flags | O_CLOEXEC);
+
+    if (file < 0) {
+        printf("Bail out! cannot open %s: %s\n", node, strerror(errno));
+        exit(1);
+    }
+    return file;
+}
+
+static void pause_ms(int ms)
+{
+    usleep(ms * 1000);
+}
+
+// A process that calls `body` after a moment, in which its parent goes to sleep.
+static pid_t later(void (*body)(void))
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        pause_ms(100);
+        body();
+        _exit(0);
+    }
+    return child;
+}
+
+static int end_of(pid_t child)
+{
+    int status = -1;
+
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status;
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+// Signals that come again and again until the call has ended, as the first one may come before it.
+static void start_signals(void)
+{
+    struct sigaction action = { .sa_handler = on_signal };
+    struct itimerval times = { { 0, 50000 }, { 0, 50000 } };
+
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &times, NULL);
+}
+
+static void stop_signals(void)
+{
+    struct itimerval times = { 0 };
+
+    setitimer(ITIMER_REAL, &times, NULL);
+}
+
+static int events_of(int file, int events, int timeout)
+{
+    struct pollfd entry = { .fd = file, .events = events };
+
+    return poll(&entry, 1, timeout) < 0 ? -1 : entry.revents;
+}
+
+// --- The queue
+
+static void write_a(void)
+{
+    int file = open_node(O_WRONLY);
+
+    if (write(file, "a", 1) != 1)
+        _exit(1);
+}
+
+static void read_all(void)
+{
+    char bytes[8192];
+    int file = open_node(O_RDONLY);
+
+    if (read(file, bytes, sizeof(bytes)) < 1)
+        _exit(1);
+}
+
+static void check_poll(int file, int events, void (*cause)(void), const char *what)
+{
+    char name[100];
+    pid_t child;
+    int result;
+
+    snprintf(name, sizeof(name), "poll: %s wakes", what);
+    child = later(cause);
+    result = events_of(file, events, long_time);
+    check(result & events, name);
+    end_of(child);
+}
+
+static void queue(void)
+{
+    char bytes[8192] = { 0 };
+    int file = open_node(O_RDWR), other = open_node(O_RDWR | O_NONBLOCK), epoll = epoll_create1(EPOLL_CLOEXEC), flags, status;
+    struct epoll_event event = { .events = EPOLLIN | EPOLLET }, found = { 0 };
+    struct timeval limit = { .tv_sec = 30 };
+    pid_t child;
+    fd_set set;
+    long count, filled = 0;
+
+    gives(-1, EAGAIN, read(other, bytes, 1), "O_NONBLOCK: a read of nothing gives EAGAIN");
+    gives(2, 0, write(file, "ab", 2), "a write is taken");
+    gives(2, 0, read(other, bytes, 10), "another open file reads it");
+    check(bytes[0] == 'a' && bytes[1] == 'b', "... and has its bytes");
+    flags = fcntl(file, F_GETFL);
+    fcntl(file, F_SETFL, flags | O_NONBLOCK);
+    gives(-1, EAGAIN, read(file, bytes, 1), "F_SETFL: a read has the flags of now");
+    fcntl(file, F_SETFL, flags);
+
+    check(events_of(file, POLLIN | POLLOUT, 0) == POLLOUT, "poll: nothing to read, room to write");
+    check_poll(file, POLLIN, write_a, "a byte");
+    check(events_of(file, POLLIN | POLLOUT, 0) == (POLLIN | POLLOUT), "poll: something to read");
+    read(file, bytes, 10);
+    child = later(write_a);
+    FD_ZERO(&set);
+    FD_SET(file, &set);
+    gives(1, 0, select(file + 1, &set, NULL, NULL, &limit), "select: a byte wakes");
+    end_of(child);
+    read(file, bytes, 10);
+    event.data.fd = file;
+    gives(0, 0, epoll_ctl(epoll, EPOLL_CTL_ADD, file, &event), "epoll: the file is added");
+    gives(0, 0, epoll_wait(epoll, &found, 1, 0), "epoll: nothing to read");
+    for (int round = 0; round < 3; round++) {
+        child = later(write_a);
+        gives(1, 0, epoll_wait(epoll, &found, 1, long_time), "epoll: a byte wakes, each time");
+        end_of(child);
+        read(file, bytes, 10);
+    }
+    close(epoll);
+
+    child = later(write_a);
+    gives(1, 0, read(file, bytes, 10), "a read waits for a byte");
+    end_of(child);
+    start_signals();
+    gives(-1, EINTR, read(file, bytes, 10), "a signal ends a read that waits");
+    stop_signals();
+    child = fork();
+    if (child == 0) {
+        read(file, bytes, 10);
+        _exit(0);
+    }
+    pause_ms(200);
+    kill(child, SIGKILL);
+    status = end_of(child);
+    check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "SIGKILL ends a client that waits");
+    gives(1, 0, write(file, "x", 1), "a byte after that");
+    gives(1, 0, read(other, bytes, 10), "... goes to the next read, not to the client that has ended");
+
+    while ((count = write(other, bytes, sizeof(bytes))) > 0)
+        filled += count;
+    gives(-1, EAGAIN, count, "O_NONBLOCK: a write without room gives EAGAIN");
+    check(filled == 4096, "... when as many bytes are in it as it can hold");
+    check(events_of(file, POLLIN | POLLOUT, 0) == POLLIN, "poll: no room to write");
+    check_poll(file, POLLOUT, read_all, "room");
+    while (write(other, bytes, sizeof(bytes)) > 0)
+        ;
+    child = later(read_all);
+    gives(3, 0, write(file, "xyz", 3), "a write waits for room");
+    end_of(child);
+    gives(3, 0, read(other, bytes, 10), "... and is there then");
+    check(memcmp(bytes, "xyz", 3) == 0, "... with its bytes");
+    while (write(other, bytes, sizeof(bytes)) > 0)
+        ;
+    start_signals();
+    gives(-1, EINTR, write(file, "xyz", 3), "a signal ends a write that waits");
+    stop_signals();
+    while (read(other, bytes, sizeof(bytes)) > 0)
+        ;
+
+    // Who waits first is served first, and each byte comes once.
+    pid_t readers[4];
+    for (int index = 0; index < 4; index++) {
+        readers[index] = fork();
+        if (readers[index] == 0)
+            _exit(read(file, bytes, 1) == 1 ? bytes[0] : 255);
+    }
+    for (char byte = 1; byte <= 4; byte++)
+        write(other, &byte, 1);
+    int seen = 0;
+    for (int index = 0; index < 4; index++) {
+        status = end_of(readers[index]);
+        if (WIFEXITED(status) && WEXITSTATUS(status) <= 4)
+            seen |= 1 << WEXITSTATUS(status);
+    }
+    check(seen == 0x1e, "four clients that wait get four bytes");
+    check(read(other, bytes, 10) < 0 && errno == EAGAIN, "... and nothing is left");
+    gives(is_fuse ? -1 : 0, ESPIPE, lseek(file, 0, SEEK_END), "lseek to the end of a device without a size");
+}
+
+// --- The counter
+
+static void add_one(void)
+{
+    uint32_t value = 1;
+
+    ioctl(open_node(O_RDONLY), ADD, &value);
+}
+
+static void counter(int is_unrestricted)
+{
+    uint32_t value = 5, words[1024] = { 0 };
+    struct { uint64_t address, count; } where = { (uintptr_t)words, 1000 };
+    int file = open_node(O_RDWR);
+    pid_t child;
+
+    gives(0, 0, ioctl(file, SET, &value), "_IOW: the device takes the bytes");
+    value = 0;
+    gives(0, 0, ioctl(file, GET, &value), "_IOR: the device gives bytes");
+    check(value == 5, "... those that it took");
+    value = 7;
+    gives(0, 0, ioctl(file, ADD, &value), "_IOWR: both ways");
+    check(value == 12, "... with the sum");
+    gives(12, 0, ioctl(file, EXCHANGE, 99UL), "_IO: the argument is a number, and so is the result");
+    ioctl(file, GET, &value);
+    check(value == 99, "... which the device has");
+    gives(-1, ENOTTY, ioctl(file, _IO('w', 77)), "a command that the device does not know gives ENOTTY");
+    gives(-1, EFAULT, ioctl(file, GET, (void *)16), "_IOR at a bad address gives EFAULT");
+    gives(-1, EFAULT, ioctl(file, SET, (void *)16), "_IOW at a bad address gives EFAULT");
+    child = later(add_one);
+    value = 0;
+    gives(0, 0, ioctl(file, WAIT, &value), "an ioctl waits");
+    check(value == 100, "... and gives what came");
+    end_of(child);
+    start_signals();
+    gives(-1, EINTR, ioctl(file, WAIT, &value), "a signal ends an ioctl that waits");
+    stop_signals();
+    if (is_unrestricted) {
+        gives(0, 0, ioctl(file, FILL, &where), "unrestricted: areas of memory that a structure names");
+        check(words[0] == 100 && words[999] == 100 && words[1000] == 0, "... are written, and no more");
+        where.address = 16;
+        gives(-1, EFAULT, ioctl(file, FILL, &where), "unrestricted: a bad address in the structure gives EFAULT");
+        gives(-1, EFAULT, ioctl(file, FILL, (void *)16), "unrestricted: a bad address of the structure gives EFAULT");
+    } else {
+        gives(-1, ENOTTY, ioctl(file, FILL, &where), "restricted: a command that names areas of memory gives ENOTTY");
+    }
+    gives(-1, EINVAL, read(file, words, 1), "a device without read gives EINVAL");
+    gives(-1, EINVAL, write(file, words, 1), "a device without write gives EINVAL");
+    check(events_of(file, POLLIN | POLLOUT, 0) == (POLLIN | POLLOUT), "a device without poll is always ready");
+}
+
+// --- The memory
+
+static void memory(void)
+{
+    char bytes[65536 + 1] = { 0 };
+    int file = open_node(O_RDWR), other;
+    struct stat attributes;
+
+    gives(5, 0, write(file, "hello", 5), "a write at the start");
+    if (is_fuse) {
+        gives(0, 0, lseek(file, 0, SEEK_SET), "SEEK_SET");
+        gives(5, 0, read(file, bytes, 5), "a read there");
+        check(memcmp(bytes, "hello", 5) == 0, "... gives the bytes");
+        gives(5, 0, lseek(file, 0, SEEK_CUR), "SEEK_CUR");
+        gives(65536, 0, lseek(file, 0, SEEK_END), "SEEK_END is the size");
+        gives(0, 0, read(file, bytes, 1), "a read at the end gives nothing");
+        gives(-1, ENOSPC, write(file, "x", 1), "a write at the end gives ENOSPC");
+        gives(1, 0, pwrite(file, "z", 1, 65535), "pwrite of the last byte");
+        gives(3, 0, pwrite(file, "abc", 3, 40000), "pwrite in the middle");
+        gives(3, 0, pread(file, bytes, 3, 40000), "pread there");
+        check(memcmp(bytes, "abc", 3) == 0, "... gives the bytes");
+        gives(2, 0, pwrite(file, "yz!", 3, 65534), "a write over the end is short");
+        gives(65536, 0, pread(file, bytes, sizeof(bytes), 0), "a read of all");
+        check(memcmp(bytes, "hello", 5) == 0 && memcmp(bytes + 65534, "yz", 2) == 0, "... has each byte in its place");
+        gives(40000, 0, lseek(file, 40000, SEEK_DATA), "SEEK_DATA");
+        gives(65536, 0, lseek(file, 40000, SEEK_HOLE), "SEEK_HOLE is the end");
+        gives(-1, ENXIO, lseek(file, 65536, SEEK_DATA), "SEEK_DATA at the end gives ENXIO");
+        check(fstat(file, &attributes) == 0 && attributes.st_size == 65536, "stat gives the size");
+    } else {
+        gives(0, 0, lseek(file, 3, SEEK_SET), "lseek on CUSE does nothing, and says so of no error");
+        gives(0, 0, lseek(file, 0, SEEK_END), "SEEK_END on CUSE, too");
+        gives(3, 0, write(file, "abc", 3), "the next write goes on, as the device keeps the position");
+        other = open_node(O_RDONLY);
+        gives(8, 0, read(other, bytes, 8), "another open file has a position of its own");
+        check(memcmp(bytes, "helloabc", 8) == 0, "... and reads from the start");
+        gives(1, 0, pwrite(file, "x", 1, 100), "pwrite on CUSE");
+        gives(1, 0, read(other, bytes, 1), "... writes at the device's position");
+        check(bytes[0] == 'x', "... as the kernel tells none");
+        // More than one request.
+        other = open_node(O_RDWR);
+        gives(65536, 0, write(other, bytes, 65536), "a write of all");
+        gives(-1, ENOSPC, write(other, bytes, 1), "a write at the end gives ENOSPC");
+        check(fstat(file, &attributes) == 0 && attributes.st_size == 0, "stat gives no size");
+    }
+}
+
+// --- The mirror
+
+static void mirror(void)
+{
+    char bytes[10] = { 0 };
+    int one, two;
+
+    one = open_node(O_RDWR);
+    gives(5, 0, write(one, "hello", 5), "a write is taken");
+    two = open_node(O_RDONLY);
+    gives(2, 0, read(one, bytes, 2), "one client reads two bytes");
+    gives(5, 0, read(two, bytes, 10), "another one reads all of them");
+    check(memcmp(bytes, "olleh", 5) == 0, "... backwards");
+    gives(3, 0, read(one, bytes, 10), "the first one reads the others");
+    check(memcmp(bytes, "leh", 3) == 0, "... those");
+    gives(0, 0, read(one, bytes, 10), "... and is at the end then");
+    two = dup(two);
+    gives(0, 0, read(two, bytes, 10), "a duplicate has the position of its file");
+}
+
+// --- The device for tests
+
+struct report {
+    int opens, releases, flushes, pid, uid, gid, offset, is_nonblocking;
+};
+
+static int parse(const char *text, struct report *report)
+{
+    memset(report, 255, sizeof(*report));
+    return sscanf(text, "%d %d %d %d %d %d %d %d", &report->opens, &report->releases, &report->flushes, &report->pid, &report->uid,
+                  &report->gid, &report->offset, &report->is_nonblocking) == 8;
+}
+
+static void test(void)
+{
+    char text[200] = { 0 };
+    struct report before, after;
+    int file = open_node(O_RDWR), other, closed;
+    pid_t child;
+
+    check(read(file, text, sizeof(text) - 1) > 0 && parse(text, &before), "a read");
+    check(before.pid == getpid(), "... has the caller's pid");
+    check(before.uid == (int)getuid() && before.gid == (int)getgid(), "... uid and gid");
+    check(before.offset == 0 && before.is_nonblocking == 0, "... no O_NONBLOCK, and the start");
+    memset(text, 0, sizeof(text));
+    check(pread(file, text, sizeof(text) - 1, 12345) > 0 && parse(text, &after), "pread");
+    gives(is_fuse ? 12345 : 0, 0, after.offset, "... has the offset on FUSE, and none on CUSE");
+    other = open_node(O_RDWR | O_NONBLOCK);
+    check(read(other, text, sizeof(text) - 1) > 0 && parse(text, &after), "a read of a second open file");
+    check(after.is_nonblocking == 1, "... with its own flags");
+    check(after.opens == before.opens + 1 && after.releases == before.releases, "... which was opened, and none released");
+    close(dup(other));
+    read(other, text, sizeof(text) - 1);
+    parse(text, &after);
+    check(after.releases == before.releases, "the end of a duplicate releases nothing");
+    gives(before.flushes + is_fuse, 0, after.flushes, "... and flushes on FUSE");
+    child = fork();
+    if (child == 0) {
+        // Another process, and root has all rights.
+        if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+            _exit(1);
+        _exit(!(read(other, text, sizeof(text) - 1) > 0 && parse(text, &after) && after.pid == getpid() &&
+                after.uid == (int)getuid() && after.gid == (int)getgid()));
+    }
+    check(end_of(child) == 0, "a read by a child with another uid has the child's pid, uid and gid");
+    gives(-1, EIO, write(file, "drop", 4), "a request that is dropped gives EIO");
+    gives(6, 0, write(file, "thread", 6), "a wish for another thread");
+    check(read(file, text, sizeof(text) - 1) > 0, "a read is answered by another thread");
+    write(file, "drop-read", 9);
+    gives(-1, EIO, read(file, text, sizeof(text) - 1), "a read that another thread drops gives EIO");
+    gives(-1, EBUSY, open(node, O_RDWR | O_SYNC), "an open that the device refuses");
+    if (is_fuse) {
+        gives(0, 0, fsync(file), "fsync");
+        gives(-1, ENOSPC, fdatasync(file), "fdatasync is told from it");
+    } else {
+        gives(-1, EINVAL, fsync(file), "fsync on CUSE ends in the kernel");
+    }
+    write(other, "close", 5);
+    closed = close(other);
+    gives(is_fuse ? -1 : 0, EDQUOT, closed, "the device's error is the result of close on FUSE");
+    // The kernel does not wait for the answer to a release.
+    for (int attempt = 0; attempt < 300 && after.releases != before.releases + 1; attempt++) {
+        pause_ms(100);
+        read(file, text, sizeof(text) - 1);
+        parse(text, &after);
+    }
+    check(after.releases == before.releases + 1, "the end of the last descriptor releases the file");
+}
+
+// --- One call that waits, for tests that end the server
+
+static int wait_in(const char *what)
+{
+    char bytes[8192];
+    uint32_t value;
+    int file = open_node(O_RDWR), flags = fcntl(file, F_GETFL);
+    long result = 0;
+
+    if (strcmp(what, "write") == 0) {
+        fcntl(file, F_SETFL, flags | O_NONBLOCK);
+        while (write(file, bytes, sizeof(bytes)) > 0)
+            ;
+        fcntl(file, F_SETFL, flags);
+    }
+    puts("waits");
+    fflush(stdout);
+    errno = 0;
+    if (strcmp(what, "read") == 0)
+        result = read(file, bytes, 1);
+    else if (strcmp(what, "write") == 0)
+        result = write(file, bytes, 1);
+    else if (strcmp(what, "poll") == 0)
+        result = events_of(file, POLLIN, -1);
+    else if (strcmp(what, "ioctl") == 0)
+        result = ioctl(file, WAIT, &value);
+    if (result < 0)
+        printf("%s: %s\n", what, strerror(errno));
+    else
+        printf("%s: %ld\n", what, result);
+    return 0;
+}
+
+int main(int count, char **arguments)
+{
+    // A check that hangs ends the client; children, too.
+    if (count == 4 && strcmp(arguments[1], "wait") == 0) {
+        node = arguments[3];
+        return wait_in(arguments[2]);
+    }
+    if (count < 4)
+        return 64;
+    node = arguments[2];
+    is_fuse = strcmp(arguments[3], "fuse") == 0;
+    if (strcmp(arguments[1], "queue") == 0)
+        queue();
+    else if (strcmp(arguments[1], "ioctl") == 0)
+        counter(count == 5);
+    else if (strcmp(arguments[1], "memory") == 0)
+        memory();
+    else if (strcmp(arguments[1], "mirror") == 0)
+        mirror();
+    else if (strcmp(arguments[1], "test") == 0)
+        test();
+    else
+        return 64;
+    printf("1..%d\n", tests);
+    return failures != 0;
+}

@@ -1,0 +1,21 @@
+/// Every byte, or every `stride`th one, hidden into a page and into a block, and the accesses of the guest after that.
+func everyByte(_ cpu: CPU, stride step: Int = 1) -> [ScenarioFile] {
+  [("page", Backing.anonymous), ("huge", .huge)].map { name, backing in
+    ScenarioFile(
+      "bytes-\(cpu.name)-\(name)",
+      "What each hidden byte does to loads, stores and fetches, and they to it.",
+      on: Machine(cpu: cpu, backing: backing)
+    ) {
+      host("write", target, leave)
+      store(target)
+      for byte in stride(from: 0, to: 256, by: step) {
+        hide(literal: "\(byte)")
+        seek
+        load(target)
+        store(target)
+        fetch(target)
+        seek
+      }
+    }
+  }
+}

@@ -1,0 +1,72 @@
+// The addresses and the steps that most scenarios are made of.
+
+/// The page whose entry holds the byte: the first one of RAM.
+let target: UInt64 = 0x4000_0000
+let page: UInt64 = 0x1000
+let block: UInt64 = 0x20_0000
+/// The next page of the target's block.
+let neighbour = target + page
+let nextBlock = target + block
+/// Any address between the hook's registers and RAM, where nothing is.
+let unclaimed: UInt64 = 0x0c00_1000
+
+let hideRegister: UInt64 = 0x0b00_0000
+let seekRegister: UInt64 = 0x0b00_0001
+
+/// The instruction by which the guest leaves its code; a page that begins with it can be fetched from.
+let leave: UInt64 = 0xf900_013f
+
+func hex(_ number: UInt64) -> String { "0x" + String(number, radix: 16) }
+
+/// A number with at least `digits` hexadecimal digits.
+func hex(_ number: UInt64, digits: Int) -> String {
+  let text = String(number, radix: 16)
+  return "0x" + String(repeating: "0", count: max(0, digits - text.count)) + text
+}
+
+/// A page of RAM by its number.
+func pageAddress(_ number: UInt64) -> UInt64 { target + number * page }
+
+// --- The guest
+
+/// One instruction; an A in its form stands for the address.
+func guest(_ form: String, at address: UInt64, x0: UInt64? = nil) -> String {
+  "guest " + form.replacing("A", with: hex(address, digits: 8))
+    + (x0.map { " x0=\(hex($0))" } ?? "")
+}
+
+/// Hides a byte. The kernel takes the lowest eight bits of the register.
+func hide(_ byte: UInt64) -> String { hide(literal: hex(byte, digits: 2)) }
+
+/// Hides a byte that is written as it stands here.
+func hide(literal byte: String) -> String {
+  "\(guest("strb w0,[A]", at: hideRegister)) x0=\(byte)"
+}
+
+let seek = guest("ldrb w0,[A]", at: seekRegister)
+
+func load(_ address: UInt64) -> String { guest("ldr w0,[A]", at: address) }
+
+/// Loads from pages of RAM, which shows their frames.
+func load(pages numbers: UInt64...) -> [String] { numbers.map { load(pageAddress($0)) } }
+
+/// Stores a word from which the guest can also fetch.
+func store(_ address: UInt64) -> String { store(leave, to: address) }
+
+func store(_ value: UInt64, to address: UInt64) -> String {
+  guest("str w0,[A]", at: address, x0: value)
+}
+
+func fetch(_ address: UInt64) -> String { "guest fetch \(hex(address, digits: 8))" }
+
+// --- The host
+
+/// A step of the host: a call, and the addresses, sizes and values that it takes.
+func host(_ call: String, _ numbers: UInt64...) -> String {
+  (["host", call] + numbers.map(hex)).joined(separator: " ")
+}
+
+/// A step of the host on some of the pages of RAM from the one with this number on.
+func host(_ call: String, pages count: UInt64, from first: UInt64 = 0) -> String {
+  host(call, pageAddress(first), count * page)
+}

@@ -1,0 +1,254 @@
+import Stage2Sim
+import VirtWalkerDevice
+
+/// Drives the kernel's code and the model with the same operations, and compares them after each.
+struct Fuzzer {
+  /// Where the model and the kernel's code came apart, or the model trapped or hung.
+  struct Difference {
+    let session: UInt64
+    let found: Case
+    /// How the child ended in which it was seen.
+    let ending: KernelLibrary.Ending
+  }
+
+  /// Numbers in the memory that the child process shares.
+  private enum Shared: Int {
+    case session, step, operations, isDifferent, warnings, misuses, lost, collapses, largest
+    /// From here on, for each kind of operation one for each errno.
+    case outcomes
+  }
+
+  private static let errnos: [KernelError?] = [
+    nil, .tryAgain, .outOfMemory, .badAddress, .invalidArgument, .outOfRange,
+  ]
+
+  /// Seconds of a CPU that one table's operations may take; more, and the model will not come to an end.
+  static let patience: UInt32 = 5
+
+  let kernel: KernelLibrary
+  let seed: UInt64
+
+  private subscript(_ shared: Shared) -> UInt64 {
+    get { kernel[shared: shared.rawValue] }
+    nonmutating set { kernel[shared: shared.rawValue] = newValue }
+  }
+
+  /// Runs sessions until there were `operations`, in a child process.
+  func run(operations: UInt64) throws(LibraryError) -> Difference? {
+    kernel.clearShared()
+    let ending = try kernel.inChild {
+      while self[.operations] < operations {
+        guard runSession(self[.session]) else {
+          self[.isDifferent] = 1
+          break
+        }
+        self[.session] += 1
+      }
+      self[.warnings] = kernel.warnings
+      self[.misuses] = kernel.misuses
+    }
+    guard ending != .exited(0) || self[.isDifferent] != 0 else { return nil }
+    let session = self[.session]
+    return Difference(
+      session: session, found: replay(session, through: self[.step]), ending: ending)
+  }
+
+  /// What a long run has to reach and has not: every function's outcomes, and tables that are replaced or used when freed.
+  var unreached: [String] {
+    let expected: [(Operation.Kind, [KernelError?])] = [
+      (.map, [nil, .tryAgain, .outOfMemory, .invalidArgument, .outOfRange]),
+      (.setOwner, [nil, .outOfMemory, .invalidArgument, .outOfRange]),
+      (.unmap, [nil, .outOfRange]), (.writeProtect, [nil, .outOfRange]), (.makeYoung, [nil]),
+      (.makeOld, [nil]), (.isYoung, [nil]), (.relax, [nil, .invalidArgument, .outOfRange]),
+      (.flush, [nil, .outOfRange]), (.leaf, [nil, .outOfRange]), (.hide, [nil, .badAddress]),
+      (.seek, [nil, .badAddress]), (.destroy, [nil]),
+    ]
+    var missing = self[.collapses] == 0 ? ["a table that a block replaces"] : []
+    if self[.misuses] == 0 { missing.append("a table that is used after it was freed") }
+    for (kind, errors) in expected {
+      for error in errors where kernel[shared: Self.slot(kind, error?.rawValue ?? 0)] == 0 {
+        missing.append("\(kind.name) that returns \(error?.description ?? "0")")
+      }
+    }
+    return missing
+  }
+
+  var summary: String {
+    """
+    \(kernel.granule.name): \(self[.operations]) operations on \(self[.session]) tables of up to \(self[.largest]) \
+    pages, seed \(seed): no difference. \(self[.collapses]) put blocks in the place of tables, \(self[.misuses]) times \
+    a table was used after it was freed, \(self[.warnings]) WARN_ONs fired; \(self[.lost]) tables were left where the kernel \
+    follows an entry out of table memory.
+    """
+  }
+
+  private static func slot(_ kind: Operation.Kind, _ error: Int32) -> Int {
+    let index = errnos.firstIndex { ($0?.rawValue ?? 0) == error } ?? errnos.count
+    return Shared.outcomes.rawValue + Int(kind.rawValue) * (errnos.count + 1) + index
+  }
+
+  /// One table from its making to its end. False where the two differ.
+  private func runSession(_ index: UInt64) -> Bool {
+    var session = Session(kernel.granule, seed: seed, index: index)
+    kernel.limitTime(seconds: Self.patience)
+    kernel.create(session.machine)
+    var model = Model(session.machine)
+    self[.step] = 0
+    guard kernel.agrees(with: model) else { return false }
+    var operation: Operation
+    repeat {
+      operation = next(of: &session, step: self[.step])
+      let outcome = kernel.run(operation)
+      guard !kernel.isLost else {
+        self[.lost] += 1
+        return true
+      }
+      guard model.run(operation) == outcome, kernel.agrees(with: model) else { return false }
+      self[.step] += 1
+      self[.operations] += 1
+      kernel[shared: Self.slot(operation.kind, outcome.error)] += 1
+      if operation.kind == .map, kernel.hasInvalidatedAll { self[.collapses] += 1 }
+    } while operation.kind != .destroy
+    self[.largest] = max(self[.largest], UInt64(kernel.pages))
+    return true
+  }
+
+  private func next(of session: inout Session, step: UInt64) -> Operation {
+    guard step < Session.length, !session.isLarge(pages: kernel.pages) else {
+      return Operation(.destroy)
+    }
+    return session.next {
+      kernel.run(Operation(.leaf, address: $0)).value & Stage2Descriptor.valid != 0
+    }
+  }
+
+  /// The operations of a session once more; the kernel's code alone decides over them.
+  private func replay(_ index: UInt64, through last: UInt64) -> Case {
+    var session = Session(kernel.granule, seed: seed, index: index)
+    var operations: [Operation] = []
+    kernel.create(session.machine)
+    while operations.count <= last, operations.last?.kind != .destroy {
+      operations.append(next(of: &session, step: UInt64(operations.count)))
+      _ = kernel.run(operations.last!)
+    }
+    return Case(machine: session.machine, operations: operations)
+  }
+
+  // MARK: - Shrinking
+
+  /// The operations up to the one after which the two differ; nil where they do not.
+  func difference(in tried: Case) throws(LibraryError) -> Case? {
+    self[.isDifferent] = 0
+    self[.step] = 0
+    let ending = try kernel.inChild {
+      kernel.limitTime(seconds: Self.patience)
+      kernel.create(tried.machine)
+      var model = Model(tried.machine)
+      guard kernel.agrees(with: model) else {
+        self[.isDifferent] = 1
+        return
+      }
+      for operation in tried.operations {
+        let outcome = kernel.run(operation)
+        guard !kernel.isLost else { return }
+        self[.step] += 1
+        guard model.run(operation) == outcome, kernel.agrees(with: model) else {
+          self[.isDifferent] = 1
+          return
+        }
+      }
+    }
+    guard ending != .exited(0) || self[.isDifferent] != 0 else { return nil }
+    var shortest = tried
+    shortest.operations = Array(tried.operations.prefix(Int(self[.step])))
+    return shortest
+  }
+
+  /// A shorter case with a difference: no operation can be left out of it, and no argument be made simpler.
+  func shrink(_ found: Case) throws(LibraryError) -> Case {
+    guard var smallest = try difference(in: found) else { return found }
+    var before: Case
+    repeat {
+      before = smallest
+      try deleteOperations(&smallest)
+      for machine in simpler(smallest.machine) {
+        var tried = smallest
+        tried.machine = machine
+        if let smaller = try difference(in: tried) { smallest = smaller }
+      }
+      var index = 0
+      while index < smallest.operations.count {
+        for operation in simpler(smallest.operations[index]) {
+          var tried = smallest
+          tried.operations[index] = operation
+          if let smaller = try difference(in: tried), smaller.operations.count > index {
+            smallest = smaller
+          }
+        }
+        index += 1
+      }
+    } while smallest != before
+    return smallest
+  }
+
+  private func deleteOperations(_ smallest: inout Case) throws(LibraryError) {
+    var length = max(1, smallest.operations.count / 2)
+    while true {
+      var start = 0
+      while start < smallest.operations.count {
+        var tried = smallest
+        tried.operations.removeSubrange(
+          start..<min(start + length, smallest.operations.count))
+        if let smaller = try difference(in: tried) {
+          smallest = smaller
+        } else {
+          start += length
+        }
+      }
+      guard length > 1 else { return }
+      length /= 2
+    }
+  }
+
+  private func simpler(_ machine: Machine) -> [Machine] {
+    var plain = machine
+    plain.hasFWB = false
+    var usual = machine
+    usual.ipaBits = 40
+    return [plain, usual].filter { $0 != machine }
+  }
+
+  /// Each is simpler in one argument, in a way that cannot be taken back by another.
+  private func simpler(_ operation: Operation) -> [Operation] {
+    let pageSize = kernel.granule.pageSize
+    let blockSize = kernel.granule.blockSize
+    var simpler: [Operation] = []
+    func add<Value: Equatable>(_ path: WritableKeyPath<Operation, Value>, _ value: Value) {
+      var copy = operation
+      copy[keyPath: path] = value
+      if copy != operation { simpler.append(copy) }
+    }
+    for size in [blockSize, pageSize] where operation.size > size { add(\.size, size) }
+    add(\.address, operation.address & ~(pageSize - 1))
+    if operation.address >= blockSize {
+      let offset = operation.address & (blockSize - 1)
+      for address in [HideSeek.target | offset, offset] where address < operation.address {
+        add(\.address, address)
+      }
+    }
+    if operation.address & ~(blockSize - 1) != operation.address {
+      add(\.address, operation.address & ~(blockSize - 1))
+    }
+    add(\.physical, operation.physical & ~(pageSize - 1))
+    if operation.physical >= blockSize { add(\.physical, operation.physical & (blockSize - 1)) }
+    add(\.physical, operation.physical & ~(blockSize - 1))
+    for part in [
+      Protection.execute, .write, .read, .device, .software3, .software2, .software1, .software0,
+    ] {
+      add(\.protection, operation.protection.subtracting(part))
+    }
+    if operation.byte > 1 { add(\.byte, 1) }
+    add(\.canAllocate, true)
+    return simpler
+  }
+}

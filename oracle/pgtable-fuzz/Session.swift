@@ -1,0 +1,209 @@
+import Stage2Sim
+import VirtWalkerDevice
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers from the same seed, everywhere.
+struct Random {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = state
+    mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ mixed >> 31
+  }
+
+  /// Below `limit`, which is small: the bias is of no account.
+  mutating func below(_ limit: Int) -> Int { Int(((next() >> 32) * UInt64(limit)) >> 32) }
+
+  mutating func below(_ limit: UInt64) -> UInt64 { next() % limit }
+
+  /// True once in `times`.
+  mutating func one(in times: Int) -> Bool { below(times) == 0 }
+}
+
+/// The random operations on one table.
+///
+/// They fall into a few small areas, so that they meet: each is around the edge of a block, a start table or the address
+/// space.
+struct Session {
+  /// After so many operations the table is destroyed.
+  static let length = 400
+
+  let machine: Machine
+  private let hidesAnywhere: Bool
+  private var areas: [UInt64] = []
+  private var frames: [UInt64] = []
+  private var random: Random
+
+  private var granule: Granule { machine.granule }
+  private var pageSize: UInt64 { granule.pageSize }
+  private var blockSize: UInt64 { granule.blockSize }
+
+  /// Session `index` of the run with `seed`.
+  init(_ granule: Granule, seed: UInt64, index: UInt64) {
+    var seeds = Random(seed: seed)
+    random = Random(seed: seeds.next() &+ index &* 0xd134_2543_de82_ef95)
+    var ipaBits = 32 + random.below(17)
+    // Side by side start tables of 64 KiB make every comparison long.
+    if granule == .kib64, (43...46).contains(ipaBits), !random.one(in: 4) { ipaBits = 42 }
+    if random.one(in: 4) { ipaBits = 40 }
+    machine = Machine(granule: granule, ipaBits: ipaBits, hasFWB: random.one(in: 3))
+    // A hide into an invalid entry corrupts the table, and little can be said of what comes after.
+    hidesAnywhere = random.one(in: 6)
+    for _ in 0..<2 + random.below(2) { areas.append(area()) }
+    for _ in 0..<2 { frames.append(random.below(1 << 16 as UInt64) << 30) }
+  }
+
+  /// Whether the table has got so many pages that comparing them takes long.
+  func isLarge(pages: Int) -> Bool {
+    let rootPages = Stage2PageTable(granule: granule, ipaBits: machine.ipaBits).rootTables
+    return pages > rootPages + [.kib4: 40, .kib16: 20, .kib64: 12][granule]!
+  }
+
+  /// - Parameter isValid: Whether the leaf for an address is valid now.
+  mutating func next(isValid: (UInt64) -> Bool) -> Operation {
+    var operation = Operation(kind(), address: address())
+    switch operation.kind {
+    case .map:
+      operation.protection = protection()
+      operation.canAllocate = !random.one(in: 16)
+      setMapping(&operation)
+    case .setOwner:
+      operation.byte = [0, 1, 1, 2, 255][random.below(5)]
+      operation.canAllocate = !random.one(in: 16)
+      operation.size = fewPages()
+      if random.one(in: 128) { operation.size = blockSize }
+    case .unmap, .writeProtect, .flush: operation.size = size()
+    case .relax:
+      operation.protection = Protection(rawValue: UInt64(random.below(8)))
+      if random.one(in: 16) { operation.protection.formUnion(protection()) }
+    case .hide:
+      operation.byte = UInt8(random.below(256))
+      if !hidesAnywhere, !isValid(operation.address) {
+        operation = Operation(.seek, address: operation.address)
+      }
+    default: break
+    }
+    return operation
+  }
+
+  private mutating func kind() -> Operation.Kind {
+    switch random.below(100) {
+    case 0..<34: .map
+    case 34..<48: .unmap
+    case 48..<55: .writeProtect
+    case 55..<58: .makeYoung
+    case 58..<63: .makeOld
+    case 63..<66: .isYoung
+    case 66..<73: .relax
+    case 73..<80: .setOwner
+    case 80..<83: .flush
+    case 83..<88: .leaf
+    case 88..<96: .hide
+    default: .seek
+    }
+  }
+
+  private mutating func area() -> UInt64 {
+    let limit = UInt64(1) << UInt64(machine.ipaBits)
+    let block = random.below(limit / blockSize) * blockSize
+    switch random.below(8) {
+    case 0: return 0
+    case 1: return limit
+    case 2, 3:
+      // Where one entry of level 1, or one start table, ends and the next begins.
+      let level = random.below(2)
+      let size = granule.size(level: level)
+      return size < limit ? random.below(limit / size) * size : HideSeek.target
+    case 4, 5: return HideSeek.target
+    default: return block
+    }
+  }
+
+  private mutating func address() -> UInt64 {
+    let entries = UInt64(granule.entriesPerTable)
+    let area = areas[random.below(areas.count)]
+    let page: UInt64 =
+      switch random.below(16) {
+      case 0..<8: random.below(8 as UInt64)
+      case 8..<11: entries &- 4 &+ random.below(8 as UInt64)
+      case 11..<13: 0 &- 1 &- random.below(4 as UInt64)
+      case 13: 0
+      default: random.below(2 * entries)
+      }
+    var address = area &+ page &* pageSize
+    if random.one(in: 12) { address &+= random.below(pageSize) }
+    if random.one(in: 100) { address = random.next() >> UInt64(random.below(32)) }
+    return address
+  }
+
+  private mutating func fewPages() -> UInt64 {
+    switch random.below(16) {
+    case 0: 0
+    case 1: random.below(3 * pageSize)
+    case 2..<9: pageSize
+    case 9..<15: (1 + random.below(8 as UInt64)) * pageSize
+    default: random.below(32 as UInt64) * pageSize
+    }
+  }
+
+  /// For what takes time only where something is mapped.
+  private mutating func size() -> UInt64 {
+    switch random.below(32) {
+    case 0..<22: return fewPages()
+    case 22..<28: return (1 + random.below(2 as UInt64)) * blockSize
+    case 28: return random.below(3 * blockSize)
+    case 29: return granule.size(level: 1)
+    case 30: return random.one(in: 4) ? 1 << UInt64(machine.ipaBits) : blockSize
+    default: return random.next() >> UInt64(random.below(64))
+    }
+  }
+
+  private mutating func setMapping(_ operation: inout Operation) {
+    operation.size = fewPages()
+    // The same address has the same frames, mostly.
+    operation.physical = frames[random.below(frames.count)] &+ operation.address
+    switch random.below(64) {
+    case 0..<16:
+      operation.address &= ~(blockSize - 1)
+      operation.physical &= ~(blockSize - 1)
+      operation.size = (1 + random.below(2 as UInt64)) * blockSize
+    case 16:
+      // Pages up to the first block, and behind the last.
+      let pages = 1 + random.below(4 as UInt64)
+      operation.address = operation.address & ~(blockSize - 1) &- pages * pageSize
+      operation.physical = operation.physical & ~(blockSize - 1) &- pages * pageSize
+      operation.size = blockSize + (pages + random.below(4 as UInt64)) * pageSize
+    case 17..<20 where granule == .kib4:
+      let size = granule.size(level: 1)
+      operation.address &= ~(size - 1)
+      operation.physical &= ~(size - 1)
+      operation.size = (1 + random.below(2 as UInt64)) * size
+    case 20 where granule == .kib4 || random.one(in: 16):
+      operation.size = blockSize  // of pages, mostly
+    case 21..<26: operation.physical &+= (1 + random.below(3 as UInt64)) * pageSize
+    case 26, 27: operation.physical &+= random.below(pageSize)
+    case 28: operation.physical = random.below(16 as UInt64) * pageSize
+    case 29, 30: operation.physical = 1 << 48 &- random.below(4 as UInt64) * pageSize
+    case 31: operation.physical = 1 << 48 | random.next()
+    case 32: operation.physical = random.next()
+    case 33: operation.physical = TableMemory.base + random.below(16 as UInt64) * pageSize
+    // Beyond the address space, or around the end of the address.
+    case 34: operation.size = 1 << UInt64(machine.ipaBits) + 1
+    case 35: operation.size = 0 &- operation.address &+ random.below(4 as UInt64) * pageSize
+    default: break
+    }
+  }
+
+  private mutating func protection() -> Protection {
+    var protection = Protection(rawValue: UInt64(random.below(8)))
+    if random.one(in: 8) { protection.insert(.device) }
+    if random.one(in: 8) {
+      protection.formUnion(Protection(rawValue: UInt64(random.below(16)) << 55))
+    }
+    return protection
+  }
+}

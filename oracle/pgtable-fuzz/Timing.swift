@@ -1,0 +1,150 @@
+import Stage2Sim
+import VirtWalkerDevice
+
+/// How long an operation takes, on either side.
+struct Timing {
+  /// Operations of a kind that are timed in a row.
+  private static let batch = 256
+  private static let rounds = 200
+
+  /// One side.
+  private protocol Subject {
+    mutating func create(_ machine: Machine)
+    mutating func run(_ operation: Operation) -> Outcome
+  }
+
+  private struct Original: Subject {
+    let kernel: KernelLibrary
+    func create(_ machine: Machine) { kernel.create(machine) }
+    func run(_ operation: Operation) -> Outcome { kernel.run(operation) }
+  }
+
+  private struct Modelled: Subject {
+    var model: Model
+    mutating func create(_ machine: Machine) {
+      model = Model(machine)
+      model.table.observer = nil
+    }
+    mutating func run(_ operation: Operation) -> Outcome { model.run(operation) }
+  }
+
+  /// What is timed: a batch of the same operation, after others that make the table for it.
+  private struct Workload {
+    let name: String
+    var preparation: [Operation] = []
+    let timed: [Operation]
+    /// Pages or blocks in each of them.
+    var units = 1
+  }
+
+  struct Row {
+    let name: String
+    let modelNanoseconds: Double
+    let kernelNanoseconds: Double
+  }
+
+  let kernel: KernelLibrary
+
+  /// The median round's time per page, or per block, of each workload.
+  func rows() -> [Row] {
+    kernel.isLogging = false
+    defer { kernel.isLogging = true }
+    var original = Original(kernel: kernel)
+    let machine = Machine(granule: kernel.granule)
+    var modelled = Modelled(model: Model(machine))
+    return workloads.map { workload in
+      // In turn, as the clock rate of a CPU changes.
+      var times: (model: [Duration], kernel: [Duration]) = ([], [])
+      for _ in 0..<Self.rounds {
+        times.model.append(time(workload, on: machine, with: &modelled))
+        times.kernel.append(time(workload, on: machine, with: &original))
+      }
+      func median(_ times: [Duration]) -> Double {
+        times.sorted()[Self.rounds / 2] / .nanoseconds(1)
+          / Double(workload.timed.count * workload.units)
+      }
+      return Row(
+        name: workload.name, modelNanoseconds: median(times.model),
+        kernelNanoseconds: median(times.kernel))
+    }
+  }
+
+  /// One round.
+  private func time<Side: Subject>(
+    _ workload: Workload, on machine: Machine, with side: inout Side
+  ) -> Duration {
+    var everything = Operation(.unmap)
+    everything.size = 1 << UInt64(machine.ipaBits)
+    side.create(machine)
+    // The second time, tables lie in memory that was used before: what a first use of it costs is not asked for.
+    let first = workload.preparation + workload.timed + [everything]
+    for operation in first + workload.preparation { precondition(side.run(operation).error == 0) }
+    var errors: Int32 = 0
+    let time = ContinuousClock().measure {
+      for operation in workload.timed { errors |= side.run(operation).error }
+    }
+    precondition(errors == 0, "\(workload.name) fails")
+    return time
+  }
+
+  private var workloads: [Workload] {
+    let pageSize = kernel.granule.pageSize
+    let blockSize = kernel.granule.blockSize
+    func each(
+      _ kind: Operation.Kind, step: UInt64, size: UInt64 = 0, count: Int = Self.batch
+    ) -> [Operation] {
+      (0..<count).map { index in
+        var operation = Operation(kind, address: HideSeek.target + UInt64(index) * step)
+        operation.size = size
+        if kind == .map { operation.physical = operation.address &+ 1 << 41 }
+        if kind == .map || kind == .relax { operation.protection = [.read, .write] }
+        operation.byte = UInt8(index)
+        return operation
+      }
+    }
+    let pages = each(.map, step: pageSize, size: pageSize)
+    // As few as a table of the last level has tables, so that a batch of 64 KiB pages stays in the cache.
+    let blocks = Array(each(.map, step: blockSize, size: blockSize).prefix(32))
+    let splits = Array(each(.map, step: blockSize, size: pageSize).prefix(32))
+    // All pages of four tables in one operation. Their frames are such that no block fits.
+    let rangePages = 4 * kernel.granule.entriesPerTable
+    func range(_ kind: Operation.Kind) -> [Operation] {
+      var operations = each(kind, step: 0, size: UInt64(rangePages) * pageSize, count: 1)
+      operations[0].physical &+= pageSize
+      return operations
+    }
+    var random = Random(seed: 1)
+    let lookups = (0..<Self.batch).map { _ in
+      Operation(
+        .leaf, address: HideSeek.target + random.below(UInt64(Self.batch)) * pageSize)
+    }
+    return [
+      Workload(name: "map a page", preparation: [pages[0]], timed: Array(pages.dropFirst())),
+      Workload(name: "map a range, per page", timed: range(.map), units: rangePages),
+      Workload(name: "map a block", preparation: [blocks[0]], timed: Array(blocks.dropFirst())),
+      Workload(name: "split a block", preparation: blocks, timed: splits),
+      Workload(name: "put a block in the place of a table", preparation: splits, timed: blocks),
+      Workload(name: "leaf for an address", preparation: pages, timed: lookups),
+      Workload(
+        name: "write-protect a page", preparation: pages,
+        timed: each(.writeProtect, step: pageSize, size: pageSize)),
+      Workload(
+        name: "write-protect a range, per page", preparation: range(.map),
+        timed: range(.writeProtect), units: rangePages),
+      Workload(
+        name: "make a page old", preparation: pages, timed: each(.makeOld, step: pageSize)),
+      Workload(
+        name: "relax permissions",
+        preparation: pages + each(.writeProtect, step: pageSize, size: pageSize),
+        timed: each(.relax, step: pageSize)),
+      Workload(name: "hide a byte", preparation: pages, timed: each(.hide, step: pageSize)),
+      Workload(name: "seek a byte", preparation: pages, timed: each(.seek, step: pageSize)),
+      Workload(
+        name: "unmap a page", preparation: pages,
+        timed: each(.unmap, step: pageSize, size: pageSize)),
+      Workload(
+        name: "unmap a range, per page", preparation: range(.map), timed: range(.unmap),
+        units: rangePages),
+    ]
+  }
+}

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The kernel's arch/arm64/kvm/hyp/pgtable.c as a library for pgtable-fuzz (oracle/pgtable). Under the kernel's
+ * license for the reason that stub.h gives.
+ *
+ * Tables lie in one arena, and are given out and taken back in the order of the model's TableMemory: fresh pages one
+ * after the other, freed ones last in, first out. So the two have their tables at the same physical addresses, even where a
+ * page was freed too early and is in use twice.
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <asm/kvm_arm.h>
+#include <asm/kvm_pgtable.h>
+
+#include "harness.h"
+
+#define BASE		0x100000000UL	/* TableMemory.base */
+#define ARENA_SIZE	(1UL << 30)
+#define ARENA_PAGES	(ARENA_SIZE / PAGE_SIZE)
+#define HIDDEN_BITS	GENMASK(58, 51)
+/*
+ * Where the rest of physical memory seems to be: addresses that a user program never has, on x86-64 and on arm64. The code
+ * computes some, for cache maintenance; what it follows to one is an entry that it took for a table's.
+ */
+#define ELSEWHERE	0x00f0000000000000UL
+
+bool cpu_has_fwb;
+
+static u64 *arena;
+static uint32_t counts[ARENA_PAGES];
+/* A page that is freed twice is in it twice. */
+static uint32_t *free_pages;
+static size_t free_count, free_capacity;
+static struct pgtable_event *events;
+static size_t event_capacity;
+static struct pgtable_state state = { .counts = counts, .is_logging = 1 };
+
+static struct kvm_arch arch;
+static struct kvm_pgtable pgt;
+static struct kvm_s2_mmu mmu = { .pgt = &pgt, .arch = &arch };
+
+static jmp_buf lost;
+static volatile sig_atomic_t is_running;
+
+static void *grow(void *array, size_t *capacity, size_t element)
+{
+	*capacity = *capacity ? *capacity * 2 : 1024;
+	array = realloc(array, *capacity * element);
+	if (!array) {
+		perror("pgtable library: realloc");
+		abort();
+	}
+	return array;
+}
+
+/* --- What the code tells its surroundings */
+
+void warn(void)
+{
+	state.warnings++;
+}
+
+static void log_event(struct pgtable_event event)
+{
+	if (!state.is_logging)
+		return;
+	if (state.event_count == event_capacity)
+		state.events = events = grow(events, &event_capacity, sizeof(*events));
+	events[state.event_count++] = event;
+}
+
+void __kvm_tlb_flush_vmid_ipa(struct kvm_s2_mmu *mmu, phys_addr_t ipa, int level)
+{
+	log_event((struct pgtable_event){ .kind = PGTABLE_INVALIDATE, .level = level, .address = ipa });
+}
+
+void __kvm_tlb_flush_vmid(struct kvm_s2_mmu *mmu)
+{
+	log_event((struct pgtable_event){ .kind = PGTABLE_INVALIDATE_ALL });
+}
+
+/* --- Its memory */
+
+static void lose(void)
+{
+	longjmp(lost, 1);
+}
+
+static size_t page_of(void *addr)
+{
+	size_t offset = (char *)addr - (char *)arena;
+
+	if (offset >= state.pages * PAGE_SIZE)
+		lose();
+	return offset / PAGE_SIZE;
+}
+
+static void *phys_to_virt(phys_addr_t phys)
+{
+	if (phys - BASE < state.pages * PAGE_SIZE)
+		return (char *)arena + (phys - BASE);
+	return (void *)(ELSEWHERE | phys);
+}
+
+static phys_addr_t virt_to_phys(void *addr)
+{
+	u64 offset = (char *)addr - (char *)arena;
+
+	return offset < ARENA_SIZE ? BASE + offset : (u64)addr & ~ELSEWHERE;
+}
+
+static void count_pages_in_use(void)
+{
+	state.pages_in_use = (int64_t)state.pages - (int64_t)free_count;
+}
+
+static void *zalloc_pages_exact(size_t size)
+{
+	void *first = (char *)arena + state.pages * PAGE_SIZE;
+	size_t page;
+
+	if (state.pages * PAGE_SIZE + size > ARENA_SIZE)
+		return NULL;
+	memset(first, 0, size);
+	for (page = 0; page < size / PAGE_SIZE; page++)
+		counts[state.pages++] = 1;
+	count_pages_in_use();
+	return first;
+}
+
+static void *zalloc_page(void *memcache)
+{
+	size_t page;
+
+	if (!free_count)
+		return zalloc_pages_exact(PAGE_SIZE);
+	page = free_pages[--free_count];
+	counts[page] = 1;
+	count_pages_in_use();
+	return memset((char *)arena + page * PAGE_SIZE, 0, PAGE_SIZE);
+}
+
+static void free_page(size_t page)
+{
+	if (free_count == free_capacity)
+		free_pages = grow(free_pages, &free_capacity, sizeof(*free_pages));
+	free_pages[free_count++] = page;
+	count_pages_in_use();
+}
+
+static void free_pages_exact(void *addr, size_t size)
+{
+	size_t page, first = page_of(addr);
+
+	for (page = first; page < first + size / PAGE_SIZE; page++) {
+		counts[page] = 0;
+		free_page(page);
+	}
+}
+
+static void get_page(void *addr)
+{
+	size_t page = page_of(addr);
+
+	state.misuses += !counts[page];
+	counts[page]++;
+}
+
+/* A page that is free already stays so, as the kernel's saturating count does. */
+static void put_page(void *addr)
+{
+	size_t page = page_of(addr);
+
+	if (!counts[page])
+		state.misuses++;
+	else if (!--counts[page])
+		free_page(page);
+}
+
+static int page_count(void *addr)
+{
+	return counts[page_of(addr)];
+}
+
+static void dcache_clean_inval_poc(void *addr, size_t size)
+{
+	log_event((struct pgtable_event){
+		.kind = PGTABLE_DATA_CACHE, .address = virt_to_phys(addr), .size = size });
+}
+
+static void icache_inval_pou(void *addr, size_t size)
+{
+	log_event((struct pgtable_event){
+		.kind = PGTABLE_INSTRUCTION_CACHE, .address = virt_to_phys(addr), .size = size });
+}
+
+static struct kvm_pgtable_mm_ops mm_ops = {
+	.zalloc_page		= zalloc_page,
+	.zalloc_pages_exact	= zalloc_pages_exact,
+	.free_pages_exact	= free_pages_exact,
+	.get_page		= get_page,
+	.put_page		= put_page,
+	.page_count		= page_count,
+	.phys_to_virt		= phys_to_virt,
+	.virt_to_phys		= virt_to_phys,
+	.dcache_clean_inval_poc	= dcache_clean_inval_poc,
+	.icache_inval_pou	= icache_inval_pou,
+};
+
+/* The code reads entries by plain pointers, so only the CPU notices one that points elsewhere. */
+static void segmentation_fault(int signal_number)
+{
+	if (is_running)
+		lose();
+	signal(signal_number, SIG_DFL);
+}
+
+static void create(uint32_t ipa_bits, uint32_t has_fwb)
+{
+	struct sigaction action = { .sa_handler = segmentation_fault, .sa_flags = SA_NODEFER };
+
+	sigaction(SIGSEGV, &action, NULL);
+	state.pages = 0;
+	state.event_count = 0;
+	state.is_lost = 0;
+	free_count = 0;
+	cpu_has_fwb = has_fwb;
+	arch.vtcr = kvm_get_vtcr(ID_AA64MMFR0_EL1_PARANGE_MAX, 0, ipa_bits);
+	pgt = (struct kvm_pgtable){};
+	if (__kvm_pgtable_stage2_init(&pgt, &mmu, &mm_ops, 0, NULL)) {
+		fputs("pgtable library: __kvm_pgtable_stage2_init failed\n", stderr);
+		abort();
+	}
+}
+
+/* --- The hook's walk, as hide_seek_visit and hide_seek in oracle/hook/virt_walker.c, for any address */
+
+struct hide_seek {
+	u64 target;
+	bool hide;
+	bool found;
+	u8 byte;
+};
+
+static int hide_seek_visit(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,
+			   enum kvm_pgtable_walk_flags flag, void * const arg)
+{
+	struct hide_seek *op = arg;
+
+	if (flag != KVM_PGTABLE_WALK_LEAF || addr != op->target)
+		return 0;
+	if (op->hide)
+		WRITE_ONCE(*ptep, (*ptep & ~HIDDEN_BITS) | FIELD_PREP(HIDDEN_BITS, op->byte));
+	else
+		op->byte = FIELD_GET(HIDDEN_BITS, *ptep);
+	op->found = true;
+	return 0;
+}
+
+static int hide_seek(struct hide_seek *op)
+{
+	struct kvm_pgtable_walker walker = {
+		.cb	= hide_seek_visit,
+		.arg	= op,
+		.flags	= KVM_PGTABLE_WALK_LEAF,
+	};
+	int ret = kvm_pgtable_walk(&pgt, op->target, PAGE_SIZE, &walker);
+
+	return ret || !op->found ? -EFAULT : 0;
+}
+
+/* --- Operations */
+
+static void run_unguarded(const struct pgtable_operation *op, struct pgtable_result *result)
+{
+	static char memcache; /* only whether there is one counts */
+	void *mc = op->can_allocate ? &memcache : NULL;
+	struct hide_seek hide = { .target = op->address, .hide = op->kind == PGTABLE_HIDE, .byte = op->byte };
+	kvm_pte_t pte;
+	int ret = 0;
+
+	switch (op->kind) {
+	case PGTABLE_MAP:
+		ret = kvm_pgtable_stage2_map(&pgt, op->address, op->size, op->physical, op->protection, mc);
+		break;
+	case PGTABLE_SET_OWNER:
+		ret = kvm_pgtable_stage2_set_owner(&pgt, op->address, op->size, mc, op->byte);
+		break;
+	case PGTABLE_UNMAP:
+		ret = kvm_pgtable_stage2_unmap(&pgt, op->address, op->size);
+		break;
+	case PGTABLE_WRITE_PROTECT:
+		ret = kvm_pgtable_stage2_wrprotect(&pgt, op->address, op->size);
+		break;
+	case PGTABLE_MAKE_YOUNG:
+		result->value = kvm_pgtable_stage2_mkyoung(&pgt, op->address);
+		break;
+	case PGTABLE_MAKE_OLD:
+		result->value = kvm_pgtable_stage2_mkold(&pgt, op->address);
+		break;
+	case PGTABLE_IS_YOUNG:
+		result->value = kvm_pgtable_stage2_is_young(&pgt, op->address);
+		break;
+	case PGTABLE_RELAX:
+		ret = kvm_pgtable_stage2_relax_perms(&pgt, op->address, op->protection);
+		break;
+	case PGTABLE_FLUSH:
+		ret = kvm_pgtable_stage2_flush(&pgt, op->address, op->size);
+		break;
+	case PGTABLE_LEAF:
+		ret = kvm_pgtable_get_leaf(&pgt, op->address, &pte, &result->level);
+		if (!ret) {
+			result->value = pte;
+			result->protection = kvm_pgtable_stage2_pte_prot(pte);
+		}
+		break;
+	case PGTABLE_HIDE:
+	case PGTABLE_SEEK:
+		ret = hide_seek(&hide);
+		if (!ret)
+			result->value = hide.byte;
+		break;
+	case PGTABLE_DESTROY:
+		kvm_pgtable_stage2_destroy(&pgt);
+		break;
+	default:
+		fprintf(stderr, "pgtable library: there is no operation %u\n", op->kind);
+		abort();
+	}
+	result->error = -ret;
+}
+
+static void run(const struct pgtable_operation *op, struct pgtable_result *result)
+{
+	memset(result, 0, sizeof(*result));
+	state.event_count = 0;
+	if (_setjmp(lost)) {
+		state.is_lost = 1;
+	} else {
+		is_running = 1;
+		run_unguarded(op, result);
+	}
+	is_running = 0;
+}
+
+static int run_in_child(void (*body)(void *), void *context)
+{
+	static const int traps[] = { SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE };
+	size_t i;
+	int status;
+	pid_t child;
+
+	fflush(NULL);
+	child = fork();
+	if (child == -1)
+		return -1;
+	if (child == 0) {
+		/* Without Swift's backtrace, which takes longer than most children. */
+		for (i = 0; i < sizeof(traps) / sizeof(*traps); i++)
+			signal(traps[i], SIG_DFL);
+		body(context);
+		fflush(NULL);
+		_exit(0);
+	}
+	return waitpid(child, &status, 0) == child ? status : -1;
+}
+
+static void limit_time(uint32_t seconds)
+{
+	setitimer(ITIMER_VIRTUAL, &(struct itimerval){ .it_value.tv_sec = seconds }, NULL);
+}
+
+__attribute__((visibility("default"))) struct pgtable_library pgtable_library = {
+	.page_shift	= PAGE_SHIFT,
+	.state		= &state,
+	.create		= create,
+	.run		= run,
+	.run_in_child	= run_in_child,
+	.limit_time	= limit_time,
+};
+
+static void *map_memory(size_t size, int flags)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | flags, -1, 0);
+
+	if (memory == MAP_FAILED) {
+		perror("pgtable library: mmap");
+		abort();
+	}
+	return memory;
+}
+
+static void __attribute__((constructor)) initialize(void)
+{
+	arena = map_memory(ARENA_SIZE, MAP_PRIVATE | MAP_NORESERVE);
+	state.words = arena;
+	pgtable_library.shared = map_memory(4096, MAP_SHARED);
+}
