@@ -162,4 +162,68 @@ import Testing
       #expect(document.contains("`\(name)`"))
     }
   }
+
+  // MARK: - scripts/test
+
+  /// A test target outside the folders of the layers would never run.
+  @Test func everyTestTargetIsInALayer() throws {
+    let package = try String(contentsOfFile: "\(repository)/Package.swift", encoding: .utf8)
+    let targets = package.split(separator: ".testTarget(").dropFirst().map { target in
+      target.firstMatch(of: /name: "([^"]*)"/)!.output.1
+    }
+    let folders = try ["Units", "Device", "System"].flatMap { layer in
+      try FileManager.default.contentsOfDirectory(atPath: "\(repository)/Tests/\(layer)").map {
+        "Tests/\(layer)/\($0)"
+      }
+    }
+    #expect(targets.count >= 11)
+    #expect(targets.count == folders.count)
+    for target in targets {
+      #expect(folders.contains { $0.hasSuffix("/\(target)") }, "\(target) is in no layer")
+      #expect(target.hasSuffix("Tests"))
+    }
+    for folder in folders { #expect(package.contains("path: \"\(folder)\""), "\(folder)") }
+  }
+
+  /// Runs scripts/test in a copy that everybody may read, with an apt-get that reaches no network.
+  private func runTestScript(_ command: String) async throws -> Outcome {
+    try await shell(
+      """
+      directory=$(mktemp -d); trap 'rm -r $directory' EXIT
+      mkdir $directory/bin; cp -r \(scripts) $directory; chmod -R a+rX $directory
+      printf '#!/bin/sh\n' >$directory/bin/apt-get; chmod 755 $directory/bin/apt-get
+      export PATH=$directory/bin:$PATH test=$directory/scripts/test
+      \(command)
+      """)
+  }
+
+  @Test func layersWithoutRoot() async throws {
+    let list = try await runTestScript(
+      "setpriv --reuid=65534 --regid=65534 --clear-groups $test --list </dev/null")
+    #expect(list.succeeded, "\(list.errors)")
+    #expect(list.output.contains("root: false"))
+    #expect(list.output.contains("\nlayers that can run here: format units\n"), "\(list.output)")
+    for layer in ["device", "machines"] {
+      #expect(
+        list.output.contains(
+          "\n  \(layer) cannot run here: neither root nor sudo: run it as root\n"))
+    }
+  }
+
+  @Test func layersWithoutFUSE() async throws {
+    let list = try await runTestScript(
+      "unshare -m sh -c 'mount --bind /etc/hostname /dev/fuse && $test --list'")
+    #expect(list.succeeded, "\(list.errors)")
+    #expect(list.output.contains("\nlayers that can run here: format units kernel "))
+    #expect(
+      list.output.contains("\n  device cannot run here: /dev/fuse is missing: modprobe fuse"),
+      "\(list.output)")
+  }
+
+  @Test(arguments: ["devices", "--none", "--filter"])
+  func wrongUsageOfTheTestScript(argument: String) async throws {
+    let test = try await runTestScript("$test \(argument)")
+    #expect(test.status == .exited(64))
+    #expect(test.errors.hasPrefix("usage: scripts/test "), "\(test.errors)")
+  }
 }
