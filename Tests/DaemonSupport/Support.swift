@@ -111,6 +111,8 @@ package struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
 
   @TaskLocal static var names = Names()
 
+  package init() {}
+
   package var isRecursive: Bool { true }
 
   package func provideScope(

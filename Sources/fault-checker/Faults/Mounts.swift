@@ -52,7 +52,7 @@ extension Fault {
     }
     try bed.check("\(prefix): an ordinary user is told so") {
       try bed.inside(
-        status: 71,
+        status: 77,
         #"""
         mount --bind "$tmp/fuse" /dev/fuse && mount -t tmpfs tmpfs /usr/bin && cd "$tmp" &&
         export PATH=/usr/bin XDG_RUNTIME_DIR="$tmp/user" && exec ./setpriv --reuid=65534 --regid=65534 --clear-groups \
