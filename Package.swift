@@ -109,6 +109,11 @@ let package = Package(
       swiftSettings: strict
     ),
     .executableTarget(
+      name: "fault-checker",
+      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: strict
+    ),
+    .executableTarget(
       name: "faulty-device",
       dependencies: [
         "CharacterDeviceServer",
@@ -159,6 +164,7 @@ let package = Package(
       path: "Examples/AccessCounter",
       swiftSettings: strict
     ),
+    // The tests are in layers, each a folder: scripts/test runs the targets of a folder.
     .testTarget(
       name: "Stage2SimTests",
       dependencies: [
@@ -169,17 +175,13 @@ let package = Package(
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/Stage2SimTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "ScenariosTests",
       dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice", "scenario-generator"],
-      swiftSettings: strict
-    ),
-    .executableTarget(
-      name: "sandbox-probe",
-      dependencies: ["CLinux", "CharacterDeviceServer"],
-      path: "Tests/SandboxProbe",
+      path: "Tests/Units/ScenariosTests",
       swiftSettings: strict
     ),
     .executableTarget(
@@ -195,15 +197,9 @@ let package = Package(
       name: "CharacterDeviceServerTests",
       dependencies: [
         "CharacterDeviceServer",
-        "ioctl-device",
-        "memory-device",
-        "mirror",
-        "queue-device",
-        "sandbox-probe",
-        "test-device",
-        .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/CharacterDeviceServerTests",
       swiftSettings: strict
     ),
     .testTarget(
@@ -215,6 +211,7 @@ let package = Package(
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/VirtWalkerDeviceTests",
       swiftSettings: strict
     ),
     .testTarget(
@@ -227,25 +224,101 @@ let package = Package(
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/InspectionTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "NodeCheckerTests",
+      dependencies: ["node-checker"],
+      path: "Tests/Units/NodeCheckerTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "CommandTests",
       dependencies: [
-        "node-checker",
-        "faulty-device",
+        "DaemonSupport",
+        "virt-walkerd",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Units/CommandTests",
+      swiftSettings: strict
+    ),
+    .target(
+      name: "DaemonSupport",
+      dependencies: [
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/DaemonSupport",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "sandbox-probe",
+      dependencies: ["CLinux", "CharacterDeviceServer"],
+      path: "Tests/SandboxProbe",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "FileServerTests",
+      dependencies: [
+        "CharacterDeviceServer",
+        "DaemonSupport",
+        "ioctl-device",
+        "memory-device",
+        "mirror",
+        "queue-device",
+        "sandbox-probe",
+        "test-device",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Device/FileServerTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "NodeCheckerMutationTests",
+      dependencies: [
+        "faulty-device",
+        "node-checker",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Device/NodeCheckerMutationTests",
       swiftSettings: strict
     ),
     .testTarget(
       name: "virt-walkerdTests",
       dependencies: [
+        "DaemonSupport",
+        "fault-checker",
+        "node-checker",
         "virt-walkerd",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      path: "Tests/Device/virt-walkerdTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "VirtualMachineTests",
+      dependencies: [
+        "DaemonSupport",
+        "fault-checker",
+        "virt-walkerd",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/System/VirtualMachineTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "OutsidePackageTests",
+      dependencies: [
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/System/OutsidePackageTests",
       swiftSettings: strict
     ),
   ]

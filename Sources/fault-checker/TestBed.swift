@@ -1,0 +1,273 @@
+import Glibc
+
+/// A daemon, its node and its clients, and what the faults do to them.
+final class TestBed {
+  struct Settings {
+    var daemon: String
+    var checker: String
+    var backend: Backend
+    var kills: Int
+    var seconds: Double
+    var operations: Int
+  }
+
+  let settings: Settings
+  let tap = TAP()
+  let name: String
+  let node: String
+  let tree: String
+  /// A directory for temporary files.
+  let temporary: String
+  private let record: String
+  /// A cgroup that a fault has made.
+  var cgroup: String?
+  /// Programs in the background, of no use after the end of this one.
+  private var children: [Child] = []
+  private var isClean = false
+  /// The output of the last command in a namespace.
+  private var inside = ""
+  private var clients: Child?
+
+  init(_ settings: Settings) throws {
+    self.settings = settings
+    name = "virt_walker_faults_\(getpid())"
+    node = "/dev/\(name)"
+    tree = "/run/\(name)"
+    record = "/run/virt-walkerd/dev%2F\(name)"
+    temporary = "/tmp/\(name)"
+    try require(mkdir(temporary, 0o700) == 0, "cannot create \(temporary): \(errorText())")
+  }
+
+  /// Leaves nothing: no daemon, no process in the background, no file.
+  func cleanUp() {
+    if isClean { return }
+    isClean = true
+    for name in [name, "\(name)0"] where exists("/run/virt-walkerd/dev%2F\(name)") {
+      if let server = server(of: name) { Glibc.kill(server, SIGCONT) }
+    }
+    for child in children where child.poll() == nil { child.killGroup() }
+    for name in [name, "\(name)0"] {
+      // A signal that has ended this program would end the wait for a Child.
+      shellAtTheEnd("timeout -k 5 60 '\(settings.daemon)' stop --name \(name) >/dev/null 2>&1")
+    }
+    if let cgroup { rmdir(cgroup) }
+    shellAtTheEnd("umount '\(temporary)/cgroup' 2>/dev/null; rm -rf '\(temporary)'")
+  }
+
+  private func shellAtTheEnd(_ command: String) {
+    guard let child = try? Child(["/bin/sh", "-c", command]) else { return }
+    let end = now() + 70
+    while child.poll() == nil, now() < end { usleep(10_000) }
+  }
+
+  // MARK: - Checks
+
+  func check(_ description: String, _ body: () throws -> Void) throws {
+    try tap.check(description, body)
+  }
+
+  // MARK: - The daemon
+
+  private var serve: [String] {
+    [settings.daemon, "serve", "--detach", "--backend", settings.backend.rawValue, "--name", name]
+  }
+
+  func start(_ options: String...) throws {
+    let start = try run(serve + options, output: "\(temporary)/start", seconds: 60)
+    try require(
+      start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
+  }
+
+  /// Starts the daemon with a limit that it has alone, and gives whether it has started, and its output.
+  func startLimited(_ limit: String) throws -> (hasStarted: Bool, output: String) {
+    let start = try run(
+      ["/bin/sh", "-c", "ulimit \(limit) && exec \"$@\"", "sh"] + serve,
+      output: "\(temporary)/limited", seconds: 60)
+    return (start.exit == .status(0), start.output)
+  }
+
+  /// Starts the daemon in a cgroup.
+  func start(inCgroup cgroup: String) throws {
+    let start = try run(
+      ["/bin/sh", "-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh", "\(cgroup)/cgroup.procs"]
+        + serve, output: "\(temporary)/start", seconds: 60)
+    try require(
+      start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
+  }
+
+  /// Ends the daemon as users do.
+  func endDaemon(name: String? = nil) throws {
+    let stop = try run(
+      [settings.daemon, "stop", "--name", name ?? self.name], output: "\(temporary)/stop",
+      seconds: 60)
+    try require(stop.exit == .status(0), "stop: \(stop.exit):\n\(stop.output)")
+  }
+
+  /// Ends the daemon, which leaves nothing.
+  func stop() throws {
+    try endDaemon()
+    try nothingLeft()
+  }
+
+  private func server(of name: String) -> pid_t? {
+    for line in (readFile("/run/virt-walkerd/dev%2F\(name)") ?? "").split(separator: "\n")
+    where line.hasPrefix("pid=") {
+      return pid_t(line.dropFirst("pid=".count))
+    }
+    return nil
+  }
+
+  func server() throws -> pid_t {
+    guard let server = server(of: name) else { throw Failed("\(record) names no process") }
+    return server
+  }
+
+  /// The process that clears up after the server: its child.
+  func keeper() throws -> pid_t {
+    let server = try server()
+    for process in directory("/proc").compactMap(pid_t.init) {
+      if readFile("/proc/\(process)/status")?.contains("\nPPid:\t\(server)\n") ?? false {
+        return process
+      }
+    }
+    throw Failed("there is no keeper")
+  }
+
+  func openDescriptors(of process: pid_t) -> Int { directory("/proc/\(process)/fd").count }
+
+  /// The number of mounts at the tree.
+  var treeMounts: Int {
+    (readFile("/proc/mounts") ?? "").split(separator: "\n").count { $0.contains(" \(tree) ") }
+  }
+
+  /// A mount, a file or a record that is left.
+  private var left: String? {
+    for mount in (readFile("/proc/mounts") ?? "").split(separator: "\n")
+    where mount.contains(" \(node)") || mount.contains(" \(tree)") {
+      return String(mount)
+    }
+    return [node, tree, record].first(where: exists).map { "\($0) is left" }
+  }
+
+  func nothingLeft() throws {
+    if try soon({ left == nil }) { return }
+    if let left { throw Failed(left) }
+  }
+
+  // MARK: - Clients
+
+  /// Runs a shell command on the node, in a process of its own. Its environment has $node, $tree, $name, $daemon, $backend and
+  /// $tmp.
+  func shell(_ command: String, seconds: Double = 20) throws -> (exit: Exit, output: String) {
+    try run(
+      ["/bin/sh", "-c", command], environment: environment, output: "\(temporary)/shell",
+      seconds: seconds)
+  }
+
+  private var environment: [String] {
+    [
+      "node=\(node)", "tree=\(tree)", "name=\(name)", "daemon=\(settings.daemon)",
+      "backend=\(settings.backend)", "tmp=\(temporary)",
+    ]
+  }
+
+  /// Starts a shell command in the background.
+  func background(_ command: String, output: String = "/dev/null") throws -> Child {
+    try background(["/bin/sh", "-c", command], output: output)
+  }
+
+  private func background(_ arguments: [String], output: String) throws -> Child {
+    let child = try Child(arguments, environment: environment, output: output)
+    children.append(child)
+    return child
+  }
+
+  func writeAndRead(_ character: String) throws {
+    let result = try shell(
+      "[ -e \"$node\" ] && printf \(character) >\"$node\" && head -c 1 \"$node\"")
+    try require(result.output, is: character)
+    try require(result.exit, is: .status(0))
+  }
+
+  /// A read of a byte of the node succeeds.
+  func read() throws {
+    let result = try shell("head -c 1 \"$node\" >/dev/null")
+    try require(result.exit == .status(0), "\(result.exit): \(result.output)")
+  }
+
+  /// A check with eight clients or more, to whom no call fails. Their counts are printed for people.
+  func check(
+    _ description: String, bytesOf node: String? = nil, _ options: [String], figures: Bool = true
+  ) throws {
+    var counts = ""
+    try check(description) {
+      let checked = try run(
+        [settings.checker, node ?? self.node] + options, output: "\(temporary)/checked",
+        seconds: settings.seconds + 1200)
+      counts = checked.output
+      try require(checked.exit == .status(0), "\(checked.exit)\n\(checked.output)")
+    }
+    if figures { tap.comment(counts) }
+  }
+
+  /// Starts clients that a fault may not disturb.
+  func startUndisturbedClients(_ options: String...) throws -> Child {
+    try background([settings.checker, node] + options, output: "\(temporary)/clients")
+  }
+
+  /// Starts clients that an error ends, and waits until all have opened the node.
+  func startClients(_ options: String...) throws {
+    let clients = try background(
+      [settings.checker, node, "--until-error", "--seconds", "100"] + options,
+      output: "\(temporary)/clients")
+    self.clients = clients
+    let haveOpened = try soon {
+      clients.printed.contains("all clients have opened it") || clients.poll() != nil
+    }
+    try require(haveOpened, "the clients have not opened the node after a minute")
+  }
+
+  /// Each call of each client has come to an end, with an error that docs/faults.md knows, and no byte is wrong.
+  func waitForClients() throws {
+    guard let clients else { throw Failed("there are no clients") }
+    self.clients = nil
+    let exit = try clients.wait(seconds: 150)
+    let text = clients.printed
+    try require(exit == .status(0), "\(exit)\n\(text)")
+    guard let failed = text.firstMatch(of: #/clients that failed: (.*); linearizable/#) else {
+      throw Failed("no client has failed:\n\(text)")
+    }
+    for failure in failed.output.1.split(separator: ", ") {
+      let isKnown =
+        failure.wholeMatch(
+          of:
+            #/\d+ x [a-z]+: (Software caused connection abort|Transport endpoint is not connected|No such device)/#
+        ) != nil
+      try require(isKnown, "docs/faults.md does not know the error '\(failure)'\n\(text)")
+    }
+  }
+
+  // MARK: - Mount namespaces
+
+  /// A shell command that starts the daemon.
+  static let serve =
+    #"timeout -k 5 30 "$daemon" serve --detach --backend "$backend" --name "$name""#
+
+  /// Runs a shell command in a mount namespace of its own, and checks its exit status; `shows` looks at its output.
+  func inside(status: Int32, _ command: String) throws {
+    inside = ""
+    let result = try run(
+      ["unshare", "-m", "sh", "-c", command], environment: environment,
+      output: "\(temporary)/inside", seconds: 60)
+    inside = result.output
+    try require(
+      result.exit == .status(status),
+      "expected exit status \(status), got \(result.exit)\n\(inside)")
+  }
+
+  func shows(_ words: String) throws { try require(inside, says: words) }
+
+  func showsNot(_ words: String) throws {
+    try require(!inside.contains(words), "'\(words)' is in:\n\(inside)")
+  }
+}

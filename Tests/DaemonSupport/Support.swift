@@ -1,0 +1,285 @@
+import Foundation
+import Subprocess
+import Synchronization
+import SystemPackage
+import Testing
+
+/// The checkout that these tests stand in.
+package let repository = FilePath(#filePath).removingLastComponent().removingLastComponent()
+  .removingLastComponent()
+
+/// The daemon that was built with these tests.
+package let daemonProgram: FilePath = {
+  let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+  return FilePath(tests ?? "").removingLastComponent().appending("virt-walkerd")
+}()
+
+/// The folder of the daemon and of the other programs that were built with these tests.
+package let programs = daemonProgram.removingLastComponent()
+
+/// The folder of the programs that virtual machines run.
+package let staticPrograms = repository.appending(".build-static/release")
+
+/// How a program ended, and what it said.
+package struct Outcome {
+  package let status: TerminationStatus
+  package let output: String
+  package let errors: String
+
+  package var succeeded: Bool { status.isSuccess }
+}
+
+/// The factor of all time limits: 1, or that of a slow machine or build in `TEST_PATIENCE`.
+private let patience = Int(ProcessInfo.processInfo.environment["TEST_PATIENCE"] ?? "") ?? 1
+
+/// The shell functions of every line: `soon COMMAND` repeats the command until it succeeds. A command that does not succeed
+/// within a minute ends the line and all its processes: the rest of the line would test nothing.
+private let shellFunctions = """
+  soon() {
+      soon_tries=0
+      until "$@"; do
+          soon_tries=$((soon_tries + 1))
+          [ $soon_tries -lt \(1200 * patience) ] || { echo "not within a minute: $*" >&2; kill -KILL 0; }
+          sleep 0.05
+      done
+  }
+
+  """
+
+/// Runs a line of shell. `$virt_walkerd` is the daemon's program, and `soon COMMAND` waits for a command that succeeds.
+///
+/// The line has a process group of its own. The group is killed after `limit`; the outcome's `errors` say so.
+package func shell(
+  _ line: String, environment: [Environment.Key: String] = [:], limit: Duration = .seconds(120)
+) async throws -> Outcome {
+  var changes: [Environment.Key: String?] = ["virt_walkerd": daemonProgram.string]
+  for (key, value) in environment { changes[key] = value }
+  let limit = limit * patience
+  let seconds = limit.components.seconds
+  let start = ContinuousClock.now
+  let (results, continuation) = AsyncStream<Result<Outcome, any Error>>.makeStream()
+  let work = Task { [changes] in
+    do {
+      let result = try await run(
+        .path("/usr/bin/timeout"),
+        arguments: ["-s", "KILL", "\(seconds)", "/bin/sh", "-c", shellFunctions + line],
+        environment: .inherit.updating(changes),
+        output: .string(limit: 1 << 20), error: .string(limit: 1 << 20))
+      var errors = result.standardError
+      if !result.terminationStatus.isSuccess, start.duration(to: .now) >= limit {
+        errors += "\nkilled after \(seconds) s, the time limit of this line of shell\n"
+      }
+      continuation.yield(
+        .success(
+          Outcome(
+            status: result.terminationStatus, output: result.standardOutput, errors: errors)))
+    } catch {
+      continuation.yield(.failure(error))
+    }
+  }
+  // A process that waits for a file server without an answer cannot be killed, and keeps the pipes open.
+  let guardian = Task {
+    try await Task.sleep(for: limit + .seconds(20))
+    continuation.finish()
+  }
+  defer {
+    guardian.cancel()
+    work.cancel()
+  }
+  for await result in results { return try result.get() }
+  throw ShellTimeout(line: line, seconds: seconds)
+}
+
+/// A line of shell that is left behind: SIGKILL does not end its processes, or the test is cancelled.
+package struct ShellTimeout: Error, CustomStringConvertible {
+  let line: String
+  let seconds: Int64
+
+  package var description: String {
+    "not ended \(seconds) s after the start, or cancelled; SIGKILL does not end all processes of: \(line)"
+  }
+}
+
+/// Ends the daemons of a failed test: a daemon whose `stop` the test did not reach.
+package struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
+  /// The names of the daemons that the running test has started.
+  final class Names: Sendable {
+    private let names = Mutex<[String]>([])
+    func add(_ name: String) { names.withLock { $0.append(name) } }
+    var all: [String] { names.withLock { $0 } }
+  }
+
+  @TaskLocal static var names = Names()
+
+  package init() {}
+
+  package var isRecursive: Bool { true }
+
+  package func provideScope(
+    for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
+  ) async throws {
+    let names = Names()
+    let result: Result<Void, any Error>
+    do {
+      result = .success(try await Self.$names.withValue(names) { try await function() })
+    } catch {
+      result = .failure(error)
+    }
+    // A task of its own: that of a test after its time limit is cancelled.
+    await Task.detached { for name in names.all { await Self.end(name) } }.value
+    try result.get()
+  }
+
+  /// Stops the daemon, and kills a daemon that does not stop.
+  private static func end(_ name: String) async {
+    let records = "/run/virt-walkerd"
+    let files = (try? FileManager.default.contentsOfDirectory(atPath: records)) ?? []
+    for file in files where file.hasPrefix("dev%2F\(name)") {
+      _ = try? await shell(
+        """
+        record='\(records)/\(file)'; pid=$(sed -n 's/^pid=//p' "$record"); program=$(readlink /proc/$pid/exe)
+        # The number may be that of another process by now.
+        [ "$program" = "$(readlink -f "$virt_walkerd")" ] || exit
+        kill -CONT $pid; timeout -s KILL 30 "$virt_walkerd" stop --name '\(file.dropFirst("dev%2F".count))'
+        [ ! -e "$record" ] || kill -KILL $pid
+        """, limit: .seconds(60))
+    }
+  }
+}
+
+extension Trait where Self == EndingDaemons {
+  /// Ends the daemons that a test leaves behind.
+  package static var endingDaemons: Self { EndingDaemons() }
+}
+
+/// A daemon in the background at a node of its own, as users start it.
+package struct RunningDaemon {
+  package let node: String
+  /// What selects the node on the command line.
+  package let selector: String
+  /// The inspection tree, where the options do not say otherwise.
+  package var tree: String { "/run/\(node.dropFirst("/dev/".count))" }
+
+  /// A name that no other test uses.
+  package static func uniqueName() -> String { "virt_walker_\(UUID().uuidString.prefix(8))" }
+
+  package init(_ options: String = "", name: String = uniqueName()) async throws {
+    node = "/dev/\(name)"
+    selector = "--name \(name)"
+    EndingDaemons.names.add(name)
+    let start = try await shell("$virt_walkerd serve --detach \(selector) \(options)")
+    try #require(start.succeeded, "\(start.status): \(start.errors)")
+    #expect(start.output.hasPrefix("\(node) is ready (fuse, pid "))
+  }
+
+  package var pid: Int {
+    get async throws {
+      let status = try await shell(
+        "$virt_walkerd status | sed -n 's|^\(node): .*pid \\([0-9]*\\).*|\\1|p'")
+      return try #require(Int(status.output.dropLast()), "\(node) is not in the status")
+    }
+  }
+
+  /// Kills it together with the process that would clean up after it.
+  package func killWithKeeper() async throws {
+    let pid = try await pid
+    let kill = try await shell(
+      // A zombie has no program any more.
+      "pkill -KILL -P \(pid) && kill -KILL \(pid) && soon test ! -e /proc/\(pid)/exe"
+    )
+    #expect(kill.succeeded, "\(kill.errors)")
+  }
+
+  /// Ends it as users do, and makes sure that nothing is left.
+  package func stop() async throws {
+    let stop = try await shell("$virt_walkerd stop \(selector)")
+    #expect(stop.succeeded, "\(stop.errors)")
+    try await expectNothingLeft(of: node)
+  }
+}
+
+/// No node, no mount, no tree in its usual place and no record of `node`.
+package func expectNothingLeft(of node: String) async throws {
+  let mounts = try String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)
+  let tree = "/run/\(FilePath(node).lastComponent?.string ?? "")"
+  for path in [node, tree] {
+    #expect(!FileManager.default.fileExists(atPath: path), "\(path) is left")
+    #expect(!mounts.contains(" \(path) "), "\(path) is still mounted")
+  }
+  let status = try await shell("$virt_walkerd status")
+  #expect(!status.output.contains("\(node):"), "a record of \(node) is left")
+}
+
+/// Makes each line of `tap` that did not pass an issue, with its diagnostics.
+///
+/// - Returns: How many tests there were. A plan that does not match is an issue, too.
+@discardableResult
+package func report(tap: String, from what: String) -> Int {
+  var results = 0
+  var planned: Int?
+  let lines = tap.split(separator: "\n")
+  for (index, line) in lines.enumerated() {
+    if line.hasPrefix("1..") { planned = Int(line.dropFirst(3)) }
+    if line.hasPrefix("ok ") { results += 1 }
+    if line.hasPrefix("not ok ") {
+      results += 1
+      let diagnostics = lines[(index + 1)...].prefix { $0.hasPrefix("#") }
+      Issue.record("\(what): \(([line] + diagnostics).joined(separator: "\n"))")
+    }
+    if line.hasPrefix("Bail out!") { Issue.record("\(what): \(line)") }
+  }
+  #expect(planned == results && results > 0, "\(what) did not come to its end:\n\(tap)")
+  return results
+}
+
+/// A program in C beside these tests, compiled once.
+package actor Probe {
+  /// The program behind scripts/ci/check-file-operations.
+  package static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
+  /// Reads files of a tree in the ways of several programs.
+  package static let treeClient = Probe("TreeClient/client.c", "tree-client")
+  /// Makes each system call on the devices of the examples.
+  package static let deviceClient = Probe("DeviceClient/client.c", "device-client")
+
+  private let source: String
+  private let name: String
+  private var program: Task<FilePath, any Error>?
+
+  private init(_ source: String, _ name: String) {
+    self.source = source
+    self.name = name
+  }
+
+  package func path() async throws -> FilePath {
+    if let program { return try await program.value }
+    let task = Task { [source, name] in
+      let program = daemonProgram.removingLastComponent().appending(name)
+      let compiler = try await shell(
+        "cc -std=gnu11 -O -Wall -static -o \(program) \(repository)/Tests/\(source)",
+        limit: .seconds(300))
+      try #require(compiler.succeeded, "\(compiler.errors)")
+      return program
+    }
+    program = task
+    return try await task.value
+  }
+}
+
+/// The commands of GNU, uutils, busybox and toybox, downloaded once.
+package actor EverydayTools {
+  package static let shared = EverydayTools()
+  private var directory: Task<FilePath, any Error>?
+
+  package func path() async throws -> FilePath {
+    if let directory { return try await directory.value }
+    let task = Task {
+      let directory = repository.appending(".build/everyday-tools")
+      let download = try await shell(
+        "\(repository)/scripts/lib/everyday-tools \(directory)", limit: .seconds(600))
+      try #require(download.succeeded, "\(download.errors)")
+      return directory
+    }
+    directory = task
+    return try await task.value
+  }
+}

@@ -1,0 +1,229 @@
+import DaemonSupport
+import Foundation
+import Subprocess
+import Testing
+
+/// The scripts that build, download and install: what they do to the system of their user.
+@Suite(.timeLimit(.minutes(5))) struct ScriptTests {
+  private let scripts = "\(repository)/scripts"
+
+  /// The tests' own daemon needs the shared libraries of Swift: it is neither packaged nor copied into a virtual machine.
+  @Test func programWithoutTheSwiftRuntimeIsRefused() async throws {
+    let program = daemonProgram
+    for command in [
+      "\(scripts)/lib/require-static \(program)",
+      "\(scripts)/vm/cuse-vm --daemon \(program) --command true",
+    ] {
+      let refused = try await shell(command)
+      #expect(refused.status == .exited(1))
+      #expect(refused.errors.contains("\(program) needs the Swift runtime's shared libraries"))
+      #expect(refused.errors.contains("build it with scripts/build-static"))
+    }
+    let accepted = try await shell("\(scripts)/lib/require-static /bin/sh")
+    #expect(accepted.succeeded, "\(accepted.errors)")
+  }
+
+  /// A program of one kind is not taken for one of another kind: `swift build -c release` makes none of those that are packaged.
+  @Test func eachKindOfReleaseBuildHasAFolder() async throws {
+    let builds = try await shell(
+      // Lines that go on are joined.
+      "cd \(repository) && for file in $(grep -rlI --exclude-dir='.build*' 'swift build' scripts oracle Benchmarks debian Containerfile); do sed -e :a -e '/\\\\$/N; s/\\\\\\n//; ta' $file | sed 's/#.*//' | grep 'swift build' | grep -e '-c release' -e '--configuration release' -e '--static-swift-stdlib'; done"
+    )
+    let lines = builds.output.split(separator: "\n")
+    #expect(lines.count >= 4)
+    for line in lines { #expect(line.contains("--scratch-path"), "\(line)") }
+    let named = try await shell(
+      "cd \(repository) && grep -rnI --exclude-dir='.*' --exclude-dir=Corpus --exclude-dir=Tests '[.]build/release' ."
+    )
+    #expect(named.output == "", "this folder is that of plain swift build")
+  }
+
+  /// A package that would take the place of another one is refused, by the real apt with a system of its own.
+  @Test func noPackageIsRemoved() async throws {
+    let install = try await shell(
+      """
+      set -eu
+      root=$(mktemp -d)
+      trap 'rm -rf "$root"' EXIT
+      mkdir -p "$root/repository" "$root/lists/partial" "$root/cache/archives/partial" "$root/dpkg"
+      cat >"$root/repository/Packages" <<END
+      Package: newcomer
+      Version: 1
+      Architecture: all
+      Conflicts: resident
+      Filename: ./newcomer.deb
+      Size: 1
+      SHA256: 0000000000000000000000000000000000000000000000000000000000000000
+
+      Package: harmless
+      Version: 1
+      Architecture: all
+      Filename: ./harmless.deb
+      Size: 1
+      SHA256: 0000000000000000000000000000000000000000000000000000000000000000
+      END
+      cat >"$root/dpkg/status" <<END
+      Package: resident
+      Status: install ok installed
+      Version: 1
+      Architecture: all
+      Maintainer: nobody
+      Description: what the user has
+      END
+      echo "deb [trusted=yes] file:$root/repository ./" >"$root/sources.list"
+      cat >"$root/apt.conf" <<END
+      Dir::Etc::SourceList "$root/sources.list";
+      Dir::Etc::SourceParts "/dev/null";
+      Dir::State "$root";
+      Dir::State::Status "$root/dpkg/status";
+      Dir::Cache "$root/cache";
+      APT::Sandbox::User "root";
+      APT::Get::Simulate "true";
+      END
+      export APT_CONFIG="$root/apt.conf" DPKG_ADMINDIR="$root/dpkg"
+      \(scripts)/lib/install-packages harmless && echo harmless installed
+      \(scripts)/lib/install-packages newcomer || echo newcomer refused
+      """)
+    #expect(install.output.contains("Inst harmless"), "\(install.errors)")
+    #expect(install.output.contains("harmless installed\n"))
+    #expect(install.output.contains("newcomer refused\n"), "\(install.output)")
+    #expect(!install.output.contains("Remv resident"))
+    #expect(install.errors.contains("No script removes a package"))
+  }
+
+  /// The parts of a virtual machine are downloaded, not installed.
+  @Test func partsOfVirtualMachinesAreNotInstalled() async throws {
+    let named = try await shell(
+      "cd \(repository) && grep -rlI -e busybox-static -e linux-image scripts oracle | xargs grep -L -e download-packages -e download-only"
+    )
+    #expect(named.output == "", "a script names a part of a virtual machine, and downloads nothing")
+    let others = try await shell(
+      "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts oracle Benchmarks Examples | grep -v -e 'scripts/lib/install-packages:' -e 'scripts/ci/check-package' -e download-only"
+    )
+    #expect(
+      others.output == "", "a package is installed by another way than scripts/lib/install-packages"
+    )
+  }
+
+  /// Mirrors come from apt's sources of either format, and from the variables.
+  @Test(arguments: [
+    ("sources.list", "deb [arch=amd64] http://one.example/mirror/debian/ bookworm main"),
+    (
+      "sources.list.d/debian.sources",
+      "Types: deb\nURIs: http://one.example/mirror/debian/\nSuites: bookworm bookworm-updates\nComponents: main"
+    ),
+  ])
+  func mirrorIsThatOfTheSystem(file: String, archive: String) async throws {
+    let security =
+      file == "sources.list"
+      ? "deb http://two.example/debian-security bookworm-security main"
+      : "\nTypes: deb\nURIs: http://two.example/debian-security\nSuites: bookworm-security\nComponents: main"
+    let mirrors = try await shell(
+      """
+      set -eu
+      unset DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR UBUNTU_MIRROR
+      root=$(mktemp -d)
+      trap 'rm -rf "$root"' EXIT
+      mkdir -p "$root/sources.list.d" "$root/lists/partial" "$root/apt.conf.d"
+      echo 'deb http://other.example/packages bookworm main' >"$root/sources.list"
+      cat >>"$root/\(file)" <<END
+      \(archive)
+      \(security)
+      END
+      cat >"$root/apt.conf" <<END
+      Dir::Etc "$root";
+      Dir::State "$root";
+      END
+      export APT_CONFIG="$root/apt.conf"
+      \(scripts)/lib/apt-mirror debian
+      \(scripts)/lib/apt-mirror debian-security
+      \(scripts)/lib/apt-mirror ubuntu || echo none
+      UBUNTU_MIRROR=http://three.example/ubuntu/ \(scripts)/lib/apt-mirror ubuntu
+      """)
+    #expect(
+      mirrors.output == """
+        http://one.example/mirror/debian
+        http://two.example/debian-security
+        none
+        http://three.example/ubuntu
+
+        """, "\(mirrors.errors)")
+    #expect(mirrors.errors.contains("set UBUNTU_MIRROR to the address of a mirror"))
+  }
+
+  @Test func noMirrorIsNamed() async throws {
+    // debian/copyright's first line is the name of its format.
+    let names = try await shell(
+      "cd \(repository) && grep -rnIE --exclude-dir='.*' --exclude-dir=Corpus --exclude=ScriptTests.swift 'https?://[a-z.]*(debian|ubuntu|pypi|python)[a-z]*\\.(org|com)' * | grep -v '^debian/copyright:1:Format: '"
+    )
+    #expect(names.output == "")
+    let document = try String(contentsOfFile: "\(repository)/docs/installing.md", encoding: .utf8)
+    for name in ["DEBIAN_MIRROR", "DEBIAN_SECURITY_MIRROR", "UBUNTU_MIRROR"] {
+      #expect(document.contains("`\(name)`"))
+    }
+  }
+
+  // MARK: - scripts/test
+
+  /// A test target outside the folders of the layers would never run.
+  @Test func everyTestTargetIsInALayer() throws {
+    let package = try String(contentsOfFile: "\(repository)/Package.swift", encoding: .utf8)
+    let targets = package.split(separator: ".testTarget(").dropFirst().map { target in
+      target.firstMatch(of: /name: "([^"]*)"/)!.output.1
+    }
+    let folders = try ["Units", "Device", "System"].flatMap { layer in
+      try FileManager.default.contentsOfDirectory(atPath: "\(repository)/Tests/\(layer)").map {
+        "Tests/\(layer)/\($0)"
+      }
+    }
+    #expect(targets.count >= 11)
+    #expect(targets.count == folders.count)
+    for target in targets {
+      #expect(folders.contains { $0.hasSuffix("/\(target)") }, "\(target) is in no layer")
+      #expect(target.hasSuffix("Tests"))
+    }
+    for folder in folders { #expect(package.contains("path: \"\(folder)\""), "\(folder)") }
+  }
+
+  /// Runs scripts/test in a copy that everybody may read, with an apt-get that reaches no network.
+  private func runTestScript(_ command: String) async throws -> Outcome {
+    try await shell(
+      """
+      directory=$(mktemp -d); trap 'rm -r $directory' EXIT
+      mkdir $directory/bin; cp -r \(scripts) $directory; chmod -R a+rX $directory
+      printf '#!/bin/sh\n' >$directory/bin/apt-get; chmod 755 $directory/bin/apt-get
+      export PATH=$directory/bin:$PATH test=$directory/scripts/test
+      \(command)
+      """)
+  }
+
+  @Test func layersWithoutRoot() async throws {
+    let list = try await runTestScript(
+      "setpriv --reuid=65534 --regid=65534 --clear-groups $test --list </dev/null")
+    #expect(list.succeeded, "\(list.errors)")
+    #expect(list.output.contains("root: false"))
+    #expect(list.output.contains("\nlayers that can run here: format units\n"), "\(list.output)")
+    for layer in ["device", "machines"] {
+      #expect(
+        list.output.contains(
+          "\n  \(layer) cannot run here: neither root nor sudo: run it as root\n"))
+    }
+  }
+
+  @Test func layersWithoutFUSE() async throws {
+    let list = try await runTestScript(
+      "unshare -m sh -c 'mount --bind /etc/hostname /dev/fuse && $test --list'")
+    #expect(list.succeeded, "\(list.errors)")
+    #expect(list.output.contains("\nlayers that can run here: format units kernel "))
+    #expect(
+      list.output.contains("\n  device cannot run here: /dev/fuse is missing: modprobe fuse"),
+      "\(list.output)")
+  }
+
+  @Test(arguments: ["devices", "--none", "--filter"])
+  func wrongUsageOfTheTestScript(argument: String) async throws {
+    let test = try await runTestScript("$test \(argument)")
+    #expect(test.status == .exited(64))
+    #expect(test.errors.hasPrefix("usage: scripts/test "), "\(test.errors)")
+  }
+}

@@ -1,0 +1,36 @@
+import DaemonSupport
+import Foundation
+import Testing
+
+/// The functions that the tests of the daemon share.
+@Suite(.timeLimit(.minutes(5))) struct SupportTests {
+  @Test func lineOfShellIsKilledAtItsTimeLimit() async throws {
+    let line = try await shell("sleep 1000 & echo $!; wait", limit: .seconds(1))
+    #expect(!line.succeeded)
+    #expect(line.errors.contains("the time limit of this line of shell"), "\(line.errors)")
+    let process = try #require(Int(line.output.dropLast()))
+    #expect(!FileManager.default.fileExists(atPath: "/proc/\(process)/exe"))
+  }
+
+  @Test func soonWaits() async throws {
+    let line = try await shell(
+      "file=$(mktemp -u); { sleep 0.2; : >$file; } & soon test -e $file && rm $file; echo $?")
+    #expect(line.output == "0\n")
+  }
+
+  /// A daemon of a failed test is ended, also if it is stopped.
+  @Test(arguments: ["true", "kill -STOP"])
+  func daemonOfAFailedTestIsEnded(command: String) async throws {
+    struct Failure: Error {}
+    let name = RunningDaemon.uniqueName()
+    await #expect(throws: Failure.self) {
+      try await EndingDaemons().provideScope(for: #require(Test.current), testCase: nil) {
+        let pid = try await RunningDaemon(name: name).pid
+        _ = try await shell("\(command) \(pid)")
+        throw Failure()
+      }
+    }
+    _ = try await shell("soon test ! -e /dev/\(name)")
+    try await expectNothingLeft(of: "/dev/\(name)")
+  }
+}

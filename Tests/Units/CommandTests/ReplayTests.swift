@@ -1,0 +1,219 @@
+import DaemonSupport
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+/// `virt-walkerd replay`, as users and scripts run it.
+@Suite(.timeLimit(.minutes(15))) struct ReplayTests {
+  private static let head = "# Two steps.\nmachine cpu=cortex-a76 backing=anonymous memory=64M\n"
+  private static let scenario =
+    head + "\nhost write 0x40000000 0x7\nguest ldr w0,[0x40000000]\n"
+  private static let recording =
+    head + """
+
+      host write 0x40000000 0x7
+        result 0
+        leaf 0x40000000 level 1 0000000000000000 counts 1
+      guest ldr w0,[0x40000000]
+        run retired pc +4 x0 0x7
+        abort esr=82000005 far=0000000080000000 hpfar=0000800000
+        abort esr=93800005 far=0000000040000000 hpfar=0000400000
+        leaf 0x40000000 level 1 0000000000000000 counts 1 -> level 3 00400000000007ff @A counts 3 2 2
+
+      """
+
+  /// Runs `line` in a directory with the files; `$virt_walkerd` and the files' names are what it needs.
+  private func replay(
+    _ line: String, _ files: [String: String] = [:], columns: Int? = nil
+  ) async throws -> Outcome {
+    let directory = FileManager.default.temporaryDirectory
+      .appending(path: "virt-walkerd-replay-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: directory) }
+    for (name, text) in files {
+      try text.write(to: directory.appending(path: name), atomically: false, encoding: .utf8)
+    }
+    return try await shell(
+      "cd \(directory.path()) && \(line)",
+      environment: ["COLUMNS": columns.map { "\($0)" } ?? ""])
+  }
+
+  @Test func scenarioBecomesARecording() async throws {
+    let run = try await replay("$virt_walkerd replay s.txt", ["s.txt": Self.scenario])
+    #expect(run.output == Self.recording)
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  @Test func recordingIsPlayedAnew() async throws {
+    let wrong = Self.recording.replacing("x0 0x7", with: "x0 0x8")
+    let run = try await replay(
+      "$virt_walkerd replay - s.txt < r.txt", ["r.txt": wrong, "s.txt": Self.scenario])
+    #expect(run.output == Self.recording + Self.recording)
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  @Test func whatIsPlayedMatches() async throws {
+    let run = try await replay(
+      "$virt_walkerd replay s.txt | $virt_walkerd replay --check -", ["s.txt": Self.scenario])
+    #expect(run.output == "1 recording, 2 steps: all match\n")
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  @Test func committedRecordingsMatch() async throws {
+    let run = try await shell(
+      "$virt_walkerd replay --check \(repository)/Tests/Recordings/6.1/bytes-a7*")
+    #expect(run.output == "4 recordings, 6152 steps: all match\n")
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  @Test func firstDifferenceOfEachFileIsShown() async throws {
+    let wrong = Self.recording.replacing("result 0", with: "result EFAULT")
+      .replacing("x0 0x7", with: "x0 0x8")
+    let line = "$virt_walkerd replay --check a.txt b.txt c.txt"
+    let files = ["a.txt": wrong, "b.txt": Self.recording, "c.txt": wrong]
+    let wide = try await replay(line, files)
+    let title = ":4: step 1: host write 0x40000000 0x7\n"
+    let leaf = "leaf 0x40000000 level 1 0000000000000000 counts 1"
+    let columns = """
+        kernel                                              model
+        result EFAULT                                     ! result 0
+        \(leaf)   \(leaf)
+
+      """
+    #expect(
+      wide.output
+        == "a.txt\(title)\(columns)c.txt\(title)\(columns)1 of 3 recordings match, 2 differ\n")
+    #expect(wide.status == .exited(1))
+    #expect(wide.errors.isEmpty)
+
+    let narrow = try await replay(line, files, columns: 80)
+    let stacked = "! kernel: result EFAULT\n! model:  result 0\n  \(leaf)\n"
+    #expect(
+      narrow.output
+        == "a.txt\(title)\(stacked)c.txt\(title)\(stacked)1 of 3 recordings match, 2 differ\n")
+  }
+
+  /// Lines that say nothing to the machine cost no memory but the text, whatever is done with it and however many files there
+  /// are. Before, a file like these took 188 MB for each MiB of it.
+  @Test(arguments: ["", "#", "# c"])
+  func memoryIsThatOfWhatIsPlayed(line: String) async throws {
+    let rest = String(repeating: line + "\n", count: 1 << 19)
+    let text = Self.scenario + rest
+    let recording = Self.recording + rest
+    let run = try await replay(
+      """
+      ulimit -v 150000
+      $virt_walkerd replay a.txt - a.txt <a.txt | cmp - expected.txt
+      head -c \(recording.utf8.count) expected.txt >b.txt
+      $virt_walkerd replay --check b.txt b.txt
+      """, ["a.txt": text, "expected.txt": String(repeating: recording, count: 3)])
+    #expect(run.output == "2 recordings, 4 steps: all match\n")
+    #expect(run.errors.isEmpty)
+  }
+
+  /// The observations of a step are not kept if the step is only played.
+  @Test func memoryIsNotThatOfWhatWasSeen() async throws {
+    let text = Self.head + "host ksm\n" + String(repeating: "  seen\n", count: 1 << 21)
+    let run = try await replay("ulimit -v 150000; $virt_walkerd replay a.txt", ["a.txt": text])
+    #expect(run.output.hasPrefix(Self.head + "host ksm\n  result ETIMEDOUT\n"))
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  /// The line is printed as it stands in the file, and is the same step.
+  @Test func spaceBehindACommaStays() async throws {
+    let spaced = Self.scenario.replacing("w0,[", with: "w0, [")
+    let run = try await replay(
+      "$virt_walkerd replay s.txt | tee r.txt && $virt_walkerd replay --check r.txt",
+      ["s.txt": spaced])
+    #expect(
+      run.output == Self.recording.replacing("w0,[", with: "w0, [")
+        + "1 recording, 2 steps: all match\n")
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  /// A pipe can be read once only. A file is read when it is checked, and again when it is played.
+  @Test func pipesAndFilesAreMixed() async throws {
+    let run = try await replay(
+      """
+      :
+      mkfifo pipe
+      cat s.txt >pipe &
+      $virt_walkerd replay s.txt pipe - s.txt <r.txt
+      """, ["r.txt": Self.recording, "s.txt": Self.scenario])
+    #expect(run.output == String(repeating: Self.recording, count: 4))
+    #expect(run.succeeded, "\(run.errors)")
+  }
+
+  @Test(arguments: [
+    (
+      "$virt_walkerd replay bad.txt", 65,
+      "bad.txt:2:6: expected write, read, madvise, mprotect, munmap, mmap, fork, end-fork, ksm, age, dirty-log or slot, found 'knife': docs/scenario.md has the language"
+    ),
+    (
+      "$virt_walkerd replay --check - < bad.txt", 65,
+      "standard input:2:6: expected write"
+    ),
+    (
+      "$virt_walkerd replay --check r.txt s.txt", 65,
+      "s.txt has no observations to compare: it is a scenario; run it without --check"
+    ),
+    ("$virt_walkerd replay r.txt bad.txt", 65, "bad.txt:2:6: "),
+    ("$virt_walkerd replay empty.txt", 65, "empty.txt:1:1: expected machine, found the end"),
+    ("printf 'machine cpu=\\377' | $virt_walkerd replay -", 65, "standard input is no UTF-8 text"),
+    ("$virt_walkerd replay /dev/zero", 65, "/dev/zero is longer than 16 MiB"),
+    (
+      "$virt_walkerd replay no-such.txt", 66,
+      "cannot read no-such.txt: No such file or directory: give the path of a scenario or a recording"
+    ),
+    ("$virt_walkerd replay r.txt .", 66, "cannot read .: Is a directory"),
+    ("$virt_walkerd replay", 64, "Missing expected argument '<file> ...'"),
+    ("$virt_walkerd replay ''", 64, "an empty name is no file"),
+    ("$virt_walkerd replay --fast r.txt", 64, "Unknown option '--fast'"),
+    ("$virt_walkerd replay r.txt >/dev/full", 71, "No space left on device"),
+  ])
+  func failure(line: String, status: Int32, words: String) async throws {
+    let run = try await replay(
+      line,
+      [
+        "bad.txt": "machine cpu=max\nhost knife\n", "empty.txt": "", "r.txt": Self.recording,
+        "s.txt": Self.scenario,
+      ])
+    #expect(run.status == .exited(status))
+    #expect(run.errors.contains(words), "\(run.errors)")
+    // Nothing is played unless all can be.
+    #expect(run.output.isEmpty)
+  }
+
+  /// Comments, observations, names and arguments are another user's: no control character of them reaches the terminal.
+  @Test(arguments: [
+    "$virt_walkerd replay r.txt", "$virt_walkerd replay --check r.txt",
+    "COLUMNS=200 $virt_walkerd replay --check r.txt",
+    "cp r.txt \"$e\"; $virt_walkerd replay --check \"$e\"",
+    "$virt_walkerd replay \"$e.none\"", "$virt_walkerd serve --path \"/none/$e\"",
+    "$virt_walkerd serve --cpu \"$e\"", "$virt_walkerd serve \"--$e\"", "$virt_walkerd \"$e\"",
+  ])
+  func nothingSteersTheTerminal(line: String) async throws {
+    let sequence = "\u{1b}]0;x\u{7}\u{9b}2J"
+    let recording =
+      "# \(sequence)\n" + Self.recording.replacing("result 0", with: "result \(sequence)")
+    let run = try await replay(
+      "e=$(printf '\\033]0;x\\007'); \(line)", ["r.txt": recording])
+    let printed =
+      run.output.split(separator: "\n").filter { !$0.hasSuffix(")") }.joined() + run.errors
+    #expect(printed.contains("\\x1b]0;x\\x07"), "\(printed)")
+    let controls = printed.unicodeScalars.filter {
+      $0.properties.generalCategory == .control && $0 != "\n"
+    }
+    #expect(controls.isEmpty)
+  }
+
+  @Test func helpSaysWhatThereIs() async throws {
+    let help = try await shell("$virt_walkerd replay --help")
+    for words in ["--check", "<file>", "standard input", "Exit status: 0", " 65 ", " 66 ", " 69 "] {
+      #expect(help.output.replacing("\n", with: " ").contains(words), "\(words)")
+    }
+    let all = try await shell("$virt_walkerd --help")
+    #expect(all.output.contains("\n  replay "))
+  }
+}
