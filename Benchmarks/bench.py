@@ -1,4 +1,4 @@
-"""scripts/bench, once Python is there: measures, prints the table, writes it as JSON and into the documents."""
+"""The program of scripts/bench: measures, prints the table, and writes the results as JSON and into docs/performance.md."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ import report
 from measurements import CHECK, FULL, MEASUREMENTS, QUICK, TASKS
 from processes import TOP, Failure, output, work_directory
 
-WRITTEN = TOP / "Benchmarks/results.json"  # of the run that the documents are about
+WRITTEN = TOP / "Benchmarks/results.json"  # of the run whose figures are in docs/performance.md
 
 
 def main():
@@ -37,7 +37,7 @@ def main():
     else:
         tasks = [task for task in TASKS if any(is_asked_for(m, arguments.rows) for m in task.measurements)]
         if not tasks:
-            raise Failure(f"no row is called {' or '.join(arguments.rows)}: scripts/bench --list")
+            raise Failure(f"no row has the name {' or '.join(arguments.rows)}: scripts/bench --list")
         build()
         results = measure(tasks, QUICK if arguments.quick else FULL)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -50,15 +50,15 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure device and model.")
-    parser.add_argument("rows", metavar="ROW", nargs="*", help="only the rows whose names begin so")
-    parser.add_argument("--json", type=Path, default=TOP / ".build/bench/results.json", help="where the results are written")
+    parser.add_argument("rows", metavar="ROW", nargs="*", help="measure only the rows whose names begin with ROW")
+    parser.add_argument("--json", type=Path, default=TOP / ".build/bench/results.json", help="the file for the results")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     modes.add_argument("--list", action="store_true", help="print the names of the rows")
-    modes.add_argument("--write", action="store_true", help="measure all, and write the documents")
-    modes.add_argument("--render", action="store_true", help="write the documents of the last --write")
-    modes.add_argument("--profile", action="store_true", help="print where the instructions of a hide and a seek go")
-    modes.add_argument("--check", action="store_true", help="do a little of everything, and look at the documents")
+    modes.add_argument("--write", action="store_true", help="measure all rows, and write docs/performance.md")
+    modes.add_argument("--render", action="store_true", help="write docs/performance.md from the results of the last --write")
+    modes.add_argument("--profile", action="store_true", help="print the instructions of a hide and a seek by function")
+    modes.add_argument("--check", action="store_true", help="run a little of each measurement, and check docs/performance.md")
     arguments = parser.parse_args()
     if arguments.rows and (arguments.profile or arguments.write or arguments.render or arguments.check or arguments.list):
         parser.error("this is about all rows")
@@ -124,13 +124,13 @@ def median(measurement, metric, values):
 
 
 def median_distribution(samples, side):
-    """Of the round with the median p50."""
+    """Returns the distribution of the round with the median p50."""
     p50s = getattr(samples, side)["p50"]
     return samples.distributions[side][p50s.index(statistics.median_low(p50s))]
 
 
 def encoded(results):
-    # A line for each row, so that changes can be read.
+    # One line for each row makes changes readable.
     parts = [f'"{name}": {json.dumps(results[name], indent=2)}' for name in ("machine", "settings", "profile")]
     for name in ("rows", "distributions"):
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in results[name].items()]
@@ -154,7 +154,7 @@ def machine():
         "CPUs": len(os.sched_getaffinity(0)),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
         "system": f"{value('/etc/os-release', 'PRETTY_NAME')}, Linux {platform.release()}",
-        "load average": round(os.getloadavg()[0], 2),  # just before
+        "load average": round(os.getloadavg()[0], 2),  # before the measurements
         "Swift": output("swift", "--version").splitlines()[0],
         "C": output("gcc", "--version").splitlines()[0],
         "libfuse": output("pkg-config", "--modversion", "fuse3").strip()}
@@ -164,10 +164,10 @@ def commit():
     try:
         return output("git", "-C", TOP, "describe", "--always", "--dirty").strip()
     except Failure:
-        return "unknown"  # of a source without its history
+        return "unknown"  # the source has no history
 
 
-# --- Is it all there?
+# --- Checks
 
 
 def check():
@@ -184,7 +184,7 @@ def check():
 
 def read_written():
     if not WRITTEN.exists():
-        raise Failure(f"{WRITTEN} is missing: scripts/bench --write makes it")
+        raise Failure(f"{WRITTEN} is missing: scripts/bench --write makes this file")
     results = json.loads(WRITTEN.read_text())
     names = {f"{measurement.id}.{metric.id}" for measurement in MEASUREMENTS for metric in measurement.metrics}
     if names != results["rows"].keys():

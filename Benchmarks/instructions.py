@@ -1,18 +1,18 @@
-"""Where the instructions of a hide and a seek go, counted by callgrind: the same numbers each time."""
+"""Counts the instructions of a hide and a seek by function, with callgrind. The numbers are the same in each run."""
 
 import re
 from collections import Counter
 
 from processes import TOOLS, Failure, output
 
-# Who takes memory or a reference, in Swift's runtime and the C library.
+# The functions of Swift's runtime and of the C library that allocate memory or take a reference.
 TRAFFIC = re.compile(r"swift_(retain|release|alloc|dealloc)|(^|_)(malloc|calloc|realloc|free)$")
 
 
 def pair(work, count=2000):
-    """Instructions a pair in each function of the machine with its trace, the most first."""
+    """Returns the instructions of a pair in each function of the machine with its trace, in descending order."""
     program = work / "profiled"
-    # Callgrind cannot read the debug information, and needs none.
+    # Callgrind cannot read the debug information, and does not need it.
     output("strip", "-g", "-o", program, TOOLS / "model-bench")
     few, many = (functions(work, program, pairs) for pairs in (count, 2 * count))
     found = {name: (many[name] - few[name]) / count for name in many}
@@ -20,7 +20,7 @@ def pair(work, count=2000):
     found = dict(zip(names, (cost for cost in found.values() if cost >= 0.5)))
     traffic = [name for name in found if TRAFFIC.search(name)]
     if traffic:
-        raise Failure(f"a hide and a seek take memory or references: {', '.join(traffic)}")
+        raise Failure(f"a hide and a seek allocate memory or take references: {', '.join(traffic)}")
     return sorted(found.items(), key=lambda item: -item[1])
 
 
@@ -38,7 +38,7 @@ def functions(work, program, pairs):
         elif line.startswith("calls="):
             is_call = True
         elif re.match(r"[+\-*\d]", line) and function:
-            # The line after calls= is what the callee has cost, which counts there.
+            # The line after calls= is the cost of the callee, which is already counted in the callee.
             if not is_call:
                 costs[function] += int(line.split()[-1])
             is_call = False

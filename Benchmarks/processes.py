@@ -1,4 +1,4 @@
-"""The programs that are measured, and how they end."""
+"""Starts and ends the measured programs."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ TIME_LIMIT_S = 30
 
 
 class Failure(Exception):
-    """A message for whoever called scripts/bench."""
+    """An error whose message scripts/bench prints."""
 
 
 def output(*command, limit=600):
-    """What a program prints. One that fails ends the run."""
+    """Returns the output of a program. A program that fails ends the run."""
     process = subprocess.Popen(
         dying_with_this_process(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -31,7 +31,7 @@ def output(*command, limit=600):
     except subprocess.TimeoutExpired:
         raise Failure(f"{process.args} takes longer than {limit} s") from None
     finally:
-        # Not SIGKILL: scripts/vm/cuse-vm ends its virtual machine first.
+        # Not SIGKILL, because scripts/vm/cuse-vm has to end its virtual machine first.
         process.terminate()
         process.wait()
     if process.returncode != 0:
@@ -44,23 +44,23 @@ def output_json(*command, **options):
 
 
 def dying_with_this_process(command):
-    # Also after kill -9, nothing goes on; a server takes its node away, as after any SIGTERM.
+    # The program also ends after kill -9 of scripts/bench. A server then removes its node, as after any SIGTERM.
     return ["setpriv", "--pdeathsig", "TERM", *map(str, command)]
 
 
 def on_cpus(cpus, command):
-    """A command line on some CPUs, or where the kernel likes (None)."""
+    """Returns a command line that runs on the given CPUs; None lets the kernel choose."""
     return command if cpus is None else ["taskset", "--cpu-list", ",".join(map(str, cpus)), *command]
 
 
 @contextlib.contextmanager
 def work_directory():
-    """A directory that is empty of mounts when it goes away."""
+    """A temporary directory that is removed after its mounts."""
     work = Path(tempfile.mkdtemp(prefix="virt-walker-bench-"))
     try:
         yield work
     finally:
-        # Only a server that was killed leaves its mount.
+        # Only a killed server leaves its mount behind.
         for line in Path("/proc/self/mounts").read_text().splitlines():
             mount = line.split(" ")[1]
             if mount.startswith(f"{work}/"):
@@ -69,7 +69,7 @@ def work_directory():
 
 
 class Server:
-    """A process that serves a node. Once it is made, the node answers."""
+    """A process that serves a node. The node answers after the initializer returns."""
 
     def __init__(self, command, node, cpus=None):
         self.node = Path(node)
@@ -106,7 +106,7 @@ class Server:
 
 
 def await_line(process, word):
-    """Waits until the process has printed a line with that word."""
+    """Waits until the process has printed a line with the given word."""
     deadline = time.monotonic() + TIME_LIMIT_S
     text = b""
     while not any(word in line for line in text.decode().split("\n")[:-1]):
@@ -119,7 +119,7 @@ def await_line(process, word):
 
 
 def daemon(work, *options, count=None, cpus=None):
-    """virt-walkerd with one node, or the first of many."""
+    """Starts virt-walkerd with one node, or with several; the server is then that of the first node."""
     place = Path(tempfile.mkdtemp(dir=work, prefix="ours-"))
     (place / "tree").mkdir()
     many = [] if count is None else ["--count", str(count)]
@@ -141,7 +141,7 @@ def bare_node(work, cpus=None):
 
 @contextlib.contextmanager
 def busy(cpus):
-    """A process on every CPU that does nothing but be busy."""
+    """Runs a process that only computes on every CPU."""
     hogs = []
     try:
         for _ in cpus:
@@ -154,7 +154,7 @@ def busy(cpus):
 
 
 def pairs(server, settings, clients=1, cpus=None):
-    """What node-bench says of write+read pairs on a node."""
+    """Returns the results of node-bench for write+read pairs on a node."""
     result = output_json(*on_cpus(cpus, [
         TOOLS / "node-bench", server.node, "--server-pid", server.pid, "--clients", clients,
         "--seconds", settings.seconds, "--warm-up", settings.warm_up]))

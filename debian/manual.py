@@ -1,5 +1,5 @@
-"""Prints the manual page of virt-walkerd: the text of virt-walkerd.8.in, and in place of its line @COMMANDS@ all commands and
-options, from the definition of the command line in the program.
+"""Prints the manual page of virt-walkerd: the text of virt-walkerd.8.in. All commands and options, from the program's definition of its
+command line, replace the line @COMMANDS@.
 
 usage: python3 debian/manual.py PROGRAM DATE     (DATE as in 2026-11-25)
 """
@@ -13,7 +13,7 @@ import textwrap
 
 
 def text(words):
-    """Lines of mdoc(7): each sentence begins a line, and no line is longer than 78 characters."""
+    """Returns lines of mdoc(7). Each sentence begins a line, and no line is longer than 78 characters."""
     lines = []
     for sentence in re.split(r"(?<=[.:;!?)]) (?=[A-Z0-9('\"-])", words.replace("\\", "\\e")):
         # A line that begins with one of these is a request to the formatter.
@@ -59,11 +59,11 @@ def main(program, date):
         if each["commandName"] != "help":
             commands += subcommand(each)
     day = datetime.date.fromisoformat(date)
-    # A name of the page's own language, whatever the locale is.
+    # The page is in English, whatever the locale is.
     month = "January February March April May June July August September October November December".split()[day.month - 1]
     page = pathlib.Path(__file__).with_name("virt-walkerd.8.in").read_text()
     page = page.replace("@DATE@", f"{month} {day.day}, {day.year}").replace("@COMMANDS@", "\n".join(commands))
-    # A list without an item is none.
+    # An empty list is an error of the page.
     print(page.replace(".Bl -tag -width 6n\n.El\n", ""), end="")
 
 

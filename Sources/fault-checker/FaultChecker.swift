@@ -26,7 +26,7 @@ struct FaultChecker: ParsableCommand {
 
   @Option(
     help: """
-      The backend of the daemon. cuse is for the virtual machine of scripts/cuse-vm: the fault 'clock' sets the clock of the \
+      The backend of the daemon. cuse is for the virtual machine of scripts/vm/cuse-vm: the fault 'clock' sets the clock of the \
       machine.
       """)
   var backend = Backend.fuse

@@ -112,7 +112,7 @@ struct NodeChecker: ParsableCommand {
 
   private static func parseByte(_ text: String) throws -> UInt8 {
     guard text.utf8.count == 2, let byte = UInt8(text, radix: 16) else {
-      throw ValidationError("'\(text)' is no byte: give two hex digits")
+      throw ValidationError("'\(text)' is not a byte: give two hex digits")
     }
     return byte
   }

@@ -56,7 +56,7 @@ struct Daemon {
 
     let loop = try EventLoop(waiting: AdaptiveWait(options.poll))
     try loop.add(signals.descriptor) {
-      log.notice("\(signals.next()): \(describe(instances)) goes away")
+      log.notice("\(signals.next()): removing \(describe(instances))")
       loop.stop()
     }
     let followers = try Followers(instances, loop)
@@ -78,7 +78,7 @@ struct Daemon {
         for tree in try mounts.missingTrees() { dropTree(tree, loop) }
       case .end:
         log.error(
-          "somebody has killed the keeper, which takes \(describe(instances)) away in the end: restart the daemon, or the next start clears what is left"
+          "the keeper was killed, so nothing removes \(describe(instances)) when the daemon ends: restart the daemon, or the next start removes what is left"
         )
         loop.remove(started.descriptor)
       }
@@ -106,7 +106,7 @@ struct Daemon {
     } catch {
       guard error.kind == .notPermitted, options.runAs.isDefault else { throw error }
       // A container's root may have no other users.
-      log.warning("\(error.problem): runs on as root, without root's capabilities")
+      log.warning("\(error.problem): continues as root, without root's capabilities")
     }
     return try Sandbox.enter(as: nil)
   }
@@ -246,7 +246,7 @@ private func redirectStandardError(to path: FilePath) throws {
     dup2(file.descriptor.rawValue, STDERR_FILENO)
   } catch .notPermitted, .noSuchAddressOrDevice {
     throw Failure(
-      "cannot write the log \(path): it is no regular file: choose another --log-file, or none to log to standard error",
+      "cannot write the log \(path): it is not a regular file: choose another --log-file, or none to log to standard error",
       status: .cannotCreate)
   } catch {
     let advice =

@@ -5,34 +5,37 @@ import VirtWalkerDevice
 
 struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say what hiding a byte does to the entry, and what the byte then survives.",
+    abstract:
+      "Explain the effects of hiding a byte in the entry, and the events that keep or lose the byte.",
     discussion: """
-      The machine is the one that serve starts with the same options. Of hugetlb it has one huge page at least. The guest has \
-      booted, and has run from the page at 0x40000000. The command prints the behaviour of the model from then on. The recording named beside an event is that of \
-      the real kernel doing the same (Tests/Recordings in the source), with 40 bits of IPA; there is none for pages of \
-      16 or 64 KiB.
+      The machine is the machine that serve starts with the same options. With hugetlb, it has at least one huge page. The \
+      guest has booted, and has executed from the page at 0x40000000. The command prints the behaviour of the model after \
+      that. Beside an event is the name of a recording of the same event on the real kernel (Tests/Recordings in the \
+      source). The recordings have 40 bits of IPA. There are none for pages of 16 or 64 KiB.
 
-      First come the entry and the eight bits, those that change with a star. Then the events, each by itself after the \
-      hide. The byte is kept, or changed in an entry that stays, or lost with the entry: then SEEK gives the first \
-      value, and after one more load of the guest the second. Refused is what the host's kernel does not do to such \
-      memory. Next page is the one behind, in the range of the same huge page.
+      The output begins with the entry and its eight bits. A star marks a bit that changes. Then come the events. Each \
+      event is tried separately after the hide. After "kept", the byte is unchanged. After "changed", the entry remains \
+      with another byte. After "lost", the entry is gone: SEEK gives the first value, and after one more load of the \
+      guest the second value. "Refused" means that the host's kernel does not do this to such memory. The next page is \
+      the following page in the range of the same huge page.
 
-      The warnings, and their names with --all: bbm, break-before-make is violated, and the CPU may use the old entry, \
-      the new one, or both; tlb, what the entry allows has changed with no TLB invalidation, and the CPU may go on by the \
-      old one; hang, the guest takes the same fault for ever; ref, the byte is in an entry that maps nothing, and its \
-      table's reference count gets too low. The recordings were made on QEMU, where no harm comes of bbm and tlb; on \
-      hardware it may.
+      The warnings have these names with --all. bbm: break-before-make is violated, and the CPU may use the old entry, \
+      the new entry, or both. tlb: the permissions of the entry have changed without a TLB invalidation, and the CPU may \
+      continue with the old permissions. hang: the guest takes the same fault for ever. ref: the byte is in an entry that \
+      maps nothing, and the reference count of its table gets too low. The recordings were made on QEMU, on which bbm and \
+      tlb do no harm. On hardware, they may.
 
-      Harmless is a byte with no warning but ref, which loads, stores and fetches leave alone.
+      A byte is harmless if it has no warning except ref, and if loads, stores and fetches keep it.
 
-      Exit status: 0; 64 wrong usage; 69 a machine that the model does not have; 71 a system error.
+      Exit status: 0 success; 64 wrong usage; 69 the model does not support the machine; 71 a system error.
       """)
 
   @Argument(
-    help: "0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111.", transform: Explain.parseByte)
+    help: "The byte: 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111.",
+    transform: Explain.parseByte)
   var byte: UInt8?
 
-  @Flag(help: "A table of all 256 bytes.")
+  @Flag(help: "Print a table of all 256 bytes.")
   var all = false
 
   @OptionGroup var host: HostOptions
@@ -73,10 +76,10 @@ struct Explain: ParsableCommand {
     let isPlain = radix != 10 || digits == "0" || digits.first != "0"
     guard isPlain, digits.first != "+", let byte = UInt8(digits, radix: radix) else {
       if let character = text.utf8.first, text.utf8.count == 1 {
-        throw ValidationError("'\(text)' is no number: its byte is 0x\(hex(character))")
+        throw ValidationError("'\(text)' is not a number: its byte is 0x\(hex(character))")
       }
       throw ValidationError(
-        "'\(text)' is no byte: write 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111")
+        "'\(text)' is not a byte: write 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111")
     }
     return byte
   }

@@ -48,12 +48,12 @@ struct NodeOptions: ParsableArguments {
     }
     guard text.utf8.first != UInt8(ascii: "-") else {
       throw ValidationError(
-        "'\(text)' is no name for a device: commands take a name that begins with '-' for an option"
+        "'\(text)' is not a device name: commands would take a name that begins with '-' for an option"
       )
     }
     guard allowed, 1...64 ~= text.utf8.count, text.utf8.first != UInt8(ascii: ".") else {
       throw ValidationError(
-        "'\(text)' is no name for a device: use 1 to 64 letters, digits, '_', '-' and '.', with neither '-' nor '.' first"
+        "'\(text)' is not a device name: use 1 to 64 letters, digits, '_', '-' and '.', with neither '-' nor '.' first"
       )
     }
     return text
@@ -78,14 +78,14 @@ struct TreeOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The directory of the inspection tree: files that show the machine and steer it. With none there is no tree. (default: /run/NAME, for another user than root $XDG_RUNTIME_DIR/NAME, or no tree if that cannot be)",
+      "The directory of the inspection tree: files that show the machine and control it. The word none means no tree. (default: /run/NAME, for users other than root $XDG_RUNTIME_DIR/NAME, or no tree if that directory cannot be made)",
       valueName: "dir"),
     transform: TreeOptions.parsePlace)
   var tree: Place?
 
   @Option(
     help: ArgumentHelp(
-      "The mode of the tree's directories, 000 to 777, octal. A file has those of these permissions that make sense for it. Owner and group are the node's. (default: 0700)",
+      "The mode of the tree's directories, 000 to 777, octal. Each file gets the read and write permissions that it supports. Owner and group are those of the node. (default: 0700)",
       valueName: "mode"),
     transform: AccessOptions.parseMode)
   var treeMode = FilePermissions.ownerReadWriteExecute
@@ -93,7 +93,7 @@ struct TreeOptions: ParsableArguments {
   private static func parsePlace(_ text: String) throws -> Place {
     if text == "none" { return .none }
     guard !text.isEmpty, !text.utf8.contains(where: { $0 < 0x20 }) else {
-      throw ValidationError("'\(text)' is no path of a directory")
+      throw ValidationError("'\(text)' is not the path of a directory")
     }
     return .directory(FilePath(text))
   }
@@ -106,7 +106,7 @@ struct HostOptions: ParsableArguments {
 
   @Option(
     help:
-      "The memory that backs guest RAM. With huge pages (huge, hugetlb) the entry is a level-2 block, else a level-3 page."
+      "The memory that backs guest RAM. With huge pages (huge, hugetlb), the entry is a level-2 block, otherwise a level-3 page."
   )
   var backing = Backing.huge
 
@@ -119,7 +119,7 @@ struct HostOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The size of the intermediate physical address: 32 to 40 on cortex-a76, to 44 on cortex-a72, to 48 on max.",
+      "The size of the intermediate physical address: 32 to 40 on cortex-a76, 32 to 44 on cortex-a72, 32 to 48 on max.",
       valueName: "bits"))
   var ipa = VirtualMachine.Configuration().ipaBits
 
@@ -134,7 +134,7 @@ struct HostOptions: ParsableArguments {
 
   private static func parseGranule(_ text: String) throws -> Granule {
     guard let granule = Granule(text) else {
-      throw ValidationError("'\(text)' is no page size: give 4K, 16K or 64K")
+      throw ValidationError("'\(text)' is not a page size: give 4K, 16K or 64K")
     }
     return granule
   }
@@ -146,7 +146,7 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits. None of it is allocated. (default: \(MachineOptions.size(VirtualMachine.Configuration().memorySize)))",
+      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits of IPA. The daemon does not allocate this memory. (default: \(MachineOptions.size(VirtualMachine.Configuration().memorySize)))",
       valueName: "size"),
     transform: MachineOptions.parseMemory)
   var memory = VirtualMachine.Configuration().memorySize
@@ -167,7 +167,7 @@ struct MachineOptions: ParsableArguments {
     let page = host.backing == .hugetlb ? host.granule.blockSize : host.granule.pageSize
     guard memory % page == 0 else {
       throw ValidationError(
-        "--memory \(memory) is no whole number of \(Self.size(page)) pages")
+        "--memory \(memory) is not a whole number of \(Self.size(page)) pages")
     }
   }
 
@@ -183,7 +183,7 @@ struct MachineOptions: ParsableArguments {
     let shift = text.last.flatMap { shifts[Character($0.uppercased())] }
     let digits = shift == nil ? text[...] : text.dropLast()
     guard let number = UInt64(digits), digits.first != "+" else {
-      throw ValidationError("'\(text)' is no size: give a number of bytes, or 256M or 1G")
+      throw ValidationError("'\(text)' is not a size: give a number of bytes, or 256M or 1G")
     }
     let size = number.multipliedReportingOverflow(by: 1 << (shift ?? 0))
     guard !size.overflow else {
@@ -209,7 +209,7 @@ struct AccessOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The node's group, a name or a number. (default: that of the user who starts the daemon)",
+      "The node's group, a name or a number. (default: the group of the user who starts the daemon)",
       valueName: "group"),
     transform: AccessOptions.parseGroup)
   var group: UInt32?
@@ -222,7 +222,7 @@ struct AccessOptions: ParsableArguments {
 
   static func parseMode(_ text: String) throws -> FilePermissions {
     guard let mode = UInt32(text, radix: 8), mode <= 0o777, text.first != "+" else {
-      throw ValidationError("'\(text)' is no mode: give 1 to 3 octal digits, such as 0660")
+      throw ValidationError("'\(text)' is not a mode: give 1 to 3 octal digits, such as 0660")
     }
     return FilePermissions(rawValue: mode)
   }
@@ -246,7 +246,7 @@ struct UserOptions: ParsableArguments {
   @Option(
     name: .customLong("user"),
     help: ArgumentHelp(
-      "Started by root, serve as this user, a name, without capabilities. (default: virt-walker if there is such a user, otherwise nobody)",
+      "The name of the user as whom a daemon started by root serves, without capabilities. (default: virt-walker if that user exists, otherwise nobody)",
       valueName: "user"),
     transform: UserOptions.parseUser)
   var given: Sandbox.User?

@@ -24,7 +24,7 @@ struct PIDFile {
       identity = try FileIdentity(file.descriptor)
     } catch .fileExists {
       throw Failure(
-        "\(path) exists and is no pid file: choose another --pid-file", status: .cannotCreate)
+        "\(path) exists and is not a pid file: choose another --pid-file", status: .cannotCreate)
     } catch {
       throw Failure(error, doing: "write", at: path, advice: "choose another --pid-file")
     }

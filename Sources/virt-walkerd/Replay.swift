@@ -6,22 +6,22 @@ import VirtWalkerDevice
 
 struct Replay: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Run scenarios on the model, or check recordings of the real kernel against it.",
+    abstract: "Run scenarios on the model, or compare recordings of the real kernel with it.",
     discussion: """
-      A scenario is a text: a line for the machine, and a line for each step of its guest or its host. Below each \
-      step a recording has what was seen; docs/scenario.md has the language. Without --check what the files have \
-      seen is left out, and what the model shows is printed in its place, the other lines as they are: one recording \
-      for each file, one after the other.
+      A scenario is a text with a line for the machine and a line for each step of its guest or its host. A recording \
+      also has the observations of each step, below the step. docs/scenario.md describes the language. Without --check, the \
+      command prints one recording for each file: the lines of the file, with the model's observations instead of the \
+      file's observations.
 
-      Exit status: 0; with --check, 1 where a recording differs. 65 a text that is no scenario, or with --check no \
-      recording; 66 a file that cannot be read; 69 a machine that the model does not have. No file is played unless \
-      all can be read.
+      Exit status: 0 success; 1 with --check, a recording differs; 65 a text is not a scenario, or with --check not a \
+      recording; 66 a file cannot be read; 69 the model does not support the machine. No file is run unless all files \
+      can be read.
       """)
 
   @Flag(
     help: """
-      Compare all that was seen, print the first difference of each file, the kernel's side left and the model's \
-      right, and count.
+      Compare all observations with the model. Print the first difference of each file, the kernel on the left and the \
+      model on the right, and the number of files that match.
       """)
   var check = false
 
@@ -30,7 +30,7 @@ struct Replay: ParsableCommand {
   var files: [String]
 
   func validate() throws {
-    guard !files.contains("") else { throw ValidationError("an empty name is no file") }
+    guard !files.contains("") else { throw ValidationError("an empty name is not a file") }
   }
 
   func run() throws {
@@ -103,13 +103,13 @@ private struct Text {
         status: .dataError)
     }
     guard String(validating: bytes, as: UTF8.self) != nil else {
-      throw Failure("\(name) is no UTF-8 text: give a scenario or a recording", status: .dataError)
+      throw Failure("\(name) is not UTF-8 text: give a scenario or a recording", status: .dataError)
     }
     do {
       var reader = try RecordingReader(bytes)
       return try parse(&reader)
     } catch let error as ScenarioError {
-      throw Failure("\(name):\(error): docs/scenario.md has the language", status: .dataError)
+      throw Failure("\(name):\(error): docs/scenario.md describes the language", status: .dataError)
     }
   }
 
@@ -161,7 +161,7 @@ private struct Text {
       do {
         engine = try ModelEngine(machine)
       } catch {
-        throw Failure("cannot play \(name): \(error)", status: .unavailable)
+        throw Failure("cannot run \(name): \(error)", status: .unavailable)
       }
       var output = ""
       while let line = try reader.next(keepsObservations: false) {

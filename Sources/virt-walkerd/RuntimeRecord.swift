@@ -106,7 +106,7 @@ struct RuntimeRecord {
   static func running(at node: FilePath) throws -> Found {
     guard let found = try find(node), !found.hasEnded else {
       throw Failure(
-        "nothing serves \(node): virt-walkerd status lists what runs", status: .unavailable)
+        "nothing serves \(node): virt-walkerd status lists the daemons", status: .unavailable)
     }
     return found
   }

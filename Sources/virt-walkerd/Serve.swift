@@ -15,15 +15,15 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serve the node until a signal comes (the default).",
     discussion: """
-      The node answers when the line "... is ready" stands on standard output, when --detach returns 0, or when \
-      systemd is told READY=1. SIGTERM, SIGINT and SIGHUP take the node away; under nohup SIGHUP does not.
+      The node answers when the line "... is ready" is on standard output, when --detach has returned 0, or when \
+      systemd has received READY=1. SIGTERM, SIGINT and SIGHUP remove the node. Under nohup, SIGHUP is ignored.
       """)
 
   @OptionGroup var node: NodeOptions
 
   @Option(
     help: """
-      auto: a character device by CUSE where this machine can, else a file by FUSE.
+      auto: a character device by CUSE if this machine supports CUSE, otherwise a file by FUSE.
       """)
   var backend = Backend.auto
 
@@ -33,7 +33,7 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Serve as many nodes, each with a machine and a tree of its own, their names numbered from 0: virt_walker0, virt_walker1. With --tree DIR the trees are DIR/virt_walker0 and so on. (values: 1 to \(Serve.mostNodes); default: one node without a number)",
+      "Serve this number of nodes, each with its own machine and tree. Their names have numbers from 0: virt_walker0, virt_walker1. With --tree DIR, the trees are DIR/virt_walker0 and so on. (values: 1 to \(Serve.mostNodes); default: one node without a number)",
       valueName: "n"))
   var count: Int?
 
@@ -41,7 +41,7 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "How to wait for the next request of a client that goes on at once. auto: tries to sleep, to sleep while idle CPUs are kept awake (as root), and to poll for \(PollPolicy.longest) microseconds, and keeps what answers soonest; never: sleeps at once; or for how many microseconds to poll, up to \(Serve.longestPoll). (default: auto)",
+      "The way of waiting for the next request of a busy client. auto: try sleeping, sleeping while idle CPUs are kept awake (as root), and polling for \(PollPolicy.longest) microseconds, and keep the fastest way. never: sleep at once. A number: poll for this number of microseconds, up to \(Serve.longestPoll). (default: auto)",
       valueName: "time"),
     transform: Serve.parsePolling)
   var poll = PollPolicy.automatic
@@ -49,7 +49,7 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What is logged. From info on each line that the guest's and the host's kernel log. (values: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")); default: \(Logger.Level.notice))",
+      "The least important messages that are logged. At info, the log has the lines of the guest's and the host's kernel. (values: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")); default: \(Logger.Level.notice))",
       valueName: "level"),
     transform: Serve.parseLevel)
   var logLevel = Logger.Level.notice
@@ -118,7 +118,7 @@ struct Serve: ParsableCommand {
     default:
       guard let time = Int(text), (1...longestPoll).contains(time), text.first != "+" else {
         throw ValidationError(
-          "'\(text)' is no time to poll: give auto, never or 1 to \(longestPoll)")
+          "'\(text)' is not a time to poll: give auto, never or 1 to \(longestPoll)")
       }
       return .always(microseconds: time)
     }
@@ -132,7 +132,7 @@ struct Serve: ParsableCommand {
   }
 
   private static func parseFile(_ text: String) throws -> FilePath {
-    guard !text.isEmpty else { throw ValidationError("an empty name is no file") }
+    guard !text.isEmpty else { throw ValidationError("an empty name is not a file") }
     return FilePath(text)
   }
 }
@@ -145,7 +145,7 @@ private func allowOpenFiles(forNodes count: Int) throws {
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   guard needed <= limit.rlim_max else {
     throw Failure(
-      "\(needed) open files are needed for so many nodes (\(count)), and this process may have \(limit.rlim_max): ulimit -Hn \(needed) as root, LimitNOFILE= in a systemd unit, or a smaller --count",
+      "\(needed) open files are needed for \(count) nodes, but this process may have only \(limit.rlim_max): ulimit -Hn \(needed) as root, LimitNOFILE= in a systemd unit, or a smaller --count",
       status: .unavailable)
   }
   limit.rlim_cur = max(limit.rlim_cur, needed)

@@ -6,9 +6,9 @@ import SystemPackage
 
 struct Status: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say which nodes are served, how and by which process.",
+    abstract: "List the nodes that are served, with backend and process.",
     discussion: """
-      Root's daemons and your own. Exit status 0 where at least one runs, 3 where none does.
+      The list has the daemons of root and of the user. Exit status: 0 at least one daemon runs; 3 no daemon runs.
       """)
 
   func run() throws {
@@ -49,7 +49,7 @@ struct Status: ParsableCommand {
 struct Stop: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "End the daemon that serves a node, and wait until the node is gone.",
-    discussion: "The other nodes of the same daemon go, too (serve --count).")
+    discussion: "If the daemon serves several nodes (serve --count), all of them are removed.")
 
   @OptionGroup var node: NodeOptions
 

@@ -7,32 +7,32 @@ struct Watch: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Watch a machine live on the terminal: the walk, the entry, counters and events.",
     discussion: """
-      All that is shown comes from files of the inspection tree: walk, stats and trace_pipe. The hidden byte's bits are \
-      marked, and for a second each counter that has changed. A large terminal shows more events, and what the fields of \
-      the entry mean.
+      The content comes from the files walk, stats and trace_pipe of the inspection tree. The bits of the hidden byte are \
+      marked. A counter that has changed is marked for a second. A large terminal also shows more events and the meaning \
+      of the entry's fields.
 
-      q ends it; p or the space bar pauses and continues. There are no colours where NO_COLOR is set.
+      The key q ends the command. The key p or the space bar pauses and continues. If NO_COLOR is set, there are no colours.
 
-      Exit status: 0 when ended by q or a signal; 64 wrong usage, or no terminal; 66 a tree that cannot be read; 69 \
-      nothing serves the node, or no tree, or the daemon has ended meanwhile; 77 not permitted.
+      Exit status: 0 ended by q or a signal; 64 wrong usage, or no terminal; 66 the tree cannot be read; 69 \
+      no daemon serves the node, the node has no tree, or the daemon has ended; 77 not permitted.
       """)
 
   @OptionGroup var node: NodeOptions
 
   @Option(
     help: ArgumentHelp(
-      "The directory of the inspection tree. (default: that of the node)", valueName: "dir"))
+      "The directory of the inspection tree. (default: the tree of the node)", valueName: "dir"))
   var tree: String?
 
   @Option(
-    help: ArgumentHelp("The time between two looks, 0.1 to 60 seconds.", valueName: "seconds"))
+    help: ArgumentHelp("The time between two updates, 0.1 to 60 seconds.", valueName: "seconds"))
   var interval = 0.25
 
   func validate() throws {
     guard tree == nil || node.name == nil && node.path == nil else {
       throw ValidationError("--tree names the tree, --name and --path its node: give one of them")
     }
-    guard tree?.isEmpty != true else { throw ValidationError("an empty name is no directory") }
+    guard tree?.isEmpty != true else { throw ValidationError("an empty name is not a directory") }
     guard (0.1...60).contains(interval) else {
       throw ValidationError("--interval \(interval): give 0.1 to 60 seconds")
     }
@@ -45,7 +45,7 @@ struct Watch: ParsableCommand {
       let files = try WatchedFiles(tree)
       guard isatty(STDOUT_FILENO) == 1, let screen = try? Screen() else {
         throw Failure(
-          "standard output is no terminal: watch on one, or print the walk once: cat \(tree)/walk",
+          "standard output is not a terminal: watch on one, or print the walk once: cat \(tree)/walk",
           status: .validationFailure)
       }
       let watcher = Watcher(
@@ -68,7 +68,7 @@ struct Watch: ParsableCommand {
     let record = try RuntimeRecord.running(at: node.node).record
     guard let tree = record.tree else {
       throw Failure(
-        "\(record.node) has no inspection tree: start its daemon anew with --tree DIR",
+        "\(record.node) has no inspection tree: start its daemon again with --tree DIR",
         status: .unavailable)
     }
     return (tree, record)
@@ -209,7 +209,7 @@ private final class Watcher {
       texts = try files.read()
     } catch {
       throw Failure(
-        "\(subject) is gone: its daemon has ended, or the tree was unmounted: virt-walkerd status lists what runs",
+        "\(subject) is gone: its daemon has ended, or the tree was unmounted: virt-walkerd status lists the daemons",
         status: .unavailable)
     }
     view.update(texts, lately: max(1, 1000 / interval))

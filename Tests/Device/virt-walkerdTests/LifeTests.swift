@@ -87,7 +87,7 @@ import Testing
       soon grep -q keeper \(file); cat \(file); rm \(file)
       """)
     #expect(run.output.hasPrefix("A"))
-    #expect(run.output.contains("killed the keeper, which takes \(node) away"))
+    #expect(run.output.contains("the keeper was killed, so nothing removes \(node)"))
     _ = try await shell("$virt_walkerd stop --name \(name)")
     // Nobody is left who may.
     try await RunningDaemon(name: name).stop()
@@ -317,7 +317,7 @@ import Testing
         "host: MMIO to HIDE and SEEK register detected, len: 1",
       ])
     #expect(log.first?.contains("backend fuse: ") == true)
-    #expect(log.last == "virt-walkerd: SIGTERM: \(node) goes away")
+    #expect(log.last == "virt-walkerd: SIGTERM: removing \(node)")
   }
 
   /// Standard error is a pipe that nobody reads: the device answers all the same.
@@ -362,26 +362,26 @@ import Testing
     ("--memory 1P", 64, "4M to 1023G"),
     ("--memory 3M", 64, "4M to 1023G"),
     ("--memory 4G --ipa 32", 64, "with 32 bits of IPA: 4M to 3G"),
-    ("--memory 4198401", 64, "is no whole number of 4K pages"),
-    ("--memory 65540K --granule 64K", 64, "is no whole number of 64K pages"),
-    ("--memory 5M --backing hugetlb", 64, "is no whole number of 2M pages"),
+    ("--memory 4198401", 64, "is not a whole number of 4K pages"),
+    ("--memory 65540K --granule 64K", 64, "is not a whole number of 64K pages"),
+    ("--memory 5M --backing hugetlb", 64, "is not a whole number of 2M pages"),
     ("--ipa 31", 64, "32 to 40 bits"),
     ("--ipa 48", 64, "cortex-a76 has 32 to 40 bits"),
     ("--granule 8K", 64, "16K"),
-    ("--memory 12Q", 64, "'12Q' is no size"),
-    ("--memory 99999999999999999999", 64, "is no size"),
+    ("--memory 12Q", 64, "'12Q' is not a size"),
+    ("--memory 99999999999999999999", 64, "is not a size"),
     ("--memory 18446744073709551615G", 64, "is more than any guest can have"),
-    ("--mode 0888", 64, "'0888' is no mode"),
-    ("--mode 1777", 64, "'1777' is no mode"),
+    ("--mode 0888", 64, "'0888' is not a mode"),
+    ("--mode 1777", 64, "'1777' is not a mode"),
     ("--owner no-such-user", 64, "there is no user 'no-such-user'"),
     ("--group no-such-group", 64, "there is no group 'no-such-group'"),
     ("--cpu cortex-a53", 64, "cortex-a72"),
     ("--backing none", 64, "huge"),
     ("--backend scsi", 64, "auto"),
     ("--log-level loud", 64, "no log level 'loud'"),
-    ("--name ../x", 64, "'../x' is no name for a device"),
-    ("--name .x", 64, "'.x' is no name for a device"),
-    ("--name=-x", 64, "commands take a name that begins with '-' for an option"),
+    ("--name ../x", 64, "'../x' is not a device name"),
+    ("--name .x", 64, "'.x' is not a device name"),
+    ("--name=-x", 64, "commands would take a name that begins with '-' for an option"),
     ("--path /", 64, "'/' is not the path of a file"),
     ("--path /tmp/x --name y", 64, "give one of them"),
     ("--path /tmp/x --backend cuse", 64, "CUSE makes nodes in /dev only"),
@@ -389,7 +389,7 @@ import Testing
     ("--path /no/such/directory/node", 73, "/no/such/directory"),
     ("--name null", 73, "/dev/null exists and is not ours (a character device)"),
     ("--path /tmp", 73, "/tmp exists and is not ours (a directory)"),
-    ("--pid-file /etc/passwd", 73, "/etc/passwd exists and is no pid file"),
+    ("--pid-file /etc/passwd", 73, "/etc/passwd exists and is not a pid file"),
     ("--pid-file /no/such/file", 73, "/no/such/file"),
     ("--log-file /no/such/file", 73, "/no/such/file"),
   ])

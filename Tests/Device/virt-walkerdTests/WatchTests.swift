@@ -169,7 +169,7 @@ import Testing
     #expect(run.output.isEmpty)
     #expect(
       run.errors
-        == "virt-walkerd: standard output is no terminal: watch on one, or print the walk once: cat \(daemon.tree)/walk\n"
+        == "virt-walkerd: standard output is not a terminal: watch on one, or print the walk once: cat \(daemon.tree)/walk\n"
     )
     try await daemon.stop()
   }
@@ -180,11 +180,12 @@ import Testing
     #expect(none.status == .exited(69))
     #expect(
       none.errors
-        == "virt-walkerd: nothing serves /dev/\(name): virt-walkerd status lists what runs\n")
+        == "virt-walkerd: nothing serves /dev/\(name): virt-walkerd status lists the daemons\n")
     let daemon = try await RunningDaemon("--tree none", name: name)
     let noTree = try await shell("$virt_walkerd watch --name \(name)")
     #expect(noTree.status == .exited(69))
-    #expect(noTree.errors.contains("has no inspection tree: start its daemon anew with --tree DIR"))
+    #expect(
+      noTree.errors.contains("has no inspection tree: start its daemon again with --tree DIR"))
     try await daemon.stop()
     let other = try await shell("$virt_walkerd watch --tree /tmp")
     #expect(other.status == .exited(66))
@@ -208,7 +209,7 @@ import Testing
   @Test(arguments: [
     ("--interval 0.05", "give 0.1 to 60 seconds"), ("--interval nan", "give 0.1 to 60 seconds"),
     ("--interval 61", "give 0.1 to 60 seconds"), ("--tree /tmp --name x", "give one of them"),
-    ("--tree ''", "an empty name is no directory"),
+    ("--tree ''", "an empty name is not a directory"),
   ])
   func badOption(_ options: String, words: String) async throws {
     let run = try await shell("$virt_walkerd watch \(options)")

@@ -26,6 +26,18 @@ import Testing
     }
   }
 
+  /// docs/README.md has a link to each document.
+  @Test func indexListsEveryDocument() throws {
+    let index = try text("docs/README.md")
+    let documents = try FileManager.default.contentsOfDirectory(
+      atPath: repository.appending("docs").string
+    ).filter { $0.hasSuffix(".md") && $0 != "README.md" }
+    #expect(documents.count >= 10)
+    for document in documents {
+      #expect(index.contains("](\(document))"), "\(document) is not in docs/README.md")
+    }
+  }
+
   private var recordings: [String] {
     get throws {
       try FileManager.default.contentsOfDirectory(

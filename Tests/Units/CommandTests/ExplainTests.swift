@@ -118,18 +118,18 @@ import Testing
   @Test(arguments: [
     ("", 64, "give a byte to explain, such as 0x41, or --all, and not both"),
     ("1 --all", 64, "give a byte to explain, such as 0x41, or --all, and not both"),
-    ("256", 64, "'256' is no byte: write 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111"),
-    ("0x100", 64, "'0x100' is no byte: write"),
-    ("0x", 64, "'0x' is no byte: write"),
-    ("0b102", 64, "'0b102' is no byte: write"),
-    ("010", 64, "'010' is no byte: write"),
-    ("+1", 64, "'+1' is no byte: write"),
-    ("''", 64, "'' is no byte: write"),
-    ("A", 64, "'A' is no number: its byte is 0x41"),
+    ("256", 64, "'256' is not a byte: write 0 to 255, 0x00 to 0xff or 0b00000000 to 0b11111111"),
+    ("0x100", 64, "'0x100' is not a byte: write"),
+    ("0x", 64, "'0x' is not a byte: write"),
+    ("0b102", 64, "'0b102' is not a byte: write"),
+    ("010", 64, "'010' is not a byte: write"),
+    ("+1", 64, "'+1' is not a byte: write"),
+    ("''", 64, "'' is not a byte: write"),
+    ("A", 64, "'A' is not a number: its byte is 0x41"),
     ("1 2", 64, "Unexpected argument '2'"),
     ("1 --cpu z80", 64, "Please provide one of 'cortex-a72', 'cortex-a76' or 'max'"),
     ("1 --memory 1G", 64, "Unknown option '--memory'"),
-    ("1 --granule 8K", 64, "'8K' is no page size: give 4K, 16K or 64K"),
+    ("1 --granule 8K", 64, "'8K' is not a page size: give 4K, 16K or 64K"),
     ("1 --ipa 44", 64, "--ipa 44: cortex-a76 has 32 to 40 bits"),
     ("--all --ipa 31 --cpu max", 64, "--ipa 31: max has 32 to 48 bits"),
     ("1 >/dev/full", 71, "No space left on device"),
@@ -143,7 +143,7 @@ import Testing
 
   @Test func helpSaysWhatTheWordsMean() async throws {
     let help = try await explain("--help").output.replacing("\n", with: " ")
-    for words in ["bbm, ", "tlb, ", "hang, ", "ref, ", "Harmless", "--all", "Exit status: 0"] {
+    for words in ["bbm: ", "tlb: ", "hang: ", "ref: ", "harmless", "--all", "Exit status: 0"] {
       #expect(help.contains(words), "\(words)")
     }
   }

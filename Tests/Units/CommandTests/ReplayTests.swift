@@ -148,7 +148,7 @@ import Testing
   @Test(arguments: [
     (
       "$virt_walkerd replay bad.txt", 65,
-      "bad.txt:2:6: expected write, read, madvise, mprotect, munmap, mmap, fork, end-fork, ksm, age, dirty-log or slot, found 'knife': docs/scenario.md has the language"
+      "bad.txt:2:6: expected write, read, madvise, mprotect, munmap, mmap, fork, end-fork, ksm, age, dirty-log or slot, found 'knife': docs/scenario.md describes the language"
     ),
     (
       "$virt_walkerd replay --check - < bad.txt", 65,
@@ -160,7 +160,7 @@ import Testing
     ),
     ("$virt_walkerd replay r.txt bad.txt", 65, "bad.txt:2:6: "),
     ("$virt_walkerd replay empty.txt", 65, "empty.txt:1:1: expected machine, found the end"),
-    ("printf 'machine cpu=\\377' | $virt_walkerd replay -", 65, "standard input is no UTF-8 text"),
+    ("printf 'machine cpu=\\377' | $virt_walkerd replay -", 65, "standard input is not UTF-8 text"),
     ("$virt_walkerd replay /dev/zero", 65, "/dev/zero is longer than 16 MiB"),
     (
       "$virt_walkerd replay no-such.txt", 66,
@@ -168,7 +168,7 @@ import Testing
     ),
     ("$virt_walkerd replay r.txt .", 66, "cannot read .: Is a directory"),
     ("$virt_walkerd replay", 64, "Missing expected argument '<file> ...'"),
-    ("$virt_walkerd replay ''", 64, "an empty name is no file"),
+    ("$virt_walkerd replay ''", 64, "an empty name is not a file"),
     ("$virt_walkerd replay --fast r.txt", 64, "Unknown option '--fast'"),
     ("$virt_walkerd replay r.txt >/dev/full", 71, "No space left on device"),
   ])

@@ -35,7 +35,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     #expect(machine.run(.access(.load(.byte, to: 4), address: address)) == .retired)
     #expect(machine.vcpu[4] == 0x89)
 
-    // A machine is a value: the copy goes its own way.
+    // A machine is a value, so the copy is independent.
     var copy = machine
     try copy.write(0, to: address, count: 4)
     #expect(try machine.read(address, count: 4) == 0x2345_6789)
@@ -225,7 +225,7 @@ struct LevelHook: MMIOHook {
   }
 }
 
-/// How much of a range the guest may write.
+/// The size of the memory in a range that the guest may write.
 struct WritableMemory: Stage2Visitor {
   static let flags = WalkFlags.leaf
   var size: UInt64 = 0
