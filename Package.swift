@@ -312,5 +312,14 @@ let package = Package(
       path: "Tests/System/VirtualMachineTests",
       swiftSettings: strict
     ),
+    .testTarget(
+      name: "OutsidePackageTests",
+      dependencies: [
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/System/OutsidePackageTests",
+      swiftSettings: strict
+    ),
   ]
 )

@@ -14,6 +14,9 @@ final class Queue: CharacterDevice {
   private let writers = WaitQueue<WriteRequest>()
   private let pollers = PollWaiters()
 
+  /// It has no positions: a read that waits does not hold up a write of the same open file.
+  var isStream: Bool { true }
+
   private var room: Int { Self.capacity - bytes.count }
 
   func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {

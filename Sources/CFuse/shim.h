@@ -27,6 +27,18 @@ static inline struct fuse_session *ccuse_lowlevel_new(
     return cuse_lowlevel_new(args, info, operations, user_data);
 }
 
+// The answer to an open of a file without positions, as the kernel's linux/fuse.h has it: libfuse knows its flags from 3.15 on.
+static inline int cfuse_reply_open_stream(fuse_req_t request, uint64_t handle, int wants_flush)
+{
+    enum { direct_io = 1 << 0, stream = 1 << 4, no_flush = 1 << 5, parallel_direct_writes = 1 << 6 };
+    struct {
+        uint64_t handle;
+        uint32_t flags, padding;
+    } answer = { handle, direct_io | stream | parallel_direct_writes | (wants_flush ? 0 : no_flush), 0 };
+
+    return fuse_reply_buf(request, (const char *)&answer, sizeof(answer));
+}
+
 // Libfuse's messages come with a va_list. That is a structure on arm64, where Swift 6.2's compiler crashes on a function
 // that takes one: they are put together here.
 

@@ -55,9 +55,11 @@ protocol ControlTarget: AnyObject {
   var boots: Int { get }
 
   /// Performs a step, and asks now and then in the middle of a long one whether it may go on.
+  ///
+  /// - Parameter completion: Called once, before `perform` returns or later.
   func perform(
-    _ step: Step, while goesOn: @escaping () -> Bool
-  ) throws(EngineFailure) -> [Observation]
+    _ step: Step, while goesOn: @escaping () -> Bool,
+    completion: @escaping (Result<[Observation], EngineFailure>) -> Void)
 
   /// The control file says this from now on.
   func show(_ result: FileText)
@@ -76,8 +78,14 @@ final class ControlWork: CommandWork {
   private var result = ControlResult()
   private var deadline: UInt64?
   private var boots: Int?
+  /// Whether the engine performs a step.
   private var isInStep = false
   private var isInterrupted = false
+  /// Whether the step goes on after ``proceed()`` has returned. The server does not call it any more after an interrupt.
+  private var isWaiting = false
+  /// The reason why the engine has not performed a step.
+  private var failure: EngineFailure?
+  var onReady: (() -> Void)?
 
   /// The CPU time that one write may take from its first step on, in seconds.
   private static let timeLimit: UInt64 = 10
@@ -109,7 +117,7 @@ final class ControlWork: CommandWork {
   func interrupt() {
     isInterrupted = true
     onFailure()
-    // Where it is in the middle of a step, the step ends first.
+    // A step that is being performed ends first.
     if !isInStep, unread.isEmpty { end("its writer was interrupted") }
   }
 
@@ -151,6 +159,10 @@ final class ControlWork: CommandWork {
     }
     var now = start
     while next < lines.count {
+      if let failure {
+        end("\(failure)")
+        return .failed(.ioError)
+      }
       if target.boots != boots {
         end("the machine was booted anew")
         return .failed(.canceled)
@@ -167,23 +179,36 @@ final class ControlWork: CommandWork {
       let line = lines[next]
       result.append(line.text.printable)
       if case .step(let step) = line.content {
-        isInStep = true
-        defer { isInStep = false }
-        do throws(EngineFailure) {
-          for seen in try target.perform(step, while: { [unowned self] in goesOn }) {
-            result.append("  \(seen)")
-          }
-        } catch {
-          end("\(error)")
-          return .failed(.ioError)
+        perform(step)
+        if isInStep {
+          isWaiting = true
+          return .waiting
         }
-        stepsDone += 1
+      } else {
+        next += 1
       }
-      next += 1
       now = target.now
     }
     target.show(result.text)
     return .finished
+  }
+
+  private func perform(_ step: Step) {
+    isInStep = true
+    let completion = { [self] (performed: Result<[Observation], EngineFailure>) in
+      isInStep = false
+      switch performed {
+      case .success(let observations):
+        for seen in observations { result.append("  \(seen)") }
+        stepsDone += 1
+        next += 1
+      case .failure(let reason): failure = reason
+      }
+      if isWaiting, isInterrupted { end("its writer was interrupted") }
+      isWaiting = false
+      onReady?()
+    }
+    target.perform(step, while: { [unowned self] in goesOn }, completion: completion)
   }
 
   private var goesOn: Bool { !isInterrupted && target.cpuTime < deadline! }

@@ -139,7 +139,7 @@ public final class InspectedDevice: SimpleDevice {
     func text(_ make: @escaping (InspectedDevice) -> String) -> FileTree {
       .text(read: latest { [unowned self] in FileText(make(self)) })
     }
-    func log(_ log: RecordText<KernelLogLine>) -> FileTree {
+    func log(_ log: RingText<KernelLogLine>) -> FileTree {
       .directory([
         // dmesg -F maps it.
         "dmesg": .text(read: latest { FileText(log.text) }, [.mappable, .always]),
@@ -229,15 +229,16 @@ extension InspectedDevice: ControlTarget {
   var cpuTime: UInt64 { cpuClock() }
 
   func perform(
-    _ step: Step, while goesOn: @escaping () -> Bool
-  ) throws(EngineFailure) -> [Observation] {
+    _ step: Step, while goesOn: @escaping () -> Bool,
+    completion: @escaping (Result<[Observation], EngineFailure>) -> Void
+  ) {
     self.goesOn = goesOn
     inspector.begin(.step)
-    defer {
+    engine.perform(step) { [self] result in
       end()
       inspector.noteChange()
+      completion(result)
     }
-    return try engine.perform(step)
   }
 
   func show(_ result: FileText) {

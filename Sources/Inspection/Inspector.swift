@@ -7,9 +7,9 @@ import VirtWalkerDevice
 ///
 /// The machine has no clock: what happens in one operation has the time at which the operation began.
 final class Inspector {
-  let trace: RecordText<EventStream.Entry>
-  let guestLog: RecordText<KernelLogLine>
-  let hostLog: RecordText<KernelLogLine>
+  let trace: RingText<EventStream.Entry>
+  let guestLog: RingText<KernelLogLine>
+  let hostLog: RingText<KernelLogLine>
   /// The last hide or seek.
   private(set) var lastWalk: EventStream.Entry?
   /// Called for each line of the guest's log, and of the host's.
@@ -44,7 +44,7 @@ final class Inspector {
     self.format = format
     self.clock = clock
     events = engine.events
-    trace = RecordText(events.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
+    trace = RingText(events.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
     guestLog = .kernelLog(capacity: events.capacity / 4)
     hostLog = .kernelLog(capacity: events.capacity / 4)
     events.firstUnseen = events.end
@@ -221,10 +221,10 @@ extension KernelLogLine.Content: CustomStringConvertible {
   }
 }
 
-extension RecordText {
+extension RingText {
   /// Lines as dmesg(1) prints them.
-  static func kernelLog(capacity: Int) -> RecordText where Record == KernelLogLine {
-    RecordText(
+  static func kernelLog(capacity: Int) -> RingText where Record == KernelLogLine {
+    RingText(
       Ring(capacity: capacity), line: { "[\(timestamp($0.time))] \($0.content)\n" },
       lostLine: { "virt-walkerd: \($0) lines lost\n" })
   }

@@ -75,7 +75,7 @@ struct Daemon {
     try loop.add(started.descriptor) {
       switch started.readEvent() {
       case .mountsChanged:
-        for tree in try mounts.missingTrees() { goOn(without: tree, loop) }
+        for tree in try mounts.missingTrees() { dropTree(tree, loop) }
       case .end:
         log.error(
           "somebody has killed the keeper, which takes \(describe(instances)) away in the end: restart the daemon, or the next start clears what is left"
@@ -123,7 +123,7 @@ struct Daemon {
     guard let tree = instance.tree else { return }
     try loop.add(tree.descriptor) {
       guard let result = try? tree.process(), result != .end else {
-        goOn(without: tree, loop)
+        dropTree(tree, loop)
         return
       }
       followers.noteNews(of: instance)
@@ -137,7 +137,7 @@ struct Daemon {
   }
 
   /// The tree is gone, and the device serves without. A second call does nothing.
-  private func goOn(without tree: FileTreeServer, _ loop: EventLoop) {
+  private func dropTree(_ tree: FileTreeServer, _ loop: EventLoop) {
     guard tree.isConnected else { return }
     log.warning(
       "\(tree.path) was taken away from outside (umount): the node is served without a tree")

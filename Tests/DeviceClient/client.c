@@ -21,6 +21,7 @@
 #include <sys/select.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,6 +99,19 @@ static int end_of(pid_t child)
     return status;
 }
 
+// The process ends with success, and without anything that has to be done for it.
+static int ends_soon(pid_t child)
+{
+    int status;
+
+    for (int attempt = 0; attempt < 200; attempt++) {
+        if (waitpid(child, &status, WNOHANG) == child)
+            return status == 0;
+        pause_ms(100);
+    }
+    return 0;
+}
+
 static void on_signal(int number)
 {
     (void)number;
@@ -157,6 +171,17 @@ static void check_poll(int file, int events, void (*cause)(void), const char *wh
     result = events_of(file, events, long_time);
     check(result & events, name);
     end_of(child);
+}
+
+// Before Linux 6.2, a write that waits holds up all others of a file on FUSE.
+static int writes_wait_side_by_side(void)
+{
+    struct utsname system;
+    int major = 0, minor = 0;
+
+    uname(&system);
+    sscanf(system.release, "%d.%d", &major, &minor);
+    return !is_fuse || major > 6 || (major == 6 && minor >= 2);
 }
 
 static void queue(void)
@@ -238,6 +263,38 @@ static void queue(void)
     while (read(other, bytes, sizeof(bytes)) > 0)
         ;
 
+    // A read that waits does not hold up a write of the same open file, and a write that waits no other write. The kernel's locks
+    // for that know no signal: another process calls, and it is enough to end what it waits for.
+    child = fork();
+    if (child == 0)
+        _exit(read(file, bytes, 10) != 1);
+    pause_ms(200);
+    pid_t writer = fork();
+    if (writer == 0)
+        _exit(write(file, "x", 1) != 1);
+    int is_through = ends_soon(writer);
+    check(is_through, "a read that waits does not hold up a write of the same open file");
+    if (!is_through)
+        kill(child, SIGKILL);
+    check(end_of(child) == 0, "... which it gets");
+    while (write(other, bytes, sizeof(bytes)) > 0)
+        ;
+    child = fork();
+    if (child == 0)
+        _exit(write(file, "xyz", 3) != 3);
+    pause_ms(200);
+    writer = fork();
+    if (writer == 0)
+        _exit(!(write(other, "x", 1) < 0 && errno == EAGAIN));
+    if (writes_wait_side_by_side())
+        check(ends_soon(writer), "a write that waits does not hold up another one, which gives EAGAIN");
+    kill(child, SIGKILL);
+    end_of(child);
+    if (!writes_wait_side_by_side())
+        end_of(writer);
+    while (read(other, bytes, sizeof(bytes)) > 0)
+        ;
+
     // Who waits first is served first, and each byte comes once.
     pid_t readers[4];
     for (int index = 0; index < 4; index++) {
@@ -255,7 +312,10 @@ static void queue(void)
     }
     check(seen == 0x1e, "four clients that wait get four bytes");
     check(read(other, bytes, 10) < 0 && errno == EAGAIN, "... and nothing is left");
-    gives(is_fuse ? -1 : 0, ESPIPE, lseek(file, 0, SEEK_END), "lseek to the end of a device without a size");
+    gives(is_fuse ? -1 : 0, ESPIPE, lseek(file, 0, SEEK_SET), "lseek of a device without positions");
+    gives(is_fuse ? -1 : 0, ESPIPE, lseek(file, 0, SEEK_END), "... to the end");
+    fcntl(file, F_SETFL, flags | O_NONBLOCK);
+    gives(-1, is_fuse ? ESPIPE : EAGAIN, pread(file, bytes, 1, 0), "pread of a device without positions");
 }
 
 // --- The counter

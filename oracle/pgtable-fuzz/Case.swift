@@ -116,7 +116,7 @@ struct Recorder {
   }
 
   private func physical(_ word: Int) -> String {
-    hexadecimal(TableMemory.base + UInt64(word) << 3)
+    hex(TableMemory.base + UInt64(word) << 3)
   }
 
   private func describe(_ outcome: Outcome, of kind: Operation.Kind) -> String {
@@ -128,17 +128,17 @@ struct Recorder {
     case .leaf: "level \(outcome.level) entry \(entry) \(outcome.protection.letters)"
     case .makeYoung, .makeOld: "entry \(entry)"
     case .isYoung: outcome.value != 0 ? "yes" : "no"
-    case .hide, .seek: hexadecimal(outcome.value)
+    case .hide, .seek: hex(outcome.value)
     default: "0"
     }
   }
 
   private func describe(_ event: pgtable_event) -> String {
     switch pgtable_event_kind(event.kind) {
-    case PGTABLE_INVALIDATE: "tlbi \(hexadecimal(event.address)) level \(event.level)"
+    case PGTABLE_INVALIDATE: "tlbi \(hex(event.address)) level \(event.level)"
     case PGTABLE_INVALIDATE_ALL: "tlbi all"
-    case PGTABLE_DATA_CACHE: "dcache \(hexadecimal(event.address)) \(hexadecimal(event.size))"
-    default: "icache \(hexadecimal(event.address)) \(hexadecimal(event.size))"
+    case PGTABLE_DATA_CACHE: "dcache \(hex(event.address)) \(hex(event.size))"
+    default: "icache \(hex(event.address)) \(hex(event.size))"
     }
   }
 }

@@ -81,11 +81,11 @@ extension Operation: CustomStringConvertible {
   var description: String {
     let words = kind.arguments.compactMap { argument -> String? in
       switch argument {
-      case .address: hexadecimal(address)
-      case .size: hexadecimal(size)
-      case .physical: hexadecimal(physical)
+      case .address: hex(address)
+      case .size: hex(size)
+      case .physical: hex(physical)
       case .protection: protection.letters
-      case .byte: hexadecimal(UInt64(byte))
+      case .byte: hex(UInt64(byte))
       case .canAllocate: canAllocate ? nil : "no-memory"
       }
     }
@@ -151,4 +151,4 @@ extension Protection {
   }
 }
 
-func hexadecimal(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
+func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }

@@ -55,6 +55,7 @@ func finish(_ work: (any CommandWork)?) -> Bool {
   while true {
     switch work.proceed() {
     case .unfinished: continue
+    case .waiting: fatalError("the model answers at once")
     case .finished: return true
     case .failed(let error):
       check(error == .invalidArgument, "a write fails with \(error)")

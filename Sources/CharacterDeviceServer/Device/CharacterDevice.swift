@@ -52,6 +52,14 @@ public protocol CharacterDevice<Handle>: AnyObject {
   /// - Returns: Nil for a device that is always readable and writable: the kernel does not ask again then. The default is nil.
   func poll(_ events: PollEvents, _ file: OpenFile<Handle>) -> PollEvents?
 
+  /// Whether the device has no positions, as a pipe or a terminal. A device whose reads or writes wait says true. A server asks once
+  /// for each open. The default is false.
+  ///
+  /// On a FUSE node the kernel locks the position of an open file, and the file for writes, until a call is answered: a read that waits
+  /// would hold up a write of the same open file, and a write that waits all others. It does not for a device that says true
+  /// (writes from Linux 6.2 on), and `lseek(2)`, `pread(2)` and `pwrite(2)` fail with `ESPIPE`. CUSE nodes have no such locks.
+  var isStream: Bool { get }
+
   /// Whether the device wants ``flush(_:_:)``. A client waits for the answer at each `close(2)`, and no signal ends that wait.
   /// The default is false. A server asks once for each open.
   var wantsFlush: Bool { get }
@@ -105,6 +113,8 @@ extension CharacterDevice {
   }
 
   public func poll(_ events: PollEvents, _ file: OpenFile<Handle>) -> PollEvents? { nil }
+
+  public var isStream: Bool { false }
 
   public var wantsFlush: Bool { false }
 

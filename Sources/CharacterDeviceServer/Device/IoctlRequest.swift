@@ -33,6 +33,7 @@ public struct IoctlCommand: RawRepresentable, Hashable, Sendable {
       direction.rawValue << 30 | UInt32(size) << 16 | type.value << 8 | UInt32(number)
   }
 
+  /// The way that the argument's bytes go; none for `_IO`.
   public var direction: Direction { Direction(rawValue: rawValue >> 30) }
 
   /// Bytes that the argument points to.
@@ -52,6 +53,7 @@ public struct MemoryArea: Hashable, Sendable {
   /// Its bytes.
   public var count: Int
 
+  /// The `count` bytes from `address` on.
   public init(address: UInt64, count: Int) {
     self.address = address
     self.count = count
@@ -65,6 +67,7 @@ public struct IoctlAreas: Hashable, Sendable {
   /// The areas that the device's answer fills, one after the other.
   public var output: [MemoryArea]
 
+  /// No areas, unless they are given.
   public init(input: [MemoryArea] = [], output: [MemoryArea] = []) {
     self.input = input
     self.output = output
@@ -87,6 +90,7 @@ public struct IoctlAreas: Hashable, Sendable {
 /// can be unrestricted, and the device says which areas it wants: ``CharacterDevice/ioctlAreas(_:argument:)``.
 public struct IoctlRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public let reference: RequestReference
+  /// The second argument of `ioctl(2)`.
   public let command: IoctlCommand
   /// The third argument of `ioctl(2)`: a number, or an address in the client's memory.
   public let argument: UInt64

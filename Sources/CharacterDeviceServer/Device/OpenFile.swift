@@ -11,6 +11,9 @@ public class AnyOpenFile: @unchecked Sendable {
   /// the device keeps the position, in the file's handle.
   public let hasOffsets: Bool
 
+  /// The kernel has to take the file for one with a size as long as it is open; see `apparentSize`. Only the server uses it.
+  var needsSize = false
+
   private struct Poll {
     /// Libfuse's handle that wakes the clients.
     var handle: PollHandle?
@@ -83,6 +86,7 @@ public final class OpenFile<Handle>: AnyOpenFile, @unchecked Sendable {
 public final class PollWaiters: Sendable {
   private let files = Mutex<[ObjectIdentifier: AnyOpenFile]>([:])
 
+  /// An empty list.
   public init() {}
 
   /// Adds `file` until the next ``notify()``. A file is in one list at most: the last one.

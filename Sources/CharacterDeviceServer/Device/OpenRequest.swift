@@ -15,8 +15,10 @@ public struct OpenRequest<Handle>: DeviceRequest, ~Copyable {
   /// The flags of the call: the access mode, `O_NONBLOCK`, `O_APPEND` and others.
   public var flags: Int32 { info.flags }
 
+  /// The client is to read.
   public var isReadable: Bool { flags & O_ACCMODE != O_WRONLY }
 
+  /// The client is to write.
   public var isWritable: Bool { flags & O_ACCMODE != O_RDONLY }
 
   /// The call has `O_NONBLOCK`.

@@ -36,6 +36,7 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
     }
   }
 
+  /// An empty queue.
   public init() {}
 
   /// Adds a request at the end.

@@ -8,7 +8,7 @@ import SystemPackage
 /// meanwhile. Which way is best depends on clients, CPUs and load: ``WaitLearner`` tries.
 public final class AdaptiveWait: WaitStrategy {
   private let policy: PollPolicy
-  private var learner = WaitLearner()
+  private let learner = WaitLearner()
   /// The server that had a request last, and how many in a row.
   private var expected: EventLoop.Member?
   private var requestsInRow = 0
@@ -24,6 +24,7 @@ public final class AdaptiveWait: WaitStrategy {
   /// Requests after which the other descriptors have their turn.
   private static let requestsToLookAround = 16
 
+  /// A strategy for one loop. It opens what it needs, so that it works in a ``Sandbox``, too.
   public init(_ policy: PollPolicy = .automatic) {
     self.policy = policy
     latency = WakeLatency(isWanted: policy == .automatic)

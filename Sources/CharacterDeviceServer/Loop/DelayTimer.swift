@@ -5,10 +5,12 @@ import SystemPackage
 
 /// A delay, over when ``descriptor`` is readable: timerfd_create(2).
 public final class DelayTimer {
+  /// Readable when the delay is over.
   public let descriptor: FileDescriptor
   /// Between ``start(milliseconds:)`` and ``finish()``.
   private var isRunning = false
 
+  /// A timer that does not run. It takes a descriptor.
   public init() throws(Errno) {
     let descriptor = timerfd_create(CLOCK_MONOTONIC, Int32(TFD_CLOEXEC) | Int32(TFD_NONBLOCK))
     guard descriptor >= 0 else { throw .current }

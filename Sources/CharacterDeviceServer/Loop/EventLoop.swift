@@ -19,6 +19,7 @@ public final class EventLoop {
 
   /// A server in a loop.
   public final class Member {
+    /// The server.
     public let server: any NodeServer
     private let handler: (ProcessResult) throws -> Void
 

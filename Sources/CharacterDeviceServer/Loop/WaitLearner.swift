@@ -13,7 +13,9 @@ enum Waiting: Hashable, CaseIterable {
 ///
 /// Requests that come one upon another are taken in bursts. The time of one has all in it that the client sees; what the
 /// client does besides is in it, too, and is the same with each way.
-struct WaitLearner {
+///
+/// It is an object: Swift checks each change of a structure that an object holds, which takes longer than what is learned at most requests.
+final class WaitLearner {
   /// What to wait for the next request by.
   private(set) var waiting = Waiting.sleep
 
@@ -24,7 +26,7 @@ struct WaitLearner {
   private var best = Waiting.sleep
   /// Bursts until all are tried again.
   private var burstsLeft = 0
-  private var nextBursts = Self.fewestBursts
+  private var nextBursts = WaitLearner.fewestBursts
   /// What the best takes of late: a trial is too short to meet all that can come in between.
   private var recentCost: UInt64 = 0
 
@@ -50,7 +52,7 @@ struct WaitLearner {
   /// - Parameters:
   ///   - now: In nanoseconds.
   ///   - available: The ways of waiting that there are.
-  mutating func served(at now: UInt64, available: () -> [Waiting]) {
+  func served(at now: UInt64, available: () -> [Waiting]) {
     let isSoon = now - lastRequest <= Self.gap || hasLostCPU
     lastRequest = now
     hasLostCPU = false
@@ -73,9 +75,9 @@ struct WaitLearner {
 
   /// Polling, this thread gave up its CPU and did not get it back for so long, in nanoseconds, as somebody else needs it:
   /// that time is a part of the burst.
-  mutating func lostCPU(for time: UInt64) { if time > Self.gap { hasLostCPU = true } }
+  func lostCPU(for time: UInt64) { if time > Self.gap { hasLostCPU = true } }
 
-  private mutating func begin(_ waiting: Waiting, at now: UInt64) {
+  private func begin(_ waiting: Waiting, at now: UInt64) {
     self.waiting = waiting
     requestsInBurst = 0
     burstStart = now
@@ -89,7 +91,7 @@ struct WaitLearner {
 
   private static let excessive = UInt64.max / 4
 
-  private mutating func learn(cost: UInt64, at now: UInt64, _ available: () -> [Waiting]) {
+  private func learn(cost: UInt64, at now: UInt64, _ available: () -> [Waiting]) {
     if let tried = trials.popFirst() {
       costs[tried] = cost
       failures[tried] = cost == Self.excessive ? min(failures[tried, default: 0] + 1, 6) : 0
@@ -110,13 +112,13 @@ struct WaitLearner {
 
   /// What was far too slow is left out the next time, and for longer each time: it may be what disturbs the others, as who
   /// polls beside processes that need the CPU is moved away from its client.
-  private mutating func isPausing(_ waiting: Waiting) -> Bool {
+  private func isPausing(_ waiting: Waiting) -> Bool {
     guard let pause = pauses[waiting], pause > 0 else { return false }
     pauses[waiting] = pause - 1
     return true
   }
 
-  private mutating func settle() {
+  private func settle() {
     let old = best
     func price(_ waiting: Waiting) -> UInt64 {
       let cost = costs[waiting] ?? .max / 2

@@ -32,6 +32,7 @@ extension WaitStrategy {
 
 /// Sleeps until a descriptor is readable: epoll_wait(2).
 public final class SleepWait: WaitStrategy {
+  /// A strategy for one loop.
   public init() {}
 
   public func wait(in loop: EventLoop) throws { try loop.handleEvents(timeout: -1) }

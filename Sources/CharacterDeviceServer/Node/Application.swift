@@ -35,6 +35,7 @@ public struct Application: Hashable, Sendable {
     /// The kernel's nodes do not appear in /dev.
     public var nodeDoesNotAppear = "/dev has to be a devtmpfs; serve the device by FUSE here"
 
+    /// Words for a program without options.
     public init() {}
   }
 

@@ -12,6 +12,7 @@ class AnyDevice {
   func ioctl(_ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: AnyOpenFile) {}
   func ioctlAreas(_ command: IoctlCommand, _ argument: UInt64) -> IoctlAreas { IoctlAreas() }
   func poll(_ events: PollEvents, _ file: AnyOpenFile) -> PollEvents? { nil }
+  var isStream: Bool { false }
   var wantsFlush: Bool { false }
   func flush(_ request: consuming SyncRequest, _ file: AnyOpenFile) {}
   func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: AnyOpenFile) {}
@@ -59,6 +60,8 @@ final class TypedDevice<Device: CharacterDevice>: AnyDevice {
   override func poll(_ events: PollEvents, _ file: AnyOpenFile) -> PollEvents? {
     device.poll(events, typed(file))
   }
+
+  override var isStream: Bool { device.isStream }
 
   override var wantsFlush: Bool { device.wantsFlush }
 
@@ -122,34 +125,32 @@ final class DeviceContext: FuseSession.Context {
 
   /// Answers an open: the client has `file` from now on.
   func accept(_ request: RequestReference, _ info: fuse_file_info, _ file: AnyOpenFile) {
-    if !hasOffsets || !file.isReadable {
-      add(request, info, file)
-    } else {
+    let isStream = hasOffsets && device.isStream
+    // The kernel lets writes wait side by side only before the end of the file.
+    file.needsSize = hasOffsets && (file.isReadable || isStream)
+    if file.needsSize {
       willOpenToRead()
-      if add(request, info, file) { fileState.readers += 1 }
+      fileState.readers += 1
     }
-  }
-
-  /// - Returns: Whether the file is open now, and the kernel will say so when it is closed.
-  @discardableResult
-  private func add(
-    _ request: RequestReference, _ info: fuse_file_info, _ file: AnyOpenFile
-  ) -> Bool {
     let handle = UInt64(UInt(bitPattern: Unmanaged.passUnretained(file).toOpaque()))
-    var info = info
-    info.fh = handle
-    info.direct_io = 1
     // A client that is killed closes the node, and would wait for the answer to a flush; no signal ends that.
-    info.noflush = device.wantsFlush ? 0 : 1
+    let wantsFlush = device.wantsFlush
     files[handle] = file
-    // An error means that a signal has ended the client's open(2).
-    let isOpen = request.answer { fuse_reply_open($0, &info) }
+    // An error means that a signal has ended the client's open(2): the kernel will not say when it is closed.
+    let isOpen = request.answer { request in
+      if isStream { return cfuse_reply_open_stream(request, handle, wantsFlush ? 1 : 0) }
+      var info = info
+      info.fh = handle
+      info.direct_io = 1
+      info.noflush = wantsFlush ? 0 : 1
+      return fuse_reply_open(request, &info)
+    }
     if !isOpen { close(handle) }
-    return isOpen
   }
 
   private func close(_ handle: UInt64) {
     guard let file = files.removeValue(forKey: handle) else { return }
+    if file.needsSize { fileState.readers -= 1 }
     file.forgetPoll()
     device.release(file)
   }

@@ -64,11 +64,7 @@ public final class FUSEServer: NodeServer {
       DeviceContext.of(userData: userData).isInitialized = true
     }
     operations.open = { request, _, info in DeviceContext.of(request).openFile(request, info) }
-    operations.release = { request, _, info in
-      let context = DeviceContext.of(request)
-      if let info, isReadable(info) { context.fileState.readers -= 1 }
-      context.release(request, info)
-    }
+    operations.release = { request, _, info in DeviceContext.of(request).release(request, info) }
     operations.read = { request, _, count, offset, info in
       // A read(2) names its client as the owner of locks. A request for a page of the page cache names nobody: splice(2) and
       // sendfile(2) make it from Linux 6.5 on, and faults of a mapping.
@@ -136,15 +132,11 @@ private let pageErrorsReachPrograms: Bool = {
   return numbers.lexicographicallyPrecedes([6, 19])
 }()
 
-private func isReadable(_ info: UnsafeMutablePointer<fuse_file_info>) -> Bool {
-  info.pointee.flags & O_ACCMODE != O_WRONLY
-}
-
 /// What a FUSE node needs as a file, besides its device.
 struct FileState {
   /// The attributes that `stat(2)` gives, but for the size.
   var attributes = Glibc.stat()
-  /// How many open files can be read.
+  /// How many open files need a size: those that can be read.
   var readers = 0
   /// The thread that asked last for the attributes, and has not opened the node since.
   var lastAsker: pid_t?

@@ -29,7 +29,12 @@ final class FuseSession {
   let context: Context
   let descriptor: FileDescriptor
   private let session: OpaquePointer
-  private var buffer = fuse_buf()
+  /// Where libfuse puts requests. By pointer, as Swift would check at each request that no other code has it at the same time.
+  private let buffer: UnsafeMutablePointer<fuse_buf> = {
+    let buffer = UnsafeMutablePointer<fuse_buf>.allocate(capacity: 1)
+    buffer.initialize(to: fuse_buf())
+    return buffer
+  }()
   private(set) var isOpen = true
 
   /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
@@ -92,9 +97,9 @@ final class FuseSession {
   /// See ``NodeServer/process()``.
   func process() throws(Errno) -> ProcessResult {
     context.thread = pthread_self()
-    let result = fuse_session_receive_buf(session, &buffer)
+    let result = fuse_session_receive_buf(session, buffer)
     if result > 0 {
-      fuse_session_process_buf(session, &buffer)
+      fuse_session_process_buf(session, buffer)
       return fuse_session_exited(session) == 0 ? .request : .end
     }
     switch -result {
@@ -134,10 +139,14 @@ final class FuseSession {
     guard isOpen else { return }
     isOpen = false
     context.end(descriptor)
-    free(buffer.mem)
+    free(buffer.pointee.mem)
+    buffer.pointee.mem = nil
   }
 
-  deinit { disconnect() }
+  deinit {
+    disconnect()
+    buffer.deallocate()
+  }
 }
 
 // MARK: - Requests that outlive a callback, and the connection

@@ -25,6 +25,7 @@ public final class MountTable {
     }
   }
 
+  /// Opens the table. It takes a descriptor.
   public init() throws(Errno) {
     let descriptor = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw .current }

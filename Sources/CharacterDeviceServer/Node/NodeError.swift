@@ -1,7 +1,8 @@
 import SystemPackage
 
-/// Why a node cannot be served. The description says what failed, where, why, and what to do.
+/// The reason why a node cannot be served. The description has the problem, the path, the cause and the next step.
 public struct NodeError: Error, Hashable, Sendable {
+  /// The kind of an error.
   public enum Kind: Hashable, Sendable {
     /// The kernel, or this machine, lacks what the server needs.
     case unsupported
@@ -13,12 +14,14 @@ public struct NodeError: Error, Hashable, Sendable {
     case system
   }
 
+  /// The kind, for a program that goes on in another way.
   public let kind: Kind
-  /// What failed and why.
+  /// The failure and its cause.
   public let problem: String
-  /// What to do about it.
+  /// The next step for the user.
   public let advice: String
 
+  /// An error with its words.
   public init(_ kind: Kind, _ problem: String, advice: String) {
     self.kind = kind
     self.problem = problem

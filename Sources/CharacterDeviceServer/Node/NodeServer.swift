@@ -1,13 +1,15 @@
 import SystemPackage
 
-/// Who may use a node.
+/// The users that may use a node.
 public struct NodeAccess: Hashable, Sendable {
+  /// The permissions of the node.
   public var mode: FilePermissions
   /// A user id; nil for the user that makes the node.
   public var owner: UInt32?
   /// A group id; nil for the group of the user that makes the node.
   public var group: UInt32?
 
+  /// By default, only the user that makes the node may use it.
   public init(
     mode: FilePermissions = .ownerReadWrite, owner: UInt32? = nil, group: UInt32? = nil
   ) {

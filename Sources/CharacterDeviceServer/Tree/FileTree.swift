@@ -80,11 +80,17 @@ public protocol CommandWork: AnyObject {
 
   /// The client does not wait any more, or the server ends: no part will come any more.
   func interrupt()
+
+  /// The work calls this on the thread of the server when a part that has given ``CommandProgress/waiting`` can go on. The server
+  /// sets it.
+  var onReady: (() -> Void)? { get set }
 }
 
 /// How far a ``CommandWork`` has come.
 public enum CommandProgress: Hashable, Sendable {
   case unfinished
+  /// It waits for something outside. The next part comes after ``CommandWork/onReady``; the server serves all others meanwhile.
+  case waiting
   case finished
   /// It has ended early. The error is what write(2) gives the client.
   case failed(Errno)

@@ -207,6 +207,8 @@ private final class TreeContext: FuseSession.Context {
   /// Those that somebody waits for.
   private var waitingHandles: Set<UInt64> = []
   private var works: [Work] = []
+  /// The first of ``works`` waits for something outside.
+  private var isWaiting = false
   /// A part of ``works`` is being done: nothing else may be asked of what stands behind the files.
   private var isBusy = false
   private var delayed: [Delayed] = []
@@ -464,7 +466,9 @@ private final class TreeContext: FuseSession.Context {
   /// A signal has come for the client: it shall not wait any longer.
   private func interrupt(_ request: fuse_req_t?) {
     if let index = works.firstIndex(where: { $0.write?.request == request }) {
-      works.remove(at: index).work.interrupt()
+      let work = works.remove(at: index).work
+      if index == 0 { stopWaiting(for: work) }
+      work.interrupt()
       fuse_reply_err(request, EINTR)
       return
     }
@@ -626,20 +630,37 @@ private final class TreeContext: FuseSession.Context {
       pace.charge(next.user, from: now, to: clinux_monotonic_nanoseconds())
     }
     proceedWithWork()
-    if !works.isEmpty {
+    if !works.isEmpty, !isWaiting {
       timer.start(milliseconds: 0)
     } else if !delayed.isEmpty {
       timer.start(milliseconds: Self.delay)
     }
   }
 
+  /// The first work goes: the next one has its turn.
+  private func stopWaiting(for work: any CommandWork) {
+    guard isWaiting else { return }
+    isWaiting = false
+    work.onReady = nil
+    timer.start(milliseconds: 0)
+  }
+
   private func proceedWithWork() {
-    guard let first = works.first else { return }
+    guard let first = works.first, !isWaiting else { return }
     isBusy = true
     let progress = first.work.proceed()
     isBusy = false
     // Unless it was interrupted meanwhile, which has answered the client.
-    guard progress != .unfinished, works.first?.work === first.work else { return }
+    guard works.first?.work === first.work else { return }
+    if progress == .waiting {
+      isWaiting = true
+      first.work.onReady = { [weak self] in
+        self?.isWaiting = false
+        self?.timer.start(milliseconds: 0)
+      }
+      return
+    }
+    guard progress != .unfinished else { return }
     works.removeFirst()
     guard let (request, count) = first.write else { return }
     if case .failed(let error) = progress {

@@ -93,14 +93,14 @@ extension Stage2PageTable {
   /// Clears the entry of `visit` (`kvm_clear_pte`) with break-before-make where it was valid, and drops its reference:
   /// `stage2_put_pte`.
   @inline(__always)  // as it is part of what loops do
-  mutating func putEntry(_ visit: Visit) {
+  mutating func removeEntry(_ visit: Visit) {
     let old = self[visit.entry]
     if old.isValid {
       memory[visit.entry] = Stage2Descriptor(rawValue: 0)
       let level = old.isTable(level: visit.level) ? 0 : visit.level
       events.emit(.invalidation(ipa: visit.address, level: level))
     }
-    memory.put(visit.entry)
+    memory.release(visit.entry)
   }
 
   /// `dcache_clean_inval_poc` for what `descriptor` maps.
@@ -172,7 +172,7 @@ private struct MapVisitor: Stage2Visitor {
     _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
     if anchor != nil {
-      if table[visit.entry].isCounted { table.memory.put(visit.entry) }
+      if table[visit.entry].isCounted { table.memory.release(visit.entry) }
     } else if isLeafAllowed(visit, granule: table.granule) {
       try installLeaf(visit, in: &table)
     } else {
@@ -189,9 +189,9 @@ private struct MapVisitor: Stage2Visitor {
     // Read first: the new table can be the page that the entry stands in, freed too early.
     let old = table[visit.entry]
     let child = table.memory.allocate()
-    if old.isCounted { table.putEntry(visit) }
+    if old.isCounted { table.removeEntry(visit) }
     table.memory[visit.entry] = Stage2Descriptor(tableAt: table.memory.physicalAddress(of: child))
-    table.memory.get(visit.entry)
+    table.memory.retain(visit.entry)
   }
 
   /// `stage2_map_walk_table_post`, at an anchor or below.
@@ -209,8 +209,8 @@ private struct MapVisitor: Stage2Visitor {
     } else {
       child = try table.table(below: visit)
     }
-    table.memory.put(child)
-    table.memory.put(visit.entry)
+    table.memory.release(child)
+    table.memory.release(visit.entry)
   }
 
   /// `stage2_map_walker_try_leaf`, where a leaf of this level fits: it is the kernel's `E2BIG` that none does.
@@ -222,26 +222,26 @@ private struct MapVisitor: Stage2Visitor {
       ? Stage2Descriptor(
         leafAt: visit.level, mapping: physical, attributes: attributes, granule: table.granule)
       : Stage2Descriptor(invalidOwnedBy: owner)
-    if table[visit.entry].isCounted { try makeRoom(for: new, visit, in: &table) }
+    if table[visit.entry].isCounted { try breakEntry(for: new, visit, in: &table) }
     // The kernel looks at the attributes of the new entry even where it is an owner's.
     if table.events.isConnected {
       if table.isCacheable(new) { table.cleanDataCache(new, size: visit.size) }
       if new.isExecutable { table.invalidateInstructionCache(new, size: visit.size) }
     }
     table.memory[visit.entry] = new
-    if new.isCounted { table.memory.get(visit.entry) }
+    if new.isCounted { table.memory.retain(visit.entry) }
     if isPhysicalValid { physical &+= visit.size }
   }
 
   /// `stage2_pte_needs_update`, and the end of the old entry.
   @inline(never)
-  private func makeRoom(
+  private func breakEntry(
     for new: Stage2Descriptor, _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
     let old = table[visit.entry]
     let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
     if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
-    table.putEntry(visit)
+    table.removeEntry(visit)
   }
 
   /// `stage2_leaf_mapping_allowed`

@@ -88,12 +88,12 @@ public struct TableMemory: Sendable {
     assert(isKnownUniquelyReferenced(&storage))
     for page in page(of: first)..<page(of: first) + pages {
       storage[countOf: page] = 0
-      release(page)
+      giveBack(page)
     }
   }
 
   /// `get_page`: one more reference on the page that `entry` stands in.
-  mutating func get(_ entry: EntryReference) {
+  mutating func retain(_ entry: EntryReference) {
     assert(isKnownUniquelyReferenced(&storage))
     storage[countOf: page(of: entry)] += 1
   }
@@ -102,18 +102,18 @@ public struct TableMemory: Sendable {
   ///
   /// A hide into an invalid entry makes KVM drop a reference that it never took, so a count can be too low while
   /// entries still stand in the page. A page that is free already stays so, as the kernel's saturating count does.
-  mutating func put(_ entry: EntryReference) {
+  mutating func release(_ entry: EntryReference) {
     assert(isKnownUniquelyReferenced(&storage))
     let page = page(of: entry)
     let count = storage[countOf: page]
     guard count > 0 else { return }
     storage[countOf: page] = count &- 1
-    if count == 1 { release(page) }
+    if count == 1 { giveBack(page) }
   }
 
   // Never inlined: it would be most of what a loop over entries does.
   @inline(never)
-  private mutating func release(_ page: Int) { free.append(UInt32(page)) }
+  private mutating func giveBack(_ page: Int) { free.append(UInt32(page)) }
 
   /// `page_count` of the page that `entry` stands in.
   public func count(_ entry: EntryReference) -> Int { Int(storage[countOf: page(of: entry)]) }

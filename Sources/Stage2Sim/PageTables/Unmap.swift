@@ -38,12 +38,12 @@ private struct UnmapVisitor: Stage2Visitor {
     guard descriptor.isValid else {
       if descriptor.isCounted {
         table.memory[visit.entry] = Stage2Descriptor(rawValue: 0)
-        table.memory.put(visit.entry)
+        table.memory.release(visit.entry)
       }
       return
     }
     guard descriptor.isTable(level: visit.level) else {
-      table.putEntry(visit)
+      table.removeEntry(visit)
       if table.isCacheable(descriptor), !table.hasFWB {
         table.cleanDataCache(descriptor, size: visit.size)
       }
@@ -57,8 +57,8 @@ private struct UnmapVisitor: Stage2Visitor {
   private func freeTable(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     let child = try table.table(below: visit)
     guard table.memory.count(child) == 1 else { return }
-    table.putEntry(visit)
-    table.memory.put(child)
+    table.removeEntry(visit)
+    table.memory.release(child)
   }
 }
 
@@ -69,11 +69,11 @@ private struct FreeVisitor: Stage2Visitor {
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
     let descriptor = table[visit.entry]
     guard descriptor.isCounted else { return }
-    table.memory.put(visit.entry)
+    table.memory.release(visit.entry)
     guard descriptor.isTable(level: visit.level),
       let child = table.memory.table(at: descriptor.outputAddress(table.granule))
     else { return }
-    table.memory.put(child)
+    table.memory.release(child)
   }
 }
 

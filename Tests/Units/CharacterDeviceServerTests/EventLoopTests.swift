@@ -7,7 +7,7 @@ import Testing
 
 /// A client that goes on at once, and how long each way of waiting takes for it.
 private struct Traffic {
-  var learner = WaitLearner()
+  let learner = WaitLearner()
   /// Nanoseconds a request.
   var costs: [Waiting: UInt64]
   var now: UInt64 = 1 << 40

@@ -12,10 +12,14 @@ final class Device {
   let device: InspectedDevice
   private let clock = Clock()
   private let files: [String: FileTree]
-  init(_ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test") throws {
+  /// A device on the model; or on an engine around it.
+  init(
+    _ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test",
+    around: (ModelEngine) -> any InspectedDevice.NodeEngine = { $0 }
+  ) throws {
     engine = try ModelEngine(MachineDescription(configuration), driver: VirtWalkerDriver.self)
     device = InspectedDevice(
-      engine, node: node, task: ("virt-walkerd", 4711),
+      around(engine), node: node, task: ("virt-walkerd", 4711),
       clock: { [clock] in clock.next() }, cpuClock: { [clock] in clock.next() })
     files = Self.flatten(device.tree, "")
   }
@@ -78,6 +82,9 @@ final class Device {
     while true {
       switch work.proceed() {
       case .unfinished: continue
+      case .waiting:
+        Issue.record("nobody will call onReady")
+        return
       case .finished: return
       case .failed(let error): throw error
       }

@@ -2,7 +2,7 @@ import CharacterDeviceServer
 import Stage2Sim
 
 /// A ring's records as lines of text: at once, or to follow.
-final class RecordText<Record>: GrowingText {
+final class RingText<Record>: GrowingText {
   let ring: Ring<Record>
   /// The number of the first that ``text`` shows.
   private var cleared: UInt64 = 0
@@ -85,11 +85,11 @@ final class RecordText<Record>: GrowingText {
   func makeReader() -> any GrowingTextReader { Reader(self) }
 
   private final class Reader: GrowingTextReader {
-    private let text: RecordText
+    private let text: RingText
     /// The number of what comes next: at first the oldest that is kept.
     private var number: UInt64
 
-    init(_ text: RecordText) {
+    init(_ text: RingText) {
       self.text = text
       number = text.ring.start
     }

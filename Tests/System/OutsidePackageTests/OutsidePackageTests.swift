@@ -1,0 +1,45 @@
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+/// Examples/Package as a package outside of this one.
+@Suite(.timeLimit(.minutes(15))) struct OutsidePackageTests {
+  private static let repository = FilePath(#filePath).removingLastComponent()
+    .removingLastComponent().removingLastComponent().removingLastComponent()
+
+  /// The package is copied, depends on this one by path, is built, and serves its device.
+  @Test func packageOutsideServesItsDevice() async throws {
+    let script = """
+      set -eu
+      directory=$(mktemp -d)
+      server=
+      trap 'kill $server 2>/dev/null || true; rm -rf "$directory"' EXIT
+      cp -R "$repository/Examples/Package/." "$directory"
+      sed -i "s|path: \\"../..\\"|path: \\"$repository\\"|" "$directory/Package.swift"
+      grep -q -F "path: \\"$repository\\"" "$directory/Package.swift"
+      scratch=$repository/.build/outside-package
+      # A plan of before may name files that have gone.
+      rm -f "$scratch/debug.yaml"
+      swift build --package-path "$directory" --scratch-path "$scratch" >"$directory/build" 2>&1 ||
+        { cat "$directory/build" >&2; exit 1; }
+      node=$directory/node
+      "$scratch/debug/rot13" "$node" >"$directory/log" 2>&1 & server=$!
+      until grep -q 'is ready' "$directory/log"; do
+        kill -0 $server || { cat "$directory/log" >&2; exit 1; }
+        sleep 0.05
+      done
+      echo Hello >"$node"
+      head -n 1 "$node"
+      kill $server
+      wait $server
+      [ ! -e "$node" ] && echo gone
+      """
+    let result = try await run(
+      .path("/bin/sh"), arguments: ["-c", script],
+      environment: .inherit.updating(["repository": Self.repository.string]),
+      output: .string(limit: 1 << 16), error: .string(limit: 1 << 20))
+    #expect(result.standardOutput == "Uryyb\ngone\n", "\(result.standardError)")
+    #expect(result.terminationStatus.isSuccess, "\(result.standardError)")
+  }
+}

@@ -1,0 +1,106 @@
+import CharacterDeviceServer
+import Inspection
+import Scenarios
+import Stage2Sim
+import SystemPackage
+import Testing
+import VirtWalkerDevice
+
+/// An engine that performs a step when the test says so, as an engine in another process does.
+private final class LaterEngine: Engine, SimpleDevice {
+  private let model: ModelEngine
+  private var waiting: [() -> Void] = []
+
+  init(_ model: ModelEngine) { self.model = model }
+
+  var machine: MachineDescription { model.machine }
+  var events: EventStream { model.events }
+  var view: any MachineView { model.view }
+  var mayGoOn: (() -> Bool)? {
+    get { model.mayGoOn }
+    set { model.mayGoOn = newValue }
+  }
+
+  func perform(
+    _ step: Step, completion: @escaping (Result<[Observation], EngineFailure>) -> Void
+  ) {
+    waiting.append { [model] in model.perform(step, completion: completion) }
+  }
+
+  func reset(completion: @escaping (Result<Void, EngineFailure>) -> Void) {
+    model.reset(completion: completion)
+  }
+
+  func waitForAnswer() { answer() }
+
+  /// Performs the step that has waited longest.
+  func answer() { waiting.removeFirst()() }
+
+  func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) { try model.read(into: &buffer) }
+  func write(_ bytes: Span<UInt8>) throws(Errno) -> Int { try model.write(bytes) }
+}
+
+/// Steps that an engine performs later than it is asked to.
+@Suite struct LaterEngineTests {
+  private let device: Device
+  private let engine: LaterEngine
+
+  init() throws {
+    var later: LaterEngine?
+    device = try Device(around: {
+      let engine = LaterEngine($0)
+      later = engine
+      return engine
+    })
+    engine = try #require(later)
+  }
+
+  private func startWrite() throws -> any CommandWork {
+    let text = Array("host read 0x40000000\n# comment\nhost fork\n".utf8)
+    let work = try #require(try device.writer("control").write(text.span))
+    // The lines are read first.
+    #expect(work.proceed() == .unfinished)
+    return work
+  }
+
+  /// The node and the files answer while a step is performed, and the work goes on when the engine has answered.
+  @Test func othersAreServedMeanwhile() throws {
+    let work = try startWrite()
+    var isReady = 0
+    work.onReady = { isReady += 1 }
+    #expect(work.proceed() == .waiting)
+    try device.hide(0x41)
+    #expect(try device.seek() == 0x41)
+    #expect(try device.read("control") == "")
+    #expect(isReady == 0)
+    engine.answer()
+    #expect(isReady == 1)
+    #expect(work.proceed() == .waiting)
+    engine.answer()
+    #expect(work.proceed() == .finished)
+    let lines = try device.lines("control")
+    #expect(lines.first == "host read 0x40000000" && lines.contains("host fork"))
+    #expect(lines.filter { $0 == "  result 0" }.count == 2)
+  }
+
+  @Test func interruptWhileTheEngineWorks() throws {
+    let work = try startWrite()
+    #expect(work.proceed() == .waiting)
+    work.interrupt()
+    #expect(try device.read("control") == "")
+    engine.answer()
+    #expect(
+      try device.lines("control").last
+        == "# The write has ended early: its writer was interrupted. Steps done: 1 of 2. The first line that was not done is line 2: write the rest once more."
+    )
+  }
+
+  /// `replay` and `explain` wait for each answer.
+  @Test func recordingIsTheSame() throws {
+    let recording = try Recording(
+      parsing: "machine cpu=cortex-a76\nhost write 0x40000000 0x5\nguest ldr w0,[0x40000000]\n")
+    let later = LaterEngine(try ModelEngine(recording.machine))
+    let played = try recording.played(on: later)
+    #expect(try played == recording.played(on: ModelEngine(recording.machine)))
+  }
+}
