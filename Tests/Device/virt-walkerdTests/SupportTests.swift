@@ -1,4 +1,5 @@
 import DaemonSupport
+import Foundation
 import Testing
 
 /// The functions that the tests of the daemon share.
