@@ -86,7 +86,13 @@ struct FaultChecker: ParsableCommand {
     defer { bed.cleanUp() }
     do {
       for fault in known where faults.isEmpty || faults.contains(fault.name) {
-        try fault.check(bed)
+        do {
+          try fault.check(bed)
+        } catch let failed as Failed {
+          // A step between two checks has failed: the rest of this fault cannot be checked.
+          try bed.check("\(fault.name): all checks are made") { throw failed }
+          bed.endAll()
+        }
       }
     } catch let interruption as Interruption {
       bed.cleanUp()

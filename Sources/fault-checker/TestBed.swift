@@ -42,16 +42,22 @@ final class TestBed {
   func cleanUp() {
     if isClean { return }
     isClean = true
-    for name in [name, "\(name)0"] where exists("/run/virt-walkerd/dev%2F\(name)") {
+    endAll()
+    if let cgroup { rmdir(cgroup) }
+    shellAtTheEnd("umount '\(temporary)/cgroup' 2>/dev/null; rm -rf '\(temporary)'")
+  }
+
+  /// Ends the daemon and all programs in the background, in whatever state they are.
+  func endAll() {
+    let names = [name, "\(name)0"].filter { exists("/run/virt-walkerd/dev%2F\($0)") }
+    for name in names {
       if let server = server(of: name) { Glibc.kill(server, SIGCONT) }
     }
     for child in children where child.poll() == nil { child.killGroup() }
-    for name in [name, "\(name)0"] {
+    for name in names {
       // A signal that has ended this program would end the wait for a Child.
       shellAtTheEnd("timeout -k 5 60 '\(settings.daemon)' stop --name \(name) >/dev/null 2>&1")
     }
-    if let cgroup { rmdir(cgroup) }
-    shellAtTheEnd("umount '\(temporary)/cgroup' 2>/dev/null; rm -rf '\(temporary)'")
   }
 
   private func shellAtTheEnd(_ command: String) {
@@ -73,7 +79,7 @@ final class TestBed {
   }
 
   func start(_ options: String...) throws {
-    let start = try run(serve + options, output: "\(temporary)/start", seconds: 60)
+    let start = try run(serve + options, output: "\(temporary)/start", seconds: 60 * patience)
     try require(
       start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
   }
@@ -82,7 +88,7 @@ final class TestBed {
   func startLimited(_ limit: String) throws -> (hasStarted: Bool, output: String) {
     let start = try run(
       ["/bin/sh", "-c", "ulimit \(limit) && exec \"$@\"", "sh"] + serve,
-      output: "\(temporary)/limited", seconds: 60)
+      output: "\(temporary)/limited", seconds: 60 * patience)
     return (start.exit == .status(0), start.output)
   }
 
@@ -90,7 +96,7 @@ final class TestBed {
   func start(inCgroup cgroup: String) throws {
     let start = try run(
       ["/bin/sh", "-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh", "\(cgroup)/cgroup.procs"]
-        + serve, output: "\(temporary)/start", seconds: 60)
+        + serve, output: "\(temporary)/start", seconds: 60 * patience)
     try require(
       start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
   }
@@ -99,7 +105,7 @@ final class TestBed {
   func endDaemon(name: String? = nil) throws {
     let stop = try run(
       [settings.daemon, "stop", "--name", name ?? self.name], output: "\(temporary)/stop",
-      seconds: 60)
+      seconds: 60 * patience)
     try require(stop.exit == .status(0), "stop: \(stop.exit):\n\(stop.output)")
   }
 
@@ -108,6 +114,9 @@ final class TestBed {
     try endDaemon()
     try nothingLeft()
   }
+
+  /// The factor of time limits: a machine that is emulated is slow.
+  private var patience: Double { settings.backend == .cuse ? 5 : 1 }
 
   private func server(of name: String) -> pid_t? {
     for line in (readFile("/run/virt-walkerd/dev%2F\(name)") ?? "").split(separator: "\n")
@@ -161,7 +170,7 @@ final class TestBed {
   func shell(_ command: String, seconds: Double = 20) throws -> (exit: Exit, output: String) {
     try run(
       ["/bin/sh", "-c", command], environment: environment, output: "\(temporary)/shell",
-      seconds: seconds)
+      seconds: seconds * patience)
   }
 
   private var environment: [String] {
@@ -231,7 +240,7 @@ final class TestBed {
   func waitForClients() throws {
     guard let clients else { throw Failed("there are no clients") }
     self.clients = nil
-    let exit = try clients.wait(seconds: 150)
+    let exit = try clients.wait(seconds: 150 * patience)
     let text = clients.printed
     try require(exit == .status(0), "\(exit)\n\(text)")
     guard let failed = text.firstMatch(of: #/clients that failed: (.*); linearizable/#) else {
@@ -251,14 +260,14 @@ final class TestBed {
 
   /// A shell command that starts the daemon.
   static let serve =
-    #"timeout -k 5 30 "$daemon" serve --detach --backend "$backend" --name "$name""#
+    #"timeout -k 5 50 "$daemon" serve --detach --backend "$backend" --name "$name""#
 
   /// Runs a shell command in a mount namespace of its own, and checks its exit status; `shows` looks at its output.
   func inside(status: Int32, _ command: String) throws {
     inside = ""
     let result = try run(
       ["unshare", "-m", "sh", "-c", command], environment: environment,
-      output: "\(temporary)/inside", seconds: 60)
+      output: "\(temporary)/inside", seconds: 60 * patience)
     inside = result.output
     try require(
       result.exit == .status(status),
