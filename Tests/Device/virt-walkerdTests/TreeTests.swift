@@ -280,9 +280,10 @@ import Testing
     let daemon = try await RunningDaemon()
     let path = "\(daemon.tree)/trace_pipe"
     let slow = "/tmp/\(RunningDaemon.uniqueName())"
-    // It has read something before it is stopped.
+    // It has read something before it is stopped. A session of its own keeps it stopped when the shell ends: the kernel sends SIGCONT to
+    // the stopped processes of a group that becomes orphaned.
     let start = try await shell(
-      "printf A >\(daemon.node); cat \(path) >\(slow) & soon test -s \(slow); kill -STOP $!; echo $!"
+      "printf A >\(daemon.node); setsid cat \(path) >\(slow) & soon test -s \(slow); kill -STOP $!; echo $!"
     )
     let readers = (0..<15).map { _ in TraceReader(path) }
     let stopped = try #require(pid_t(start.output.dropLast()))
