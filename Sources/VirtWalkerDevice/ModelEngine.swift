@@ -11,7 +11,7 @@ public final class ModelEngine {
   public let events: EventStream
   public private(set) var guestStop: GuestStopped?
 
-  /// The machine as it is now. What is done to it between two operations happens to the guest.
+  /// The machine as it is now. A change between two operations happens to the guest.
   public var virtualMachine: VirtualMachine
   private var recorder: ModelRecorder
   private var driver: (any GuestDriver)?

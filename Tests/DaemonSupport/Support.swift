@@ -155,7 +155,7 @@ extension Trait where Self == EndingDaemons {
 /// A daemon in the background at a node of its own, as users start it.
 package struct RunningDaemon {
   package let node: String
-  /// What selects the node on the command line.
+  /// The options that select the node on the command line.
   package let selector: String
   /// The inspection tree, where the options do not say otherwise.
   package var tree: String { "/run/\(node.dropFirst("/dev/".count))" }

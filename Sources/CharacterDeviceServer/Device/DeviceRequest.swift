@@ -15,7 +15,7 @@ public protocol DeviceRequest: ~Copyable {
   /// Fails the client's call with `error`.
   consuming func fail(_ error: Errno)
 
-  /// What the library knows of the request.
+  /// The request and its connection.
   var reference: RequestReference { get }
 }
 

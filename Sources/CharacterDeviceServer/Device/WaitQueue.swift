@@ -105,7 +105,7 @@ extension WaitQueue where Request == WriteRequest {
   }
 }
 
-/// What libfuse calls for a signal, whatever kind of request it is.
+/// The function that libfuse calls for a signal, for every kind of request.
 private class InterruptibleEntry: @unchecked Sendable {
   func interrupt() {}
 

@@ -78,7 +78,7 @@ final class TypedDevice<Device: CharacterDevice>: AnyDevice {
   override var givesTheSameAgain: Bool { device.givesTheSameAgain }
 }
 
-/// What the callbacks of a device's server need: the device, and the files that clients have open.
+/// The device and the files that clients have open, for the callbacks of libfuse.
 final class DeviceContext: FuseSession.Context {
   let device: AnyDevice
   /// See ``AnyOpenFile/hasOffsets``.

@@ -132,7 +132,7 @@ private let pageErrorsReachPrograms: Bool = {
   return numbers.lexicographicallyPrecedes([6, 19])
 }()
 
-/// What a FUSE node needs as a file, besides its device.
+/// The state of a FUSE node as a file, besides its device.
 struct FileState {
   /// The attributes that `stat(2)` gives, but for the size.
   var attributes = Glibc.stat()

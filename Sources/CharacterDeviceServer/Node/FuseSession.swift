@@ -29,7 +29,7 @@ final class FuseSession {
   let context: Context
   let descriptor: FileDescriptor
   private let session: OpaquePointer
-  /// Where libfuse puts requests. By pointer, as Swift would check at each request that no other code has it at the same time.
+  /// The buffer into which libfuse puts requests. It is a pointer, because Swift would otherwise check exclusive access at each request.
   private let buffer: UnsafeMutablePointer<fuse_buf> = {
     let buffer = UnsafeMutablePointer<fuse_buf>.allocate(capacity: 1)
     buffer.initialize(to: fuse_buf())

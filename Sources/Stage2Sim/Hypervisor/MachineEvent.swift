@@ -104,7 +104,7 @@ public struct TableVisit: Hashable, Sendable {
   public let table: UInt64
   /// Of the entry in the table.
   public let index: Int
-  /// What stands there.
+  /// The entry.
   public let descriptor: Stage2Descriptor
 }
 

@@ -3,7 +3,7 @@ import Foundation
 import SystemPackage
 import Testing
 
-/// What the documents say, held against the files that they speak of.
+/// The statements of the documents, compared with the files that they describe.
 @Suite struct DocumentTests {
   private func text(_ path: String) throws -> String {
     try String(contentsOfFile: repository.appending(path).string, encoding: .utf8)

@@ -3,7 +3,7 @@ import Testing
 
 @testable import pgtable_fuzz
 
-/// What the kernel's pgtable.c does (oracle/README.md), in the model: every line of every case has to come out the same.
+/// The cases of the kernel's pgtable.c (oracle/README.md) on the model: each line of each case has to be the same.
 @Suite struct PageTableCaseTests {
   private static let directory = URL(filePath: #filePath).deletingLastPathComponent()
     .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableCases/6.1")
