@@ -31,6 +31,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "CharacterDeviceServer", package: "virt-walker"),
         .product(name: "Inspection", package: "virt-walker"),
+        .product(name: "Scenarios", package: "virt-walker"),
         .product(name: "Stage2Sim", package: "virt-walker"),
         .product(name: "VirtWalkerDevice", package: "virt-walker"),
       ],
@@ -40,7 +41,7 @@ let package = Package(
       name: "bare-node",
       dependencies: [
         .product(name: "CharacterDeviceServer", package: "virt-walker"),
-        .product(name: "Stage2Sim", package: "virt-walker"),
+        .product(name: "Scenarios", package: "virt-walker"),
         .product(name: "SystemPackage", package: "swift-system"),
         .product(name: "VirtWalkerDevice", package: "virt-walker"),
       ],

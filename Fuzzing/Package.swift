@@ -23,9 +23,11 @@ let package = Package(
   targets: [
     .target(name: "FuzzSupport", swiftSettings: strict),
     fuzzer("scenario", of: ["Scenarios"]),
-    fuzzer("control", of: ["CharacterDeviceServer", "Inspection", "Stage2Sim"]),
-    fuzzer("syndrome", of: ["Stage2Sim"]),
-    fuzzer("descriptor", of: ["Inspection", "Stage2Sim"]),
-    fuzzer("replay", of: ["Scenarios"]),
+    fuzzer(
+      "control",
+      of: ["CharacterDeviceServer", "Inspection", "Scenarios", "Stage2Sim", "VirtWalkerDevice"]),
+    fuzzer("syndrome", of: ["Stage2Sim", "VirtWalkerDevice"]),
+    fuzzer("descriptor", of: ["Inspection", "Scenarios", "Stage2Sim", "VirtWalkerDevice"]),
+    fuzzer("replay", of: ["Scenarios", "VirtWalkerDevice"]),
   ]
 )

@@ -1,4 +1,5 @@
 import FuzzSupport
+import Scenarios
 import VirtWalkerDevice
 
 @testable import Inspection
@@ -12,12 +13,14 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   var input = InputReader(bytes)
   let granule = input.next(of: Granule.allCases)
   var machine: VirtualMachine
+  let engine: ModelEngine
   do {
-    machine = try .bootedWithHideSeek(
-      .init(
-        cpu: input.next(of: CPUModel.allCases), granule: granule,
-        ipaBits: input.next(of: [32, 36, 40]),
-        backing: input.next(of: Backing.allCases), memorySize: 1 << 30))
+    let configuration = VirtualMachine.Configuration(
+      cpu: input.next(of: CPUModel.allCases), granule: granule,
+      ipaBits: input.next(of: [32, 36, 40]),
+      backing: input.next(of: Backing.allCases), memorySize: 1 << 30)
+    machine = try .bootedWithHideSeek(configuration)
+    engine = try ModelEngine(MachineDescription(configuration), eventCapacity: 1)
   } catch {
     fatalError("no machine: \(error)")
   }
@@ -26,10 +29,11 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let limit = 64
   for _ in 0..<limit where !input.isAtEnd { machine.doOneThing(&input) }
   check(snapshot.stage2.memory.words == before, "a copy has changed with its original")
-  let report = WalkReport(of: machine, last: nil)
+  engine.virtualMachine = machine
+  let report = WalkReport(of: engine, last: nil)
   check(report.text.utf8.count < 1 << 14, "a long text: \(report.text)")
   check(report.drawing.hasSuffix("</svg>\n"), "no drawing: \(report.drawing)")
-  check(machine.stage2.dump.utf8.count < 1 << 20, "a long dump")
+  check(engine.dump.utf8.count < 1 << 20, "a long dump")
   return 0
 }
 
