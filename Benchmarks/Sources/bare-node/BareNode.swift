@@ -3,6 +3,7 @@
 // usage: bare-node FILE       (until SIGTERM)
 import CharacterDeviceServer
 import Scenarios
+import Stage2Sim
 import SystemPackage
 import VirtWalkerDevice
 

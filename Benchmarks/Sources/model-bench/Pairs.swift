@@ -24,7 +24,7 @@ struct Pairs: ParsableCommand {
     let driver = try ModelEngine.bench()
     driver.virtualMachine.events = nil
     let device = InspectedDevice(
-      try .bench(), node: "bench", task: ("model-bench", 1), clock: now, cpuClock: now)
+      try ModelEngine.bench(), node: "bench", task: ("model-bench", 1), clock: now, cpuClock: now)
     let buffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1)
     defer { buffer.deallocate() }
 
