@@ -59,12 +59,16 @@ public struct HideSeek: MMIOHook {
       ) { visit, table in
         guard visit.address == target else { return }
         let old = table[visit.entry]
-        if let byte { table[visit.entry].hiddenByte = byte }
-        let new = table[visit.entry]
-        found = new.hiddenByte
-        table.report(
-          byte == nil
-            ? .byteRead(new.hiddenByte, new) : .byteWritten(new.hiddenByte, old: old, new: new))
+        guard let byte else {
+          found = old.hiddenByte
+          table.report(.byteRead(old.hiddenByte, old))
+          return
+        }
+        var new = old
+        new.hiddenByte = byte
+        table[visit.entry] = new
+        found = byte
+        table.report(.byteWritten(byte, old: old, new: new))
       }
     } catch {
       throw .badAddress

@@ -95,10 +95,7 @@ public struct KVM {
   var invalidationsInProgress = 0
 
   /// Logs a line into the host's kernel log: `printk`.
-  @inline(__always)
-  public func printk(_ message: @autoclosure () -> LogMessage) {
-    stage2.events.emit(.log(message()))
-  }
+  public func printk(_ message: LogMessage) { stage2.events.emit(.log(message)) }
 
   /// `gfn_to_memslot`
   func slot(for address: UInt64) -> MemorySlot? { slots.index(for: address).map { slots[$0] } }

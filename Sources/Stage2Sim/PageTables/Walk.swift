@@ -153,8 +153,7 @@ extension Stage2PageTable {
   }
 
   /// Reports something that a hook has done with an entry.
-  @inline(__always)
-  public func report(_ event: @autoclosure () -> HookEvent) { events.emit(.hook(event())) }
+  public func report(_ event: HookEvent) { events.emit(.hook(event)) }
 
   /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
   mutating func update<Visitor: Stage2Visitor>(
