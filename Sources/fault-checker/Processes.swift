@@ -78,7 +78,7 @@ final class Child {
     process = try spawn(arguments, environment: environment, output: output)
   }
 
-  /// What it has printed so far.
+  /// The output of the program so far.
   var printed: String { readFile(output) ?? "" }
 
   /// How it has ended, or nil while it runs.

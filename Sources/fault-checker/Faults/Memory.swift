@@ -35,8 +35,8 @@ extension Fault {
         figures(round * count * 2)
       }
     }
-    // Code and threads that come into use later take their memory once. What every operation left would be there in the
-    // second half, as well: 64 bytes of each were 31 MiB in half a million. One page of noise is allowed for each round.
+    // Code and threads that come into use later take their memory once. A leak in every operation would also grow the second
+    // half: a leak of 64 bytes was 31 MiB after half a million operations. One page of noise is allowed for each round.
     let grown = kib("RssAnon") - halfData
     bed.tap.comment(
       "resident memory grew by \(kib("VmRSS") - before.resident) KiB, data by \(grown) KiB in the second half"
