@@ -94,9 +94,29 @@ public final class InspectedDevice: SimpleDevice {
     end()
   }
 
+  public func ioctlAreas(_ command: IoctlCommand, argument: UInt64) -> IoctlAreas {
+    engine.ioctlAreas(command, argument: argument)
+  }
+
   public func poll(_ events: PollEvents, _ file: OpenFile<Void>) -> PollEvents? {
     engine.poll(events, file)
   }
+
+  public var isStream: Bool { engine.isStream }
+
+  public var wantsFlush: Bool { engine.wantsFlush }
+
+  public func flush(_ request: consuming SyncRequest, _ file: OpenFile<Void>) {
+    engine.flush(request, file)
+  }
+
+  public func fsync(
+    _ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<Void>
+  ) {
+    engine.fsync(request, dataOnly: dataOnly, file)
+  }
+
+  public var size: Int? { engine.size }
 
   /// A read without a server, for an engine that answers at once.
   ///

@@ -128,6 +128,8 @@ extension ModelEngine: SimpleDevice {
     }
   }
 
+  public func release(_ file: OpenFile<Void>) { driver?.release(on: &virtualMachine) }
+
   public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
     do throws(GuestDriverError) {
       try driver?.read(into: &buffer, on: &virtualMachine)
