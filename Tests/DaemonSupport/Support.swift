@@ -33,7 +33,8 @@ package struct Outcome {
 private let patience = Int(ProcessInfo.processInfo.environment["TEST_PATIENCE"] ?? "") ?? 1
 
 /// The shell functions of every line: `soon COMMAND` repeats the command until it succeeds. A command that does not succeed
-/// within a minute ends the line and all its processes: the rest of the line would test nothing.
+/// within a minute ends the line and all its processes: the rest of the line would test nothing. `kill_served PID` kills a
+/// server and waits for its keeper: the keeper has then removed all that it removes.
 private let shellFunctions = """
   soon() {
       soon_tries=0
@@ -43,10 +44,14 @@ private let shellFunctions = """
           sleep 0.05
       done
   }
+  kill_served() {
+      kept_by=$(pgrep -P "$1") && kill -KILL "$1" && soon test ! -e "/proc/$kept_by/exe"
+  }
 
   """
 
-/// Runs a line of shell. `$virt_walkerd` is the daemon's program, and `soon COMMAND` waits for a command that succeeds.
+/// Runs a line of shell. `$virt_walkerd` is the daemon's program. `soon COMMAND` waits for a command that succeeds, and
+/// `kill_served PID` kills a server and waits for its keeper.
 ///
 /// The line has a process group of its own. The group is killed after `limit`; the outcome's `errors` say so.
 package func shell(

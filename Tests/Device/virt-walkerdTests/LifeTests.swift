@@ -52,14 +52,12 @@ import Testing
     let daemon = try await RunningDaemon("--pid-file \(file)", name: name)
     let client = try await shell(
       """
-      exec 3<>\(node); kill -KILL $(cat \(file)); head -c1 <&3
-      soon test ! -e \(file); soon test ! -e \(node)
+      exec 3<>\(node); kill_served $(cat \(file)); head -c1 <&3
       """)
     #expect(client.errors.contains("error") || client.errors.contains("not connected"))
     #expect(!FileManager.default.fileExists(atPath: file))
-    // The record goes last; a start waits for it.
-    try await RunningDaemon(name: name).stop()
     try await expectNothingLeft(of: daemon.node)
+    try await RunningDaemon(name: name).stop()
   }
 
   @Test func nextStartWaitsForTheKeeper() async throws {

@@ -675,9 +675,8 @@ import Testing
       $serve --tree $trees >/dev/null && ls $trees && stat -c %a $trees && head -n 1 $trees/\(name)1/walk | cut -c1-8
       $virt_walkerd stop --name \(name)1; ls -d $trees
       $serve --tree $trees >/dev/null
-      kill -9 $($virt_walkerd status | sed -n 's|^/dev/\(name)0: .*pid \\([0-9]*\\).*|\\1|p')
-      soon test ! -e $trees
-      echo 'gone after kill -9'
+      kill_served $($virt_walkerd status | sed -n 's|^/dev/\(name)0: .*pid \\([0-9]*\\).*|\\1|p')
+      [ -e $trees ] || echo 'gone after kill -9'
       mkdir $trees
       $serve --tree $trees/ >/dev/null && $virt_walkerd stop --name \(name)0; stat -c %a $trees; rmdir $trees
       echo mine >/dev/\(name)1; $serve --tree $trees 2>/dev/null; echo $?; ls -d $trees; rm /dev/\(name)1

@@ -256,8 +256,7 @@ import Testing
       for how in 'stop --name \(name)' kill; do
         $virt_walkerd serve --detach --name \(name) --pid-file \(directory)/pid >/dev/null || exit 98
         pid=$(cat pid); cp pid copy; mv pid old; \(exchange) pid; before=$(stat -c %i pid)
-        case $how in kill) kill -9 $pid ;; *) timeout 300 $virt_walkerd $how ;; esac || exit 97
-        soon test ! -e \(node)
+        case $how in kill) kill_served $pid ;; *) timeout 300 $virt_walkerd $how ;; esac || exit 97
         [ "$before" = "$(stat -c %i pid)" ] && echo stays
         rm -r pid old
       done
@@ -329,8 +328,7 @@ import Testing
       touch b/node; mount --bind /etc/hostname b/node
       mv a moved; mv b a; moved=\(directory)/moved
       pid=$(cat \(directory).pid)
-      case '\(end)' in kill) kill -9 $pid ;; *) kill $pid ;; esac
-      soon test ! -e \(directory).pid
+      case '\(end)' in kill) kill_served $pid ;; *) kill $pid; soon test ! -e /proc/$pid/exe ;; esac
       cmp a/node /etc/hostname && echo the mount stays
       ls -A moved; grep -c '\(name)' /proc/self/mounts
       umount a/node; cd /; rm -r \(directory)
@@ -345,8 +343,7 @@ import Testing
       """
       $virt_walkerd serve --detach --tree none --path \(file) --pid-file \(file).pid >/dev/null || exit 98
       kill -STOP $(cat \(file).pid); umount -l \(file); mount --bind /etc/hostname \(file)
-      kill -KILL $(cat \(file).pid)
-      soon test ! -e \(file).pid
+      kill_served $(cat \(file).pid)
       cmp \(file) /etc/hostname && echo the mount stays
       umount \(file); cat \(file); rm \(file)
       """)
