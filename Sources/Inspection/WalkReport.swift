@@ -164,7 +164,9 @@ struct Field: Sendable {
       entry.rawValue & Stage2Descriptor.contiguous == 0
         ? "stands alone" : "one of a run that may share a TLB entry"
     },
-    Field("DBM", 51, 51) { _, _, _ in "no effect: KVM 6.1 leaves VTCR_EL2.HD clear" },
+    Field("DBM", 51, 51) { _, _, configuration in
+      "no effect: KVM \(configuration.kernel.rawValue) leaves VTCR_EL2.HD clear"
+    },
     Field("AF", 10, 10) { entry, _, _ in
       entry.rawValue & Stage2Descriptor.accessFlag == 0 ? "old: the next access faults" : "accessed"
     },

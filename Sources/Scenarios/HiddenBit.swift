@@ -29,18 +29,18 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
   }
 
   /// What the CPU and KVM take it for, in at most 67 characters.
-  public func meaning(on cpu: CPUModel) -> String {
+  public func meaning(on machine: VirtualMachine.Configuration) -> String {
     switch mask {
     case Stage2Descriptor.dirtyBitModifier:
-      "dirty bit modifier: no effect, KVM 6.1 leaves VTCR_EL2.HD clear"
+      "dirty bit modifier: no effect, KVM \(machine.kernel.rawValue) leaves VTCR_EL2.HD clear"
     case Stage2Descriptor.contiguous:
       "hint: one of a run of entries that may share one TLB entry"
     case Stage2Descriptor.executeNever0:
-      cpu.hasXNX
+      machine.cpu.hasXNX
         ? "EL1 may execute where XN[0] = XN[1] (FEAT_XNX); KVM ignores it"
         : "RES0: this CPU has no FEAT_XNX"
     case Stage2Descriptor.executeNever:
-      cpu.hasXNX
+      machine.cpu.hasXNX
         ? "EL1 may execute where XN[1] = XN[0] (FEAT_XNX); KVM clears it alone"
         : "execute-never; KVM clears it when the guest executes"
     default: "left to software; KVM uses none in a guest's entries"

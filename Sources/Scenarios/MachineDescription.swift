@@ -80,7 +80,7 @@ public struct MachineDescription: Hashable, Sendable {
       }
       configuration.granule = found
     case .ipa:
-      let range = VirtualMachine.Configuration.ipaSizes
+      let range = configuration.kernel.ipaSizes
       configuration.ipaBits = try Int(
         parser.decimal(
           value, "a number of bits", in: UInt64(range.lowerBound)...UInt64(range.upperBound)))

@@ -111,7 +111,7 @@ extension Explanation {
         let new = bit.isSet(in: after.descriptor) ? "1" : "0"
         let mark = old == new ? " " : "*"
         return
-          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.configuration.cpu))"
+          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.configuration))"
       }
   }
 

@@ -124,8 +124,8 @@ struct HostOptions: ParsableArguments {
   var ipa = VirtualMachine.Configuration().ipaBits
 
   func validate() throws {
-    let sizes = VirtualMachine.Configuration.ipaSizes
-    let most = min(cpu.ipaLimit, sizes.upperBound)
+    let sizes = KernelVersion.standard.ipaSizes
+    let most = KernelVersion.standard.ipaLimit(on: cpu)
     guard (sizes.lowerBound...most).contains(ipa) else {
       throw ValidationError(
         "--ipa \(ipa): \(cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")

@@ -58,13 +58,14 @@ private struct Replacement: Stage2Visitor {
 
 func checkFields(of entry: Stage2Descriptor, level: Int, granule: Granule) {
   check(UInt64("\(entry)", radix: 16) == entry.rawValue, "\(entry) is printed wrong")
-  let fields =
-    granule.addressMask | Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
+  let attributes = KernelVersion.standard.leafAttributes
   guard entry.isLeaf(level: level) else { return }
   let made = Stage2Descriptor(
-    leafAt: level, mapping: entry.outputAddress(granule), attributes: entry.rawValue,
+    leafAt: level, mapping: entry.outputAddress(granule), attributes: entry.rawValue & attributes,
     granule: granule)
-  check(made.rawValue == entry.rawValue & (fields | 3), "\(entry) is made as \(made)")
+  check(
+    made.rawValue == entry.rawValue & (granule.addressMask | attributes | 3),
+    "\(entry) is made as \(made)")
 }
 
 extension VirtualMachine {

@@ -38,29 +38,27 @@ public struct GuestException: Hashable, Sendable {
       address: address)
   }
 
-  /// `kvm_inject_dabt`, `kvm_inject_pabt` (`inject_abt64` in arch/arm64/kvm/inject_fault.c): an external abort.
-  ///
-  /// The kernel shifts the exception class as a signed `int`, so the upper half of its ESR_EL1 is all ones.
-  static func injectedAbort(at address: UInt64, isInstruction: Bool) -> GuestException {
-    GuestException(
-      syndrome: signExtended(abort(at: address, isInstruction: isInstruction, status: 0b010000)),
-      address: address)
+  /// `kvm_inject_dabt`, `kvm_inject_pabt`: an external abort.
+  static func injectedAbort(
+    at address: UInt64, isInstruction: Bool, by kernel: KernelVersion
+  ) -> GuestException {
+    injected(at: address, isInstruction: isInstruction, status: 0b010000, by: kernel)
   }
 
   /// `kvm_inject_size_fault`: the same, and then its fault status becomes that of an address size fault.
-  static func injectedAddressSize(at address: UInt64, isInstruction: Bool) -> GuestException {
-    GuestException(
-      syndrome: signExtended(abort(at: address, isInstruction: isInstruction, status: 0)),
-      address: address)
-  }
-
-  private static func abort(
-    at address: UInt64, isInstruction: Bool, status: UInt64
+  static func injectedAddressSize(
+    at address: UInt64, isInstruction: Bool, by kernel: KernelVersion
   ) -> GuestException {
-    abort(at: address, isInstruction: isInstruction, isWrite: false, status: status)
+    injected(at: address, isInstruction: isInstruction, status: 0, by: kernel)
   }
 
-  private static func signExtended(_ exception: GuestException) -> UInt64 {
-    UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: exception.syndrome)))
+  /// `inject_abt64` (arch/arm64/kvm/inject_fault.c)
+  private static func injected(
+    at address: UInt64, isInstruction: Bool, status: UInt64, by kernel: KernelVersion
+  ) -> GuestException {
+    let exception = abort(
+      at: address, isInstruction: isInstruction, isWrite: false, status: status)
+    return GuestException(
+      syndrome: kernel.injectedSyndrome(exception.syndrome), address: address)
   }
 }

@@ -16,8 +16,7 @@ extension HostMemory {
     physical.drainLRU()
     let start = (range.lowerBound + hugePageSize - 1) & ~(hugePageSize - 1)
     let end = range.upperBound & ~(hugePageSize - 1)
-    // `madvise_collapse` counts the huge pages of a range that lies within one as more than it can have.
-    guard start <= end else { throw .invalidArgument }
+    if start > end, let error = kernel.collapseWithinHugePage { throw error }
     var failure: KernelError?
     for address in stride(from: start, to: end, by: Int(hugePageSize)) {
       let outcome =

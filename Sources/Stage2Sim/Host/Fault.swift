@@ -257,11 +257,11 @@ extension HostMemory {
     return true
   }
 
-  /// `do_fault_around`, `filemap_map_pages`: maps what the page cache has near `address`, 64 KiB at most.
+  /// `do_fault_around`, `filemap_map_pages`: maps what the page cache has near `address`.
   ///
   /// - Returns: Whether `address` is mapped now.
   private mutating func mapPagesAround(_ address: UInt64, area: MemoryArea) -> Bool {
-    let count = max((64 << 10) / pageSize, 1)
+    let count = max(kernel.faultAroundSize / pageSize, 1)
     guard count > 1 else { return false }
     let start = max(address & ~(count * pageSize - 1), area.start)
     let tableEnd = (start | (hugePageSize - 1)) + 1

@@ -46,12 +46,13 @@ struct PhysicalMemory: Sendable {
   /// What was freed last, by its size: the kernel's allocator, too, gives that out again first.
   private var lately: [UInt64: [UInt64]] = [:]
   private static let latelyCount = 32
-  private(set) var lru = LRU()
+  private(set) var lru: LRU
   /// Freed, but still held by a batch.
   private var held: [UInt64] = []
 
-  init(granule: Granule) {
+  init(granule: Granule, kernel: KernelVersion) {
     self.granule = granule
+    lru = LRU(kernel: kernel)
     hugeZeroPage = (Self.zeroPage + granule.blockSize) & ~(granule.blockSize - 1)
     next = hugeZeroPage + granule.blockSize
   }

@@ -15,11 +15,12 @@ public enum Backing: String, CaseIterable, Sendable {
 /// The memory of the host, as far as the VMM's memory decides what KVM maps: the VMM's areas and page tables, those of
 /// its children, physical pages, and the page cache of one file.
 ///
-/// It does what Linux 6.1's mm/ does, function by function, with transparent huge pages where they were asked for
+/// It does what Linux's mm/ does, function by function, with transparent huge pages where they were asked for
 /// (`madvise`), no swap, and memory enough up to ``HostLimits``. What the VMM's children do is nothing; that they share
 /// pages is what counts.
 struct HostMemory: Sendable {
   let granule: Granule
+  let kernel: KernelVersion
   /// The VMM's areas, by address.
   var areas: [MemoryArea] = []
   /// The VMM's page tables.
@@ -29,7 +30,7 @@ struct HostMemory: Sendable {
   var physical: PhysicalMemory
   /// Which folio holds the page of the file at an offset.
   var pageCache: [UInt64: UInt64] = [:]
-  var ksm = KSM()
+  var ksm: KSM
   /// Asked now and then by what works through much memory.
   var checkpoint: Checkpoint?
   /// Where the file's first byte is mapped.
@@ -38,9 +39,11 @@ struct HostMemory: Sendable {
   /// How many huge pages hugetlb's pool has.
   private var hugetlbPool = 0
 
-  init(granule: Granule) {
+  init(granule: Granule, kernel: KernelVersion) {
     self.granule = granule
-    physical = PhysicalMemory(granule: granule)
+    self.kernel = kernel
+    physical = PhysicalMemory(granule: granule, kernel: kernel)
+    ksm = KSM(kernel: kernel)
   }
 
   var pageSize: UInt64 { granule.pageSize }

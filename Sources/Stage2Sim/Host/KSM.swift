@@ -45,11 +45,6 @@ struct KSM: Sendable {
     var chain: Int
     /// How many items share it (`rmap_hlist_len`).
     var sharers = 0
-
-    /// `__is_page_sharing_candidate`
-    func isShareable(offset: Int = 0) -> Bool {
-      sharers > 0 && sharers + offset < KSM.maxPageSharing
-    }
   }
 
   /// The nodes of one content (`STABLE_NODE_CHAIN`), or a single one.
@@ -61,8 +56,8 @@ struct KSM: Sendable {
     var shareable = 0
   }
 
-  /// How many items may share a page (`ksm_max_page_sharing`). A process gets above it by fork(2).
-  private static let maxPageSharing = 256
+  /// How many items may share a page. A process gets above it by fork(2).
+  private let mostSharers: Int
 
   /// `ksm_mm_head`, in the order of scanning.
   var slots: [Slot] = []
@@ -76,6 +71,8 @@ struct KSM: Sendable {
   private var longChains: [Int] = []
   private var madeNodes = 0
   private var mergedPages = 0
+
+  init(kernel: KernelVersion) { mostSharers = kernel.mostPageSharers }
 
   /// `__ksm_enter`: a process is scanned from now on, after all others.
   mutating func enter(process: Int) {
@@ -109,6 +106,11 @@ struct KSM: Sendable {
 
   // MARK: The stable tree
 
+  /// `__is_page_sharing_candidate`
+  private func isShareable(_ node: StableNode, offset: Int = 0) -> Bool {
+    node.sharers > 0 && node.sharers + offset < mostSharers
+  }
+
   /// `page_stable_node`
   func node(of frame: UInt64, in physical: PhysicalMemory) -> Int? {
     guard let node = nodeOfFrame[frame], physical.folios[frame]?.kind == .merged else {
@@ -134,11 +136,11 @@ struct KSM: Sendable {
   private mutating func firstShareable(of chain: Int, in physical: PhysicalMemory) -> Int? {
     guard chains[chain].shareable > 0,
       let index = chains[chain].nodes.lastIndex(where: {
-        nodes[$0]!.isShareable() && node(of: nodes[$0]!.frame, in: physical) == $0
+        isShareable(nodes[$0]!) && node(of: nodes[$0]!.frame, in: physical) == $0
       })
     else { return nil }
     let found = chains[chain].nodes[index]
-    if index != chains[chain].nodes.indices.last, nodes[found]!.isShareable(offset: 1) {
+    if index != chains[chain].nodes.indices.last, isShareable(nodes[found]!, offset: 1) {
       chains[chain].nodes.append(chains[chain].nodes.remove(at: index))
     }
     return found
@@ -174,10 +176,10 @@ struct KSM: Sendable {
 
   private mutating func addSharers(_ count: Int, to node: Int) {
     guard var changed = nodes[node] else { return }
-    let was = changed.isShareable() ? 1 : 0
+    let was = isShareable(changed) ? 1 : 0
     changed.sharers += count
     nodes[node] = changed
-    chains[changed.chain].shareable += (changed.isShareable() ? 1 : 0) - was
+    chains[changed.chain].shareable += (isShareable(changed) ? 1 : 0) - was
   }
 
   /// `remove_node_from_stable_tree` for what was freed or has been taken for something else since.
@@ -195,7 +197,7 @@ struct KSM: Sendable {
     for var chain in old {
       chain.nodes.removeAll { freed[$0] != nil }
       guard !chain.nodes.isEmpty else { continue }
-      chain.shareable = chain.nodes.count { nodes[$0]!.isShareable() }
+      chain.shareable = chain.nodes.count { isShareable(nodes[$0]!) }
       for node in chain.nodes { nodes[node]!.chain = chains.count }
       chainOfContent[chain.content] = chains.count
       if chain.nodes.count > 1 { longChains.append(chains.count) }

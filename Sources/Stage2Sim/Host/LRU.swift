@@ -2,9 +2,7 @@
 /// CPU's batches (`struct cpu_fbatches`, mm/swap.c) is held by it, and a page that somebody else holds is copied where it
 /// could be written in place.
 struct LRU: Sendable {
-  /// `PAGEVEC_SIZE`
-  private static let batchSize = 15
-
+  private let batchSize: Int
   /// New pages, which are on no list yet.
   private(set) var added: [UInt64] = []
   /// Pages that were used again.
@@ -15,6 +13,8 @@ struct LRU: Sendable {
   private var active: Set<UInt64> = []
   /// Pages without `PG_swapbacked`: they were freed lazily before.
   private var droppable: Set<UInt64> = []
+
+  init(kernel: KernelVersion) { batchSize = kernel.pageBatch }
 
   /// How many batches hold a page.
   func holds(_ page: UInt64) -> Int {
@@ -28,7 +28,7 @@ struct LRU: Sendable {
   mutating func add(_ page: UInt64) {
     forget(page)
     added.append(page)
-    if added.count == Self.batchSize { added.removeAll() }
+    if added.count == batchSize { added.removeAll() }
   }
 
   /// `folio_set_referenced`
@@ -41,7 +41,7 @@ struct LRU: Sendable {
     if isListed(page) {
       // `folio_activate`
       activated.append(page)
-      if activated.count == Self.batchSize { drainActivated() }
+      if activated.count == batchSize { drainActivated() }
     } else {
       // `__lru_cache_activate_folio`
       active.insert(page)
@@ -52,7 +52,7 @@ struct LRU: Sendable {
   mutating func freeLazily(_ page: UInt64) {
     guard isListed(page), !droppable.contains(page) else { return }
     lazilyFreed.append(page)
-    if lazilyFreed.count == Self.batchSize { drainLazilyFreed() }
+    if lazilyFreed.count == batchSize { drainLazilyFreed() }
   }
 
   /// `lru_lazyfree_fn`

@@ -193,7 +193,7 @@ extension HostMemory {
   mutating func splitArea(
     _ index: Int, at address: UInt64, newBelow: Bool, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    guard areas.count < HostLimits.areas else { throw .outOfMemory }
+    guard areas.count < kernel.mostAreas else { throw .outOfMemory }
     let area = areas[index]
     // `hugetlb_vm_op_split`
     if area.flags.contains(.hugetlb), address & (granule.blockSize - 1) != 0 {

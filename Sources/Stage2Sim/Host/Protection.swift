@@ -159,7 +159,7 @@ extension HostMemory {
   ) throws(KernelError) {
     let range = try wholePages(range)
     guard !range.isEmpty else { throw .invalidArgument }
-    guard areas.count < HostLimits.areas else { throw .outOfMemory }
+    guard areas.count < kernel.mostAreas else { throw .outOfMemory }
     do {
       try unmap(range, notifier: &notifier)
     } catch {

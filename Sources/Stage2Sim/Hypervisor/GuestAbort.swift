@@ -19,12 +19,14 @@ extension VirtualMachine {
     let isInstruction = fault.syndrome.isInstructionAbort
     guard let status = fault.syndrome.faultStatus else { throw .badAddress }
 
+    let kernel = configuration.kernel
     if status == .translation {
-      if address >> UInt64(configuration.cpu.ipaLimit) != 0 {
-        return .inject(.injectedAddressSize(at: fault.ipa, isInstruction: isInstruction))
+      if address >> UInt64(kernel.ipaLimit(on: configuration.cpu)) != 0 {
+        return .inject(
+          .injectedAddressSize(at: fault.ipa, isInstruction: isInstruction, by: kernel))
       }
       if address >> UInt64(kvm.stage2.ipaBits) != 0 {
-        return .inject(.injectedAbort(at: fault.ipa, isInstruction: isInstruction))
+        return .inject(.injectedAbort(at: fault.ipa, isInstruction: isInstruction, by: kernel))
       }
     }
     kvm.stage2.events.emit(.tracepoint(.guestFault(fault, pc: vcpu.pc)))
@@ -34,7 +36,7 @@ extension VirtualMachine {
       !(fault.syndrome.isWrite && kvm.slots[slot].isReadOnly)
     else {
       if isInstruction {
-        return .inject(.injectedAbort(at: fault.far, isInstruction: true))
+        return .inject(.injectedAbort(at: fault.far, isInstruction: true, by: kernel))
       }
       return try ioMemAbort(address: fault.ipa)
     }

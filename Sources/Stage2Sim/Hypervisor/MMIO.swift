@@ -4,7 +4,7 @@ extension VirtualMachine {
   mutating func ioMemAbort(address: UInt64) throws(KernelError) -> AbortOutcome {
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else {
-      kvm.printk(LogMessage(.kvm, "Data abort outside memslots with no valid syndrome info"))
+      kvm.printk(LogMessage(.kvm, kvm.stage2.kernel.noSyndromeMessage))
       throw .notImplemented
     }
     let length = syndrome.accessSize

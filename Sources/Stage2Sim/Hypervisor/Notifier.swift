@@ -60,14 +60,12 @@ extension KVM {
   /// `kvm_flush_remote_tlbs`
   func flushTLBs() { stage2.events.emit(.invalidationOfAll) }
 
-  /// `stage2_apply_range`: one walk for each of the largest blocks (`stage2_range_addr_end`), so that the kernel can take
-  /// a breath between them.
+  /// `stage2_apply_range`: several walks, so that the kernel can schedule between them.
   private mutating func applyInSteps(
     _ range: Range<UInt64>,
     _ operation: (inout Stage2PageTable, UInt64, UInt64) throws(Stage2Error) -> Void
   ) {
-    let granule = stage2.granule
-    let step = granule.size(level: granule.allowsLeaf(level: 1) ? 1 : 2)
+    let step = stage2.kernel.walkRange(stage2.granule)
     var start = range.lowerBound
     while start < range.upperBound {
       let end = min(start & ~(step - 1) + step, range.upperBound)

@@ -13,11 +13,9 @@ public struct VCPU: Sendable {
   /// ELR_EL1: where the last exception to EL1 came from.
   public internal(set) var exceptionLink: UInt64 = 0
   /// ESR_EL1
-  public internal(set) var exceptionSyndrome = VCPU.unknown
+  public internal(set) var exceptionSyndrome: UInt64
   /// FAR_EL1
-  public internal(set) var faultAddress = VCPU.unknown
-  /// What KVM puts into registers that have no value after a reset (`reset_unknown`).
-  static let unknown: UInt64 = 0x1de7_ec7e_dbad_c0de
+  public internal(set) var faultAddress: UInt64
   /// The last stage-2 abort it took.
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
@@ -27,6 +25,12 @@ public struct VCPU: Sendable {
   var isInGuest = false
   /// An access that the VMM has to complete: `kvm_run.mmio` while `mmio_needed`.
   var pendingMMIO: MMIOExit?
+
+  /// A vCPU after a reset.
+  init(kernel: KernelVersion) {
+    exceptionSyndrome = kernel.unknownRegister
+    faultAddress = kernel.unknownRegister
+  }
 
   /// `vcpu_get_reg`, `vcpu_set_reg`: x0 to x30; 31 is the zero register.
   public subscript(register: Int) -> UInt64 {

@@ -1,4 +1,4 @@
-/// A machine as KVM on Linux 6.1 arm64 makes it for QEMU's `virt` board: the host's memory, the VM with its stage-2
+/// A machine as KVM on arm64 Linux makes it for QEMU's `virt` board: the host's memory, the VM with its stage-2
 /// table and its MMIO bus, one vCPU.
 ///
 /// It is a value: a copy is a snapshot. It does no I/O, keeps no time and starts no thread; the same calls on the same
@@ -9,7 +9,7 @@ public struct VirtualMachine {
   /// `struct kvm`: the stage-2 table and the memory slots.
   var kvm: KVM
   /// The vCPU: the guest's registers, and the last abort that it took.
-  public internal(set) var vcpu = VCPU()
+  public internal(set) var vcpu: VCPU
   var host: HostMemory
   var bus = IOBus()
   /// The hooks in `io_mem_abort`.
@@ -42,9 +42,12 @@ public struct VirtualMachine {
   public struct Configuration: Hashable, Sendable {
     /// The host's CPU.
     public var cpu: CPUModel
+    /// The version of the host's kernel.
+    public var kernel: KernelVersion
     /// The host's page size, and the granule of the guest's stage 2.
     public var granule: Granule
-    /// The size of the intermediate physical address in bits: ``ipaSizes``, and no more than ``CPUModel/ipaLimit``.
+    /// The size of the intermediate physical address in bits: one of ``KernelVersion/ipaSizes``, and no more than
+    /// ``KernelVersion/ipaLimit(on:)``.
     public var ipaBits: Int
     /// What the VMM maps guest RAM with.
     public var backing: Backing
@@ -55,8 +58,6 @@ public struct VirtualMachine {
 
     /// Where guest RAM begins on the `virt` board.
     public static let memoryBase: UInt64 = 0x4000_0000
-    /// What KVM offers (`KVM_VM_TYPE_ARM_IPA_SIZE`).
-    public static let ipaSizes = 32...48
     /// The least guest RAM: the boot stub and the kernel have to fit in.
     public static let leastMemory: UInt64 = 4 << 20
     /// The most guest RAM, with any IPA size. KVM takes less than 8 TiB in one slot (`KVM_MEM_MAX_NR_PAGES`).
@@ -70,9 +71,10 @@ public struct VirtualMachine {
     public init(
       cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
       backing: Backing = .huge, memorySize: UInt64 = 256 << 20,
-      dirtyLogProtection: DirtyLogProtection = .automatic
+      dirtyLogProtection: DirtyLogProtection = .automatic, kernel: KernelVersion = .standard
     ) {
       self.cpu = cpu
+      self.kernel = kernel
       self.granule = granule
       self.ipaBits = ipaBits
       self.backing = backing
@@ -96,17 +98,18 @@ public struct VirtualMachine {
     guard configuration.memorySize >= Configuration.leastMemory,
       configuration.memorySize % alignment == 0,
       configuration.memorySize <= Configuration.mostMemory,
-      Configuration.ipaSizes.contains(configuration.ipaBits),
-      configuration.ipaBits <= configuration.cpu.ipaLimit
+      configuration.kernel.ipaSizes.contains(configuration.ipaBits),
+      configuration.ipaBits <= configuration.kernel.ipaLimit(on: configuration.cpu)
     else { throw .invalidArgument }
     self.configuration = configuration
-    host = HostMemory(granule: granule)
+    vcpu = VCPU(kernel: configuration.kernel)
+    host = HostMemory(granule: granule, kernel: configuration.kernel)
     host.mapRAM(
       at: Self.memoryAddress, size: configuration.memorySize, backing: configuration.backing)
     kvm = KVM(
       stage2: Stage2PageTable(
         granule: granule, ipaBits: configuration.ipaBits, hasFWB: configuration.cpu.hasFWB,
-        hasXNX: configuration.cpu.hasXNX))
+        hasXNX: configuration.cpu.hasXNX, kernel: configuration.kernel))
     kvm.dirtyLogProtection = configuration.dirtyLogProtection
     try setMemoryRegion(
       MemorySlot(

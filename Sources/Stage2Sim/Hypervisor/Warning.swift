@@ -59,7 +59,8 @@ extension EventSink {
       emit(.warning(.breakBeforeMake(change)))
     }
     let permissions =
-      Stage2Descriptor.permissions | (hasXNX ? Stage2Descriptor.executeNever0 : 0)
+      Stage2Descriptor.read | Stage2Descriptor.write | Stage2Descriptor.executeNever
+      | (hasXNX ? Stage2Descriptor.executeNever0 : 0)
     if !new.isValid || changed & permissions != 0 {
       emit(.warning(.staleTLB(change)))
     }

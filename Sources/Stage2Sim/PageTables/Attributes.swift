@@ -63,7 +63,7 @@ extension Stage2PageTable {
   private mutating func updateLeafAttributes(
     address: UInt64, size: UInt64, set: UInt64, clear: UInt64
   ) throws(Stage2Error) -> Leaf? {
-    let attributes = Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
+    let attributes = kernel.leafAttributes
     var visitor = AttributeVisitor(set: set & attributes, clear: clear & attributes)
     try update(address: address, size: size, visitor: &visitor)
     return visitor.previous

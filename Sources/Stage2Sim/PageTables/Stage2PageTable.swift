@@ -1,7 +1,9 @@
 /// A stage-2 translation table: `struct kvm_pgtable` (arch/arm64/include/asm/kvm_pgtable.h).
 ///
-/// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c of Linux 6.1.
+/// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c.
 public struct Stage2PageTable {
+  /// The version of the kernel whose table it is.
+  public let kernel: KernelVersion
   /// The size of its pages, which are also its tables'.
   public let granule: Granule
   /// The size of the intermediate physical address in bits.
@@ -37,13 +39,19 @@ public struct Stage2PageTable {
   ///
   /// - Parameters:
   ///   - granule: The size of pages and tables.
-  ///   - ipaBits: 32 to 48.
+  ///   - ipaBits: One of ``KernelVersion/ipaSizes``.
   ///   - hasFWB: The CPU has FEAT_S2FWB.
   ///   - hasXNX: The CPU has FEAT_XNX.
+  ///   - kernel: The version of the kernel.
   public init(
-    granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true
+    granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true,
+    kernel: KernelVersion = .standard
   ) {
-    precondition((32...48).contains(ipaBits), "an IPA has 32 to 48 bits, not \(ipaBits)")
+    precondition(
+      kernel.ipaSizes.contains(ipaBits),
+      "an IPA has \(kernel.ipaSizes.lowerBound) to \(kernel.ipaSizes.upperBound) bits, not \(ipaBits)"
+    )
+    self.kernel = kernel
     self.granule = granule
     self.ipaBits = ipaBits
     self.hasFWB = hasFWB

@@ -231,7 +231,7 @@ import VirtWalkerDevice
   @Test func textsFitTheirColumns() {
     for event in ExplainedEvent.all(on: MachineDescription()) { #expect(event.title.count <= 33) }
     for (cpu, bit) in CPUModel.allCases.flatMap({ cpu in HiddenBit.allCases.map { (cpu, $0) } }) {
-      #expect(bit.meaning(on: cpu).count <= 67)
+      #expect(bit.meaning(on: .init(cpu: cpu)).count <= 67)
     }
     #expect(HiddenBit.allCases.map(\.entryBit) == Array(51...58))
   }

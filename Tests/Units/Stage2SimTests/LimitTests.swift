@@ -74,7 +74,7 @@ import Testing
     // As many as there would be after one call for every other page.
     let ram = try #require(machine.host.areas.firstIndex { $0.flags.contains(.write) })
     let area = machine.host.areas[ram]
-    let pages = (0..<UInt64(HostLimits.areas - machine.host.areas.count)).map { number in
+    let pages = (0..<UInt64(KernelVersion.standard.mostAreas - machine.host.areas.count)).map { number in
       var part = area
       part.start = area.start + number * page
       part.end = part.start + page
@@ -84,16 +84,16 @@ import Testing
     var rest = area
     rest.start = pages[pages.count - 1].end
     machine.host.areas.replaceSubrange(ram...ram, with: pages + [rest])
-    #expect(machine.host.areas.count == HostLimits.areas)
+    #expect(machine.host.areas.count == KernelVersion.standard.mostAreas)
 
     let last = (1 << 30) - 2 * page..<(1 << 30) - page
     #expect(throws: KernelError.outOfMemory) { try machine.protect(last, .none) }
     #expect(throws: KernelError.outOfMemory) { try machine.unmapMemory(last) }
     #expect(throws: KernelError.outOfMemory) { try machine.mapMemory(last) }
-    #expect(machine.host.areas.count == HostLimits.areas)
+    #expect(machine.host.areas.count == KernelVersion.standard.mostAreas)
     // Two areas become one, so that there is room for one more.
     try machine.protect(0..<2 * page, .readOnly)
-    #expect(machine.host.areas.count < HostLimits.areas)
+    #expect(machine.host.areas.count < KernelVersion.standard.mostAreas)
   }
 
   /// The scanner looks at what is there, not at all that could be.
