@@ -52,8 +52,11 @@ extension WalkReport {
     }
   }
 
-  private static func bits(of value: UInt64, _ high: Int, _ low: Int) -> String {
-    let digits = String(value >> UInt64(low) & (1 << UInt64(high - low + 1) - 1), radix: 2)
+  private static func bits(of address: IntermediatePhysicalAddress, _ high: Int, _ low: Int)
+    -> String
+  {
+    let digits = String(
+      address.rawValue >> UInt64(low) & (1 << UInt64(high - low + 1) - 1), radix: 2)
     return String(repeating: "0", count: high - low + 1 - digits.utf8.count) + digits
   }
 

@@ -95,7 +95,7 @@ extension LineParser {
   /// An instruction, and the address in its brackets.
   mutating func instruction(
     mnemonic: Word
-  ) throws(ScenarioError) -> (Instruction, address: UInt64) {
+  ) throws(ScenarioError) -> (Instruction, address: GuestVirtualAddress) {
     let named = Instruction.all.filter { $0.mnemonic == mnemonic.text }
     guard !named.isEmpty else {
       throw error(
@@ -108,12 +108,12 @@ extension LineParser {
     let number = operands.part(from: prefix.utf8.count).text.utf8
       .prefix { $0 != UInt8(ascii: "]") && $0 != UInt8(ascii: ",") }.count
     let digits = operands.part(from: prefix.utf8.count, count: number)
-    let address = try self.number(digits, "an address")
+    let address = GuestVirtualAddress(try self.number(digits, "an address"))
     let rest = operands.part(from: prefix.utf8.count + number)
     guard let found = alike.first(where: { $0.suffix == rest.text }) else {
       throw error(at: rest, expected: "the end of \(alternatives(alike.map(\.description)))")
     }
-    guard address % found.alignment == 0 else {
+    guard address.rawValue % found.alignment == 0 else {
       throw error(
         at: digits, expected: "an address that is a multiple of \(found.alignment)")
     }

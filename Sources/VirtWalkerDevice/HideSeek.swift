@@ -4,11 +4,11 @@ import Stage2Sim
 /// reads the byte from there.
 public struct HideSeek: MMIOHook {
   /// The guest physical address of the register HIDE: a write of one byte hides the byte.
-  public static let hideAddress: UInt64 = 0x0b00_0000
+  public static let hideAddress: IntermediatePhysicalAddress = 0x0b00_0000
   /// The guest physical address of the register SEEK: a read of one byte gives the hidden byte.
-  public static let seekAddress: UInt64 = 0x0b00_0001
+  public static let seekAddress: IntermediatePhysicalAddress = 0x0b00_0001
   /// The guest physical address of the page whose entry holds the byte.
-  public static let target: UInt64 = 0x4000_0000
+  public static let target: IntermediatePhysicalAddress = 0x4000_0000
 
   /// The hook compares only the first address of an access, and claims one address more than it has registers.
   private static let claimed = hideAddress...hideAddress + 2
@@ -50,7 +50,8 @@ public struct HideSeek: MMIOHook {
   /// - Throws: `EFAULT` if the walk finds no entry.
   @discardableResult
   public static func walk(
-    hiding byte: UInt8?, at target: UInt64 = target, in stage2: inout Stage2PageTable
+    hiding byte: UInt8?, at target: IntermediatePhysicalAddress = target,
+    in stage2: inout Stage2PageTable
   ) throws(KernelError) -> UInt8 {
     var found: UInt8?
     do throws(Stage2Error) {

@@ -199,7 +199,7 @@ extension Stage2Warning {
       "unmapping then frees the table too early, with all that it still maps"
     case .leakedReference: "the table is never freed"
     case .livelock(let fault):
-      "ESR_EL2 \(fault.syndrome) for 0x\(String(fault.pageAddress, radix: 16)) again and again: KVM finds nothing more to allow"
+      "ESR_EL2 \(fault.syndrome) for \(fault.pageAddress) again and again: KVM finds nothing more to allow"
     }
   }
 }

@@ -116,7 +116,7 @@ struct Recorder {
   }
 
   private func physical(_ word: Int) -> String {
-    hex(TableMemory.base + UInt64(word) << 3)
+    hex(TableMemory.base.rawValue + UInt64(word) << 3)
   }
 
   private func describe(_ outcome: Outcome, of kind: Operation.Kind) -> String {

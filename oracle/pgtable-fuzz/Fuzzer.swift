@@ -232,7 +232,7 @@ struct Fuzzer {
     add(\.address, operation.address & ~(pageSize - 1))
     if operation.address >= blockSize {
       let offset = operation.address & (blockSize - 1)
-      for address in [HideSeek.target | offset, offset] where address < operation.address {
+      for address in [HideSeek.target.rawValue | offset, offset] where address < operation.address {
         add(\.address, address)
       }
     }

@@ -18,11 +18,12 @@ struct Model {
     func observe(_ event: MachineEvent) {
       switch event {
       case .invalidation(let ipa, let level):
-        note(PGTABLE_INVALIDATE, level: UInt32(level), ipa)
+        note(PGTABLE_INVALIDATE, level: UInt32(level), ipa.rawValue)
       case .invalidationOfAll: note(PGTABLE_INVALIDATE_ALL)
-      case .dataCacheClean(let physical, let size): note(PGTABLE_DATA_CACHE, physical, size)
+      case .dataCacheClean(let physical, let size):
+        note(PGTABLE_DATA_CACHE, physical.rawValue, size)
       case .instructionCacheInvalidation(let physical, let size):
-        note(PGTABLE_INSTRUCTION_CACHE, physical, size)
+        note(PGTABLE_INSTRUCTION_CACHE, physical.rawValue, size)
       case .abort, .log, .tracepoint, .visit, .hook, .warning, .guestStopped:
         // There is no CPU, no KVM and no hook here.
         break
@@ -58,12 +59,12 @@ struct Model {
   }
 
   private mutating func run(_ operation: Operation, _ outcome: inout Outcome) throws(KernelError) {
-    let address = operation.address
+    let address = IntermediatePhysicalAddress(operation.address)
     do {
       switch operation.kind {
       case .map:
         try table.map(
-          address: address, size: operation.size, physical: operation.physical,
+          address: address, size: operation.size, physical: PhysicalAddress(operation.physical),
           protection: operation.protection, canAllocate: operation.canAllocate)
       case .setOwner:
         try table.setOwner(

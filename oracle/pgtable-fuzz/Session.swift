@@ -117,8 +117,8 @@ struct Session {
       // Where one entry of level 1, or one start table, ends and the next begins.
       let level = random.below(2)
       let size = granule.size(level: level)
-      return size < limit ? random.below(limit / size) * size : HideSeek.target
-    case 4, 5: return HideSeek.target
+      return size < limit ? random.below(limit / size) * size : HideSeek.target.rawValue
+    case 4, 5: return HideSeek.target.rawValue
     default: return block
     }
   }
@@ -190,7 +190,7 @@ struct Session {
     case 29, 30: operation.physical = 1 << 48 &- random.below(4 as UInt64) * pageSize
     case 31: operation.physical = 1 << 48 | random.next()
     case 32: operation.physical = random.next()
-    case 33: operation.physical = TableMemory.base + random.below(16 as UInt64) * pageSize
+    case 33: operation.physical = TableMemory.base.rawValue + random.below(16 as UInt64) * pageSize
     // Beyond the address space, or around the end of the address.
     case 34: operation.size = 1 << UInt64(machine.ipaBits) + 1
     case 35: operation.size = 0 &- operation.address &+ random.below(4 as UInt64) * pageSize

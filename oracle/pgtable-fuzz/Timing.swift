@@ -94,7 +94,7 @@ struct Timing {
       _ kind: Operation.Kind, step: UInt64, size: UInt64 = 0, count: Int = Self.batch
     ) -> [Operation] {
       (0..<count).map { index in
-        var operation = Operation(kind, address: HideSeek.target + UInt64(index) * step)
+        var operation = Operation(kind, address: HideSeek.target.rawValue + UInt64(index) * step)
         operation.size = size
         if kind == .map { operation.physical = operation.address &+ 1 << 41 }
         if kind == .map || kind == .relax { operation.protection = [.read, .write] }
@@ -116,7 +116,7 @@ struct Timing {
     var random = Random(seed: 1)
     let lookups = (0..<Self.batch).map { _ in
       Operation(
-        .leaf, address: HideSeek.target + random.below(UInt64(Self.batch)) * pageSize)
+        .leaf, address: HideSeek.target.rawValue + random.below(UInt64(Self.batch)) * pageSize)
     }
     return [
       Workload(name: "map a page", preparation: [pages[0]], timed: Array(pages.dropFirst())),

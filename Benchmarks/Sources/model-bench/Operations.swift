@@ -61,7 +61,7 @@ struct TableBench {
   static let page = Granule.kib4.pageSize
   static let block = Granule.kib4.blockSize
   static let ipa = HideSeek.target
-  static let physicalBlocks = ipa + 1 << 41
+  static let physicalBlocks = PhysicalAddress(ipa.rawValue + 1 << 41)
   /// One page off any block, so that a range is mapped by pages.
   static let physicalPages = physicalBlocks + page
 

@@ -74,7 +74,7 @@ extension ModelEngine {
 }
 
 /// The machine, and where its guest has HIDE and SEEK.
-func bootedMachine() throws -> (VirtualMachine, registers: UInt64) {
+func bootedMachine() throws -> (VirtualMachine, registers: GuestVirtualAddress) {
   var machine = try VirtualMachine.bootedWithHideSeek()
   guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
     throw ValidationError("the registers cannot be mapped")
@@ -83,7 +83,8 @@ func bootedMachine() throws -> (VirtualMachine, registers: UInt64) {
 }
 
 /// Hides a byte, and seeks one.
-func hideAndSeek(_ byte: UInt8, on machine: inout VirtualMachine, _ registers: UInt64) throws
+func hideAndSeek(_ byte: UInt8, on machine: inout VirtualMachine, _ registers: GuestVirtualAddress)
+  throws
   -> UInt8
 {
   try machine.writeb(byte, to: registers)

@@ -81,9 +81,9 @@ extension VirtualMachine {
     case 0...2:
       var replacement = Replacement(entry: input.next())
       try? stage2.walk(address: address, size: granule.pageSize, visitor: &replacement)
-    case 3: run(.access(.load(.word, to: 0), address: address))
-    case 4: run(.access(.store(.word, from: 0), address: address))
-    case 5: run(.nop, at: address)
+    case 3: run(.access(.load(.word, to: 0), address: .init(flat: address)))
+    case 4: run(.access(.store(.word, from: 0), address: .init(flat: address)))
+    case 5: run(.nop, at: .init(flat: address))
     case 6: _ = try? HideSeek.walk(hiding: input.next(), at: address, in: &stage2)
     case 7: try? advise(input.next(of: MemoryAdvice.allCases), offset..<offset + size)
     case 8: try? stage2.unmap(address: address, size: size)

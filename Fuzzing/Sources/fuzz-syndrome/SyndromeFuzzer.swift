@@ -48,7 +48,9 @@ func checkFields(of syndrome: ExceptionSyndrome) {
 /// Runs one instruction with any registers, and one step of the VMM behind it.
 func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) {
   let places: [UInt64] = [
-    HideSeek.hideAddress, HideSeek.target, HideSeek.target + 0x20_0000, 0, 1 << 40, .max,
+    HideSeek.hideAddress.rawValue, HideSeek.target.rawValue, HideSeek.target.rawValue + 0x20_0000,
+    0,
+    1 << 40, .max,
   ]
   func runs() -> (RunResult, FaultInfo, [UInt64]) {
     var input = input
@@ -64,7 +66,7 @@ func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) 
     } catch {
       fatalError("no code: \(error)")
     }
-    let result = machine.run(at: code)
+    let result = machine.run(at: .init(flat: code))
     machine.completeMMIO(data: input.next())
     return (result, machine.vcpu.fault, (0...31).map { machine.vcpu[$0] })
   }
@@ -92,8 +94,9 @@ func handleAbort(on booted: VirtualMachine, _ input: inout InputReader) {
   let syndrome = input.next(of: classes) << 26 | input.next(UInt64.self) & 0x3ff_ffff
   let ipa = input.next(UInt64.self) & 0xffff_ffff_ffff
   machine.vcpu.fault = FaultInfo(
-    syndrome: ExceptionSyndrome(rawValue: syndrome), far: input.next(), ipa: ipa)
-  check(machine.vcpu.fault.pageAddress == ipa & ~0xfff, "HPFAR_EL2 of \(ipa)")
+    syndrome: ExceptionSyndrome(rawValue: syndrome), far: GuestVirtualAddress(input.next()),
+    ipa: IntermediatePhysicalAddress(ipa))
+  check(machine.vcpu.fault.pageAddress.rawValue == ipa & ~0xfff, "HPFAR_EL2 of \(ipa)")
   // Any error of KVM's is an end, too.
   _ = try? machine.handleGuestAbort()
 }

@@ -49,21 +49,27 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   }
 
   /// The output address (`kvm_pte_to_phys`): of a page, a block or the next table.
-  public func outputAddress(_ granule: Granule) -> UInt64 { rawValue & granule.addressMask }
+  public func outputAddress(_ granule: Granule) -> PhysicalAddress {
+    PhysicalAddress(rawValue & granule.addressMask)
+  }
 
   /// `kvm_init_valid_leaf_pte`: a leaf.
   ///
   /// - Parameter attributes: Some of ``KernelVersion/leafAttributes``.
-  public init(leafAt level: Int, mapping physical: UInt64, attributes: UInt64, granule: Granule) {
+  public init(
+    leafAt level: Int, mapping physical: PhysicalAddress, attributes: UInt64, granule: Granule
+  ) {
     let type = level == Granule.lastLevel ? Self.tableOrPage : 0
-    rawValue = physical & granule.addressMask | attributes | type | Self.valid
+    rawValue = physical.rawValue & granule.addressMask | attributes | type | Self.valid
   }
 
   /// `kvm_init_invalid_leaf_owner`: an invalid entry with the owner of the page in bits [9:2].
   public init(invalidOwnedBy owner: UInt8) { rawValue = UInt64(owner) << 2 }
 
   /// The entry that `kvm_set_table_pte` writes.
-  public init(tableAt physical: UInt64) { rawValue = physical | Self.tableOrPage | Self.valid }
+  public init(tableAt physical: PhysicalAddress) {
+    rawValue = physical.rawValue | Self.tableOrPage | Self.valid
+  }
 
   /// `stage2_pte_executable`: what KVM takes for executable, which is XN[1] alone.
   public var isExecutable: Bool { rawValue & Self.executeNever == 0 }

@@ -3,13 +3,13 @@ public enum MachineEvent: Hashable, Sendable {
   /// A stage-2 abort is taken to EL2.
   case abort(FaultInfo)
   /// KVM invalidates TLB entries for one IPA (`__kvm_tlb_flush_vmid_ipa`). Level 0 is any level.
-  case invalidation(ipa: UInt64, level: Int)
+  case invalidation(ipa: IntermediatePhysicalAddress, level: Int)
   /// KVM invalidates all TLB entries of the VM (`__kvm_tlb_flush_vmid`).
   case invalidationOfAll
   /// KVM cleans and invalidates the data cache (`dcache_clean_inval_poc`).
-  case dataCacheClean(physical: UInt64, size: UInt64)
+  case dataCacheClean(physical: PhysicalAddress, size: UInt64)
   /// KVM invalidates the instruction cache (`icache_inval_pou`).
-  case instructionCacheInvalidation(physical: UInt64, size: UInt64)
+  case instructionCacheInvalidation(physical: PhysicalAddress, size: UInt64)
   /// A tracepoint of the kernel is passed.
   case tracepoint(Tracepoint)
   /// A walk of a hook comes to an entry.
@@ -101,7 +101,7 @@ public struct TableVisit: Hashable, Sendable {
   /// Of the table, 0 to 3.
   public let level: Int
   /// The physical address of the table.
-  public let table: UInt64
+  public let table: PhysicalAddress
   /// Of the entry in the table.
   public let index: Int
   /// The entry.

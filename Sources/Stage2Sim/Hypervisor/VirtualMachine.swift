@@ -57,14 +57,14 @@ public struct VirtualMachine {
     public var dirtyLogProtection: DirtyLogProtection
 
     /// Where guest RAM begins on the `virt` board.
-    public static let memoryBase: UInt64 = 0x4000_0000
+    public static let memoryBase: IntermediatePhysicalAddress = 0x4000_0000
     /// The least guest RAM: the boot stub and the kernel have to fit in.
     public static let leastMemory: UInt64 = 4 << 20
     /// The most guest RAM, with any IPA size. KVM takes less than 8 TiB in one slot (`KVM_MEM_MAX_NR_PAGES`).
     public static let mostMemory: UInt64 = 1 << 42
     /// What ``memorySize`` may be: guest RAM ends within the IPA range.
     public static func memorySizes(ipaBits: Int) -> ClosedRange<UInt64> {
-      leastMemory...min(1 << UInt64(ipaBits) - memoryBase, mostMemory)
+      leastMemory...min(1 << UInt64(ipaBits) - memoryBase.rawValue, mostMemory)
     }
 
     /// A machine, checked by ``VirtualMachine/init(_:)``. Unless said otherwise: 256 MiB in huge pages, 40 bits of IPA.
@@ -86,7 +86,7 @@ public struct VirtualMachine {
   /// The VMM's number for the slot of guest RAM.
   public static let memorySlot = 0
   /// Where guest RAM begins in the VMM's address space: aligned to any block.
-  package static let memoryAddress: UInt64 = 0x7f00_0000_0000
+  package static let memoryAddress: HostVirtualAddress = 0x7f00_0000_0000
 
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
@@ -128,7 +128,7 @@ public struct VirtualMachine {
     // The VMM puts the boot stub and the kernel there; then the guest runs the one, which jumps to the other.
     for address in [Configuration.memoryBase, kernelAddress] {
       try machine.write(0, to: address, count: 4)
-      machine.run(.nop, at: address)
+      machine.run(.nop, at: GuestVirtualAddress(flat: address))
     }
     return machine
   }
@@ -147,7 +147,9 @@ public struct VirtualMachine {
   /// The stage-2 entry, valid or not, that decides over `ipa`.
   ///
   /// - Throws: `ERANGE` for an address beyond the IPA range.
-  public func leaf(for ipa: UInt64) throws(Stage2Error) -> Leaf { try kvm.stage2.leaf(for: ipa) }
+  public func leaf(for ipa: IntermediatePhysicalAddress) throws(Stage2Error) -> Leaf {
+    try kvm.stage2.leaf(for: ipa)
+  }
 
   /// Makes a memory slot, changes it, or, with no size, deletes it: KVM_SET_USER_MEMORY_REGION.
   ///
@@ -183,10 +185,10 @@ public struct VirtualMachine {
   ///
   /// - Throws: As ``setMemoryRegion(_:)``.
   public mutating func addPrivateMemory(
-    slot id: Int, at ipa: UInt64, size: UInt64, flags: MemorySlot.Flags = []
+    slot id: Int, at ipa: IntermediatePhysicalAddress, size: UInt64, flags: MemorySlot.Flags = []
   ) throws(KernelError) {
     // Below all that is reserved around guest RAM, however much there is.
-    let address: UInt64 = 0x7000_0000_0000 + UInt64(id) << 32
+    let address = HostVirtualAddress(0x7000_0000_0000 + UInt64(id) << 32)
     try setMemoryRegion(
       MemorySlot(id: id, ipa: ipa, size: size, userspaceAddress: address, flags: flags))
     host.mapPrivately(at: address, size: size)

@@ -36,7 +36,7 @@ extension Stage2Warning: CustomStringConvertible {
     case .leakedReference(let change):
       "reference count too high: \(change.old) became \(change.new) with its reference kept"
     case .livelock(let fault):
-      "the guest hangs: fault \(fault.syndrome) at 0x\(hexadecimal(fault.ipa)) comes again and again"
+      "the guest hangs: fault \(fault.syndrome) at \(fault.ipa) comes again and again"
     }
   }
 }

@@ -9,10 +9,10 @@
 /// as ``CPUModel`` is kept in ``Stage2PageTable/hasXNX``. A loop over entries asks for no version.
 public enum KernelVersion: String, CaseIterable, Sendable {
   /// Linux 6.1. The raw value is also the name of the directories with evidence, as Tests/Recordings/6.1.
-  case linux6_1 = "6.1"
+  case linux61 = "6.1"
 
   /// The version of a machine that names none.
-  public static let standard = KernelVersion.linux6_1
+  public static let standard = KernelVersion.linux61
 }
 
 // MARK: - Page tables
@@ -22,7 +22,7 @@ extension KernelVersion {
   /// The attributes of a leaf: `KVM_PTE_LEAF_ATTR_LO`, bits [11:2], and `KVM_PTE_LEAF_ATTR_HI`, bits [63:51].
   public var leafAttributes: UInt64 {
     switch self {
-    case .linux6_1: 0xfff8_0000_0000_0ffc
+    case .linux61: 0xfff8_0000_0000_0ffc
     }
   }
 
@@ -30,7 +30,7 @@ extension KernelVersion {
   /// knows bit 54 only.
   var permissions: UInt64 {
     switch self {
-    case .linux6_1:
+    case .linux61:
       Stage2Descriptor.read | Stage2Descriptor.write | Stage2Descriptor.executeNever
     }
   }
@@ -38,7 +38,7 @@ extension KernelVersion {
   /// The largest number of an owner in an invalid entry: `KVM_MAX_OWNER_ID`.
   var largestOwner: UInt8 {
     switch self {
-    case .linux6_1: 1
+    case .linux61: 1
     }
   }
 
@@ -46,7 +46,7 @@ extension KernelVersion {
   /// (`stage2_range_addr_end`).
   func walkRange(_ granule: Granule) -> UInt64 {
     switch self {
-    case .linux6_1: granule.size(level: granule.allowsLeaf(level: 1) ? 1 : 2)
+    case .linux61: granule.size(level: granule.allowsLeaf(level: 1) ? 1 : 2)
     }
   }
 }
@@ -59,7 +59,7 @@ extension KernelVersion {
   /// many.
   public var ipaSizes: ClosedRange<Int> {
     switch self {
-    case .linux6_1: 32...48
+    case .linux61: 32...48
     }
   }
 
@@ -72,14 +72,14 @@ extension KernelVersion {
   /// The value of registers that have none after a reset: `reset_unknown`.
   var unknownRegister: UInt64 {
     switch self {
-    case .linux6_1: 0x1de7_ec7e_dbad_c0de
+    case .linux61: 0x1de7_ec7e_dbad_c0de
     }
   }
 
   /// The line that `io_mem_abort` logs for an access without a syndrome.
   var noSyndromeMessage: StaticString {
     switch self {
-    case .linux6_1: "Data abort outside memslots with no valid syndrome info"
+    case .linux61: "Data abort outside memslots with no valid syndrome info"
     }
   }
 
@@ -88,7 +88,7 @@ extension KernelVersion {
   /// Version 6.1 shifts the exception class as a signed `int`, so the upper half becomes all ones.
   func injectedSyndrome(_ syndrome: UInt64) -> UInt64 {
     switch self {
-    case .linux6_1: UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: syndrome)))
+    case .linux61: UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: syndrome)))
     }
   }
 }
@@ -100,28 +100,28 @@ extension KernelVersion {
   /// The number of areas of a process: the default of `sysctl_max_map_count`.
   var mostAreas: Int {
     switch self {
-    case .linux6_1: 65_530
+    case .linux61: 65_530
     }
   }
 
   /// The number of pages that a batch of a CPU holds: `PAGEVEC_SIZE`.
   var pageBatch: Int {
     switch self {
-    case .linux6_1: 15
+    case .linux61: 15
     }
   }
 
   /// The bytes that `do_fault_around` maps at most: `fault_around_bytes`.
   var faultAroundSize: UInt64 {
     switch self {
-    case .linux6_1: 64 << 10
+    case .linux61: 64 << 10
     }
   }
 
   /// The number of items that may share a merged page: `ksm_max_page_sharing`.
   var mostPageSharers: Int {
     switch self {
-    case .linux6_1: 256
+    case .linux61: 256
     }
   }
 
@@ -130,7 +130,7 @@ extension KernelVersion {
   /// Version 6.1 counts the huge pages of such a range as more than it can have.
   var collapseWithinHugePage: KernelError? {
     switch self {
-    case .linux6_1: .invalidArgument
+    case .linux61: .invalidArgument
     }
   }
 }

@@ -38,14 +38,15 @@ extension Stage2PageTable {
   ///   mapped again. `ENOMEM` where a table is missing that may not be made. `ERANGE` beyond ``ipaBits``. `EINVAL` for
   ///   executable device memory.
   public mutating func map(
-    address: UInt64, size: UInt64, physical: UInt64, protection: Protection,
+    address: IntermediatePhysicalAddress, size: UInt64, physical: PhysicalAddress,
+    protection: Protection,
     canAllocate: Bool = true
   ) throws(Stage2Error) {
     guard !protection.isSuperset(of: [.device, .execute]) else {
       throw Stage2Error(.invalidArgument, address: address)
     }
     var visitor = MapVisitor(
-      physical: physical & ~(granule.pageSize - 1), attributes: leafAttributes(protection),
+      physical: physical.aligned(to: granule.pageSize), attributes: leafAttributes(protection),
       permissions: kernel.permissions, canAllocate: canAllocate)
     try update(address: address, size: size, visitor: &visitor)
   }
@@ -60,13 +61,13 @@ extension Stage2PageTable {
   ///   - canAllocate: False without a `memcache`.
   /// - Throws: `EINVAL` for other owners; as ``map(address:size:physical:protection:canAllocate:)``.
   public mutating func setOwner(
-    address: UInt64, size: UInt64, owner: UInt8, canAllocate: Bool = true
+    address: IntermediatePhysicalAddress, size: UInt64, owner: UInt8, canAllocate: Bool = true
   ) throws(Stage2Error) {
     guard owner <= kernel.largestOwner else {
       throw Stage2Error(.invalidArgument, address: address)
     }
     var visitor = MapVisitor(
-      physical: .max, attributes: 0, permissions: kernel.permissions, owner: owner,
+      physical: PhysicalAddress(.max), attributes: 0, permissions: kernel.permissions, owner: owner,
       canAllocate: canAllocate, forcesPages: true)
     try update(address: address, size: size, visitor: &visitor)
   }
@@ -126,7 +127,7 @@ private struct MapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.tablePre, .leaf, .tablePost]
 
   /// What is mapped; an address that no CPU has (``isPhysicalValid``) where pages get an owner instead.
-  var physical: UInt64
+  var physical: PhysicalAddress
   let attributes: UInt64
   /// ``KernelVersion/permissions``
   let permissions: UInt64
@@ -137,7 +138,7 @@ private struct MapVisitor: Stage2Visitor {
   var detached: EntryReference?
 
   init(
-    physical: UInt64, attributes: UInt64, permissions: UInt64, owner: UInt8 = 0,
+    physical: PhysicalAddress, attributes: UInt64, permissions: UInt64, owner: UInt8 = 0,
     canAllocate: Bool, forcesPages: Bool = false
   ) {
     self.physical = physical
@@ -236,7 +237,7 @@ private struct MapVisitor: Stage2Visitor {
     }
     table.memory[visit.entry] = new
     if new.isCounted { table.memory.retain(visit.entry) }
-    if isPhysicalValid { physical &+= visit.size }
+    if isPhysicalValid { physical = physical &+ visit.size }
   }
 
   /// `stage2_pte_needs_update`, and the end of the old entry.
@@ -254,11 +255,11 @@ private struct MapVisitor: Stage2Visitor {
   private func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
     guard !forcesPages || visit.level == Granule.lastLevel else { return false }
     // `kvm_block_mapping_supported`
-    let offset = visit.size &- 1
     return visit.size <= visit.end &- visit.address && granule.allowsLeaf(level: visit.level)
-      && (!isPhysicalValid || physical & offset == 0) && visit.address & offset == 0
+      && (!isPhysicalValid || physical.isAligned(to: visit.size))
+      && visit.address.isAligned(to: visit.size)
   }
 
   /// `kvm_phys_is_valid`, with 48-bit physical addresses.
-  var isPhysicalValid: Bool { physical >> 48 == 0 }
+  var isPhysicalValid: Bool { physical.fits(bits: 48) }
 }

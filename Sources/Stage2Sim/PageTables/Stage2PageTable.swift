@@ -65,7 +65,7 @@ public struct Stage2PageTable {
   }
 
   /// The physical address of the start tables: VTTBR_EL2.BADDR.
-  public var baseAddress: UInt64 { memory.physicalAddress(of: root) }
+  public var baseAddress: PhysicalAddress { memory.physicalAddress(of: root) }
 
   /// How many tables stand side by side at the start level (`kvm_pgd_pages`).
   public var rootTables: Int {
@@ -74,9 +74,9 @@ public struct Stage2PageTable {
   }
 
   /// The entry for `address` in the start tables (`kvm_pgd_page_idx`).
-  func rootEntry(for address: UInt64) -> EntryReference {
+  func rootEntry(for address: IntermediatePhysicalAddress) -> EntryReference {
     // They are side by side, and so are like one that is larger.
     let shift = UInt64(truncatingIfNeeded: granule.shift(level: startLevel))
-    return root.advanced(by: Int(truncatingIfNeeded: address &>> shift))
+    return root.advanced(by: Int(truncatingIfNeeded: address.rawValue &>> shift))
   }
 }

@@ -16,7 +16,7 @@ public struct EntryReference: Hashable, Sendable {
 /// number of changes in a row.
 public struct TableMemory: Sendable {
   /// The physical address of the first table page.
-  public static let base: UInt64 = 0x1_0000_0000
+  public static let base: PhysicalAddress = 0x1_0000_0000
 
   let granule: Granule
   private var storage: TableStorage
@@ -47,13 +47,13 @@ public struct TableMemory: Sendable {
   ///
   /// Nil where no table has ever been. Only an entry that stands in a table which was freed while it was in use can point
   /// there; the kernel takes whatever it finds for a table.
-  func table(at physical: UInt64) -> EntryReference? {
+  func table(at physical: PhysicalAddress) -> EntryReference? {
     let word = Int(truncatingIfNeeded: (physical &- Self.base) >> 3)
     return storage.contains(word: word) ? EntryReference(word: word) : nil
   }
 
   /// `virt_to_phys`.
-  func physicalAddress(of entry: EntryReference) -> UInt64 {
+  func physicalAddress(of entry: EntryReference) -> PhysicalAddress {
     Self.base + UInt64(entry.word) << 3
   }
 

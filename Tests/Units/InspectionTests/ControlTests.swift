@@ -29,7 +29,7 @@ import Testing
       .init(cpu: .max, ipaBits: ipaBits, backing: backing, memorySize: sizes.upperBound))
     try device.hide(0x5a)
     let last = VirtualMachine.Configuration.memoryBase + sizes.upperBound - 8
-    try device.write("guest ldr x0,[0x\(String(last, radix: 16))]\n", to: "control")
+    try device.write("guest ldr x0,[\(last)]\n", to: "control")
     #expect(try device.lines("control")[1] == "  run retired pc +4 x0 0x0")
     #expect(try device.seek() == 0x5a)
   }

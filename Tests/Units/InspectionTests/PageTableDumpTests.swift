@@ -52,7 +52,7 @@ import VirtWalkerDevice
       end = range.end
       let granule = shape.0
       for address in [range.start, (range.start + range.end) / 2, range.end - granule.pageSize] {
-        let leaf = try machine.leaf(for: address)
+        let leaf = try machine.leaf(for: .init(address))
         let entry = leaf.descriptor
         #expect(leaf.level == range.level)
         guard entry.rawValue != 0 else {
@@ -69,7 +69,7 @@ import VirtWalkerDevice
       }
     }
     // The last one, up to the end of the IPA range, is not printed, as it is not by the kernel.
-    #expect(try machine.leaf(for: end).descriptor.rawValue == 0)
+    #expect(try machine.leaf(for: .init(end)).descriptor.rawValue == 0)
     #expect(
       zip(ranges, ranges.dropFirst()).allSatisfy {
         ($0.level, $0.attributes) != ($1.level, $1.attributes)

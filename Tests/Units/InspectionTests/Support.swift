@@ -118,7 +118,7 @@ final class Device {
     let memory = engine.virtualMachine.stage2.memory
     let vcpu = engine.virtualMachine.vcpu
     return memory.words + memory.counts.map(UInt64.init) + (0...30).map { vcpu[$0] }
-      + [vcpu.pc, vcpu.fault.syndrome.rawValue, vcpu.fault.far, vcpu.fault.hpfar]
+      + [vcpu.pc.rawValue, vcpu.fault.syndrome.rawValue, vcpu.fault.far.rawValue, vcpu.fault.hpfar]
   }
 }
 

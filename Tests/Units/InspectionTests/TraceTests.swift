@@ -18,7 +18,7 @@ import VirtWalkerDevice
     let tables = device.engine.virtualMachine.stage2.path(to: HideSeek.target)
     func visits(_ leaf: Stage2Descriptor) -> [String] {
       tables.map {
-        "virt_walker_visit: level \($0.level) table 0x\(String($0.table, radix: 16)) index \($0.index) entry \($0.level == 3 ? leaf : $0.descriptor)"
+        "virt_walker_visit: level \($0.level) table \($0.table) index \($0.index) entry \($0.level == 3 ? leaf : $0.descriptor)"
       }
     }
     #expect(tables.map(\.level) == [1, 2, 3])

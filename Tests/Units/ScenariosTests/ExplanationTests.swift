@@ -11,7 +11,7 @@ import VirtWalkerDevice
     Backing.allCases.map { (cpu: cpu, backing: $0) }
   }
 
-  private static let target: UInt64 = 0x4000_0000
+  private static let target: IntermediatePhysicalAddress = 0x4000_0000
 
   /// The machine that is explained is the daemon's.
   @Test(arguments: machines)
@@ -242,13 +242,13 @@ import VirtWalkerDevice
 extension Step {
   fileprivate var isSeek: Bool {
     guard case .guest(.instruction(let instruction, let address, _)) = self else { return false }
-    return instruction.mnemonic == "ldrb" && address == HideSeek.seekAddress
+    return instruction.mnemonic == "ldrb" && address == .init(flat: HideSeek.seekAddress)
   }
 
   /// The byte, of a store to HIDE.
   fileprivate var hiddenByte: UInt8? {
-    guard case .guest(.instruction(let instruction, HideSeek.hideAddress, let value)) = self,
-      instruction == Instruction.all[0]
+    guard case .guest(.instruction(let instruction, let address, let value)) = self,
+      instruction == Instruction.all[0], address == .init(flat: HideSeek.hideAddress)
     else { return nil }
     return UInt8(truncatingIfNeeded: value)
   }

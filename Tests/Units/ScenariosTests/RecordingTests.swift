@@ -44,16 +44,17 @@ import VirtWalkerDevice
   /// Below each step are the leaf of the target, and that of the step's address where it is in another page and exists.
   @Test func touchedAddressHasItsLeaf() throws {
     for (name, recording) in try committedRecordings() {
-      let page = ~(recording.machine.configuration.granule.pageSize - 1)
       for (line, step) in recording.steps {
         var addresses = [MachineDescription.memoryBase]
-        if let address = step.touchedAddress, address & page != addresses[0],
-          address >> UInt64(recording.machine.configuration.ipaBits) == 0
+        if let address = step.touchedAddress,
+          address.aligned(to: recording.machine.configuration.granule.pageSize) != addresses[0],
+          address.fits(bits: recording.machine.configuration.ipaBits)
         {
           addresses.append(address)
         }
         let leaves = line.observations.filter { $0.hasPrefix("leaf ") }.map {
-          UInt64($0.split(separator: " ")[1].dropFirst(2), radix: 16)
+          UInt64($0.split(separator: " ")[1].dropFirst(2), radix: 16).map(
+            IntermediatePhysicalAddress.init(_:))
         }
         #expect(leaves == addresses, "\(name):\(line.number): \(line.line.text)")
       }
@@ -69,7 +70,7 @@ import VirtWalkerDevice
         for observation in line.observations {
           guard observation.hasPrefix("abort "),
             let match = observation.wholeMatch(of: /abort esr=([0-9a-f]+) far=([0-9a-f]+) .*/),
-            UInt64(match.output.2, radix: 16) == address
+            UInt64(match.output.2, radix: 16) == address.rawValue
           else { continue }
           let recorded = ExceptionSyndrome(rawValue: UInt64(match.output.1, radix: 16)!)
           guard recorded.exceptionClass == ExceptionSyndrome.dataAbort else { continue }
@@ -206,10 +207,10 @@ import VirtWalkerDevice
   /// Steps come from outside: the engine performs each step that the language has.
   @Test func noStepStopsTheEngine() throws {
     var generator = SeededGenerator(seed: 3)
-    let addresses: [UInt64] = [
+    let addresses: [IntermediatePhysicalAddress] = [
       0, 0x0b00_0000, 0x0b00_0001, 0x0c00_0000, 0x3fff_fff0, 0x4000_0000, 0x4000_0ff0,
       0x4000_1000, 0x43ff_fff0, 0x4400_0000, 0x8000_0000, 0x8000_0ff0, 0xff_ffff_fff0,
-      0x100_0000_0000, 0xffff_ffff_fff0, 0x1_0000_0000_0000, .max - 15,
+      0x100_0000_0000, 0xffff_ffff_fff0, 0x1_0000_0000_0000, 0xffff_ffff_ffff_fff0,
     ]
     let ranges: [AddressRange] = addresses.flatMap { address in
       [0, 1, 0x1000, 0x20_0000, 1 << 48].compactMap { AddressRange(address: address, size: $0) }
@@ -221,9 +222,9 @@ import VirtWalkerDevice
     ]
     for address in addresses {
       steps += Instruction.all.map {
-        .guest(.instruction($0, address: address, x0: 0xf900_013f))
+        .guest(.instruction($0, address: .init(flat: address), x0: 0xf900_013f))
       }
-      steps.append(.guest(.fetch(address: address, x0: 1)))
+      steps.append(.guest(.fetch(address: .init(flat: address), x0: 1)))
       guard address <= HostStep.lastAddress else { continue }
       steps.append(.host(.write(address: address, value: 0xf900_013f)))
       steps.append(.host(.read(address: address)))

@@ -36,7 +36,8 @@ import VirtWalkerDevice
       }
       model = Self.withoutInterrupts(
         Self.inRAM(
-          model, at: VirtualMachine.memoryAddress, size: recording.machine.configuration.memorySize)
+          model, at: VirtualMachine.memoryAddress.rawValue,
+          size: recording.machine.configuration.memorySize)
       )
       var expected = kernel[number]
       if seen.contains(where: \.isHung) {

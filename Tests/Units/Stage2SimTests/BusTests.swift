@@ -94,15 +94,15 @@ import VirtWalkerDevice
   @Test mutating func hookLogsEachAccessInItsWindow() {
     let trace = Trace()
     machine.observer = trace
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.seekAddress))
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.hideAddress + 2))
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.hideAddress + 3))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.seekAddress)))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.hideAddress + 2)))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.hideAddress + 3)))
     machine.completeMMIO()
-    machine.run(.access(.store(.word, from: 0), address: HideSeek.hideAddress))
+    machine.run(.access(.store(.word, from: 0), address: .init(flat: HideSeek.hideAddress)))
     machine.run(
       .access(
         LoadStore(isStore: false, size: .word, register: 0, form: .pair(second: 1)),
-        address: HideSeek.hideAddress))
+        address: .init(flat: HideSeek.hideAddress)))
     #expect(
       trace.messages == [
         "MMIO to HIDE and SEEK register detected, len: 1",
@@ -163,13 +163,14 @@ import VirtWalkerDevice
       if isFirst { machine.register(device, at: [region]) }
       machine.add(HideSeek())
       if !isFirst { machine.register(device, at: [region]) }
-      machine.run(.nop, at: HideSeek.target)
+      machine.run(.nop, at: .init(flat: HideSeek.target))
       machine.setRegister(3, to: 0x41)
-      machine.run(.access(.store(.byte, from: 3), address: HideSeek.hideAddress))
-      machine.run(.access(.load(.byte, to: 4), address: HideSeek.seekAddress))
+      machine.run(.access(.store(.byte, from: 3), address: .init(flat: HideSeek.hideAddress)))
+      machine.run(.access(.load(.byte, to: 4), address: .init(flat: HideSeek.seekAddress)))
       #expect(machine.vcpu[4] == 0x41)
-      machine.run(.access(.store(.byte, from: 3), address: HideSeek.hideAddress + 2))
-      let tooLong = GuestInstruction.access(.load(.word, to: 4), address: HideSeek.hideAddress)
+      machine.run(.access(.store(.byte, from: 3), address: .init(flat: HideSeek.hideAddress + 2)))
+      let tooLong = GuestInstruction.access(
+        .load(.word, to: 4), address: .init(flat: HideSeek.hideAddress))
       #expect(machine.run(tooLong) == .failed(.invalidArgument))
       #expect(calls.names.isEmpty)
     }
@@ -243,7 +244,7 @@ import VirtWalkerDevice
   ])
   func regionsThatOverlap(overlap: Overlap) throws {
     let calls = Calls()
-    let base: UInt64 = 0x0900_0000
+    let base: IntermediatePhysicalAddress = 0x0900_0000
     var machine = try VirtualMachine.bootedWithHideSeek()
     for (name, range) in overlap.regions {
       machine.register(
@@ -254,7 +255,7 @@ import VirtWalkerDevice
         ])
     }
     let address = base + overlap.address
-    let result = machine.run(.access(.load(.byte, to: 0), address: address))
+    let result = machine.run(.access(.load(.byte, to: 0), address: .init(flat: address)))
     #expect(calls.names == overlap.asked)
     #expect(result == .mmio(MMIOExit(isWrite: false, address: address, length: 1, data: 0)))
   }

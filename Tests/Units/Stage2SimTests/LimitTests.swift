@@ -23,8 +23,8 @@ import Testing
     try machine.writeRAM(1, to: 0, count: 4)
     #expect(throws: KernelError.badAddress) { try machine.writeRAM(1, to: 512 << 30, count: 4) }
     let address = VirtualMachine.Configuration.memoryBase + 512 << 30
-    let store = GuestInstruction.access(.store(.word, from: 0), address: address)
-    machine.run(.nop, at: VirtualMachine.Configuration.memoryBase)
+    let store = GuestInstruction.access(.store(.word, from: 0), address: .init(flat: address))
+    machine.run(.nop, at: .init(flat: VirtualMachine.Configuration.memoryBase))
     #expect(machine.run(store) == .failed(.badAddress))
 
     // Pages of a file in memory stay.
@@ -74,7 +74,8 @@ import Testing
     // As many as there would be after one call for every other page.
     let ram = try #require(machine.host.areas.firstIndex { $0.flags.contains(.write) })
     let area = machine.host.areas[ram]
-    let pages = (0..<UInt64(KernelVersion.standard.mostAreas - machine.host.areas.count)).map { number in
+    let pages = (0..<UInt64(KernelVersion.standard.mostAreas - machine.host.areas.count)).map {
+      number in
       var part = area
       part.start = area.start + number * page
       part.end = part.start + page

@@ -3,13 +3,13 @@ import Testing
 
 /// Every operation on a table says where it ended, at which level, and which entry was in the way.
 @Suite struct Stage2ErrorTests {
-  private static let base: UInt64 = 0x4000_0000
+  private static let base: IntermediatePhysicalAddress = 0x4000_0000
 
   enum Operation: CaseIterable {
     case walk, leaf, map, setOwner, unmap, writeProtect, relaxPermissions, flush
 
     func perform(
-      on table: inout Stage2PageTable, at address: UInt64
+      on table: inout Stage2PageTable, at address: IntermediatePhysicalAddress
     ) throws(Stage2Error) {
       switch self {
       case .walk:
@@ -46,8 +46,8 @@ import Testing
   @Test(arguments: Operation.allCases)
   func addressBeyondTheTableIsSaid(operation: Operation) {
     var table = Stage2PageTable(ipaBits: 40)
-    #expect(throws: Stage2Error(.outOfRange, address: 1 << 40)) {
-      try operation.perform(on: &table, at: 1 << 40)
+    #expect(throws: Stage2Error(.outOfRange, address: .init(1 << 40))) {
+      try operation.perform(on: &table, at: .init(1 << 40))
     }
   }
 
@@ -68,9 +68,9 @@ import Testing
   /// What the kernel's callers do not look at is no error here, either.
   @Test func ageingSaysNothing() {
     var table = Stage2PageTable(ipaBits: 40)
-    #expect(table.makeOld(address: 1 << 40).rawValue == 0)
-    #expect(table.makeYoung(address: 1 << 40).rawValue == 0)
-    let isYoung = table.isYoung(address: 1 << 40)
+    #expect(table.makeOld(address: .init(1 << 40)).rawValue == 0)
+    #expect(table.makeYoung(address: .init(1 << 40)).rawValue == 0)
+    let isYoung = table.isYoung(address: .init(1 << 40))
     #expect(!isYoung)
   }
 

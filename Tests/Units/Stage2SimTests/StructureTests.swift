@@ -24,10 +24,10 @@ import VirtWalkerDevice
   /// What the CPU reports for the driver's two instructions, bit by bit as the Arm ARM lays ESR_EL2 out.
   @Test func syndromeOfTheDriversAccesses() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
-    machine.run(.access(.store(.byte, from: 7), address: HideSeek.hideAddress))
+    machine.run(.access(.store(.byte, from: 7), address: .init(flat: HideSeek.hideAddress)))
     #expect(machine.vcpu.fault.syndrome.rawValue == 0x9307_0045)
     #expect(machine.vcpu.fault.hpfar == 0xb0000)
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.seekAddress))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.seekAddress)))
     #expect(machine.vcpu.fault.syndrome.rawValue == 0x9300_0005)
     #expect(machine.vcpu.fault.hpfar == 0xb0000)
     #expect(machine.vcpu.fault.far == 0x0b00_0001)

@@ -5,7 +5,7 @@ import VirtWalkerDevice
 
 /// Copies of a table share their memory until one of them changes.
 @Suite struct TableMemoryTests {
-  private static let base: UInt64 = 0x4000_0000
+  private static let base: IntermediatePhysicalAddress = 0x4000_0000
   private static let pages: UInt64 = 0x5000
 
   fileprivate static func mapped() throws -> Stage2PageTable {
@@ -72,14 +72,14 @@ import VirtWalkerDevice
     let copy = table
     let words = copy.memory.words
     // No block fits.
-    let physical = 1 << 40 + granule.pageSize
+    let physical = PhysicalAddress(1 << 40 + granule.pageSize)
     try table.map(
-      address: granule.blockSize, size: 100 * granule.blockSize, physical: physical,
+      address: .init(granule.blockSize), size: 100 * granule.blockSize, physical: physical,
       protection: [.read])
     #expect(table.memory.pagesInUse == copy.memory.pagesInUse + 100)
     for block in 0..<100 as Range<UInt64> {
       let offset = block * granule.blockSize + granule.pageSize
-      let leaf = try table.leaf(for: granule.blockSize + offset)
+      let leaf = try table.leaf(for: .init(granule.blockSize + offset))
       #expect(leaf.level == 3)
       #expect(leaf.descriptor.outputAddress(granule) == physical + offset)
     }
