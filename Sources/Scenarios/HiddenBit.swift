@@ -10,7 +10,11 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
   private init(number: Int) { self.number = number }
 
   /// In the entry, 51 to 58.
-  public var entryBit: Int { number + 51 }
+  public var entryBit: Int { number + Self.shift }
+
+  /// The number of the first bit of the byte in the entry.
+  @inlinable
+  public static var shift: Int { 51 }
 
   private var mask: UInt64 { 1 << UInt64(entryBit) }
 
@@ -19,13 +23,10 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
 
   /// Its field in the Arm ARM; `sw55` to `sw58` for those that the architecture leaves to software.
   public var field: String {
-    switch mask {
-    case Stage2Descriptor.dirtyBitModifier: "DBM"
-    case Stage2Descriptor.contiguous: "Contiguous"
-    case Stage2Descriptor.executeNever0: "XN[0]"
-    case Stage2Descriptor.executeNever: "XN[1]"
-    default: "sw\(entryBit)"
-    }
+    guard let field = DescriptorField.all.first(where: { $0.mask & mask != 0 }),
+      field != .software
+    else { return "sw\(entryBit)" }
+    return field.mask == mask ? field.name : "\(field.name)[\(entryBit - field.bits.lowerBound)]"
   }
 
   /// What the CPU and KVM take it for, in at most 67 characters.

@@ -1,3 +1,4 @@
+import Scenarios
 import Stage2Sim
 
 /// The hook of the original system: it hides one byte in bits [58:51] of the stage-2 entry of the first page of guest RAM, and
@@ -96,7 +97,10 @@ extension VirtualMachine {
 extension Stage2Descriptor {
   /// Bits [58:51]: DBM, Contiguous, XN[1:0] and the four software bits.
   public var hiddenByte: UInt8 {
-    get { UInt8(truncatingIfNeeded: rawValue >> 51) }
-    set { rawValue = rawValue & ~(0xff << 51) | UInt64(newValue) << 51 }
+    get { UInt8(truncatingIfNeeded: rawValue &>> UInt64(HiddenBit.shift)) }
+    set {
+      let shift = UInt64(HiddenBit.shift)
+      rawValue = rawValue & ~(0xff &<< shift) | UInt64(newValue) &<< shift
+    }
   }
 }
