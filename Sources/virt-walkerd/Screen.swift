@@ -13,6 +13,7 @@ final class Screen {
   private var isEntered = false
   /// What stands there; empty where that is not known.
   private var shown: [String] = []
+  private var parser = KeyParser()
   /// What the terminal has not taken yet.
   private var pending: ArraySlice<UInt8> = []
 
@@ -58,12 +59,12 @@ final class Screen {
     return (Int(size.ws_col), Int(size.ws_row))
   }
 
-  /// The keys that were pressed; nil where the terminal has gone.
+  /// The keys that were pressed, without arrows and function keys; nil if the terminal has gone.
   func keys() -> [UInt8]? {
     var bytes = [UInt8](repeating: 0, count: 64)
     do {
       let count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }
-      return count == 0 ? nil : Array(bytes.prefix(count))
+      return count == 0 ? nil : bytes.prefix(count).compactMap { parser.parse($0) }
     } catch {
       return error as? Errno == .resourceTemporarilyUnavailable ? [] : nil
     }
