@@ -1,7 +1,5 @@
 /// A parser that takes the keys of letters out of a terminal's input, and leaves out the keys that send an escape sequence:
 /// arrows, function keys, and a letter together with Alt.
-///
-/// A read(2) may end in the middle of a sequence, or return several keys, so the parser keeps its state from one read to the next.
 struct KeyParser {
   private enum State {
     case key

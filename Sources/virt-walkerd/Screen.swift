@@ -13,7 +13,6 @@ final class Screen {
   private var isEntered = false
   /// What stands there; empty where that is not known.
   private var shown: [String] = []
-  private var parser = KeyParser()
   /// What the terminal has not taken yet.
   private var pending: ArraySlice<UInt8> = []
 
@@ -62,6 +61,8 @@ final class Screen {
   /// The keys that were pressed, without arrows and function keys; nil if the terminal has gone.
   func keys() -> [UInt8]? {
     var bytes = [UInt8](repeating: 0, count: 64)
+    // A new one for each read, so that the key Esc does not take the next letter with it.
+    var parser = KeyParser()
     do {
       let count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }
       return count == 0 ? nil : bytes.prefix(count).compactMap { parser.parse($0) }
