@@ -58,12 +58,14 @@ final class Screen {
     return (Int(size.ws_col), Int(size.ws_row))
   }
 
-  /// The keys that were pressed; nil where the terminal has gone.
+  /// The keys that were pressed, without arrows and function keys; nil if the terminal has gone.
   func keys() -> [UInt8]? {
     var bytes = [UInt8](repeating: 0, count: 64)
+    // A new one for each read, so that the key Esc does not take the next letter with it.
+    var parser = KeyParser()
     do {
       let count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }
-      return count == 0 ? nil : Array(bytes.prefix(count))
+      return count == 0 ? nil : bytes.prefix(count).compactMap { parser.parse($0) }
     } catch {
       return error as? Errno == .resourceTemporarilyUnavailable ? [] : nil
     }

@@ -52,9 +52,8 @@ import Testing
       try await terminal.resize(columns: 100, rows: 24)
       let paused = try await terminal.wait { $0.split(separator: "\n").last?.utf8.count == 100 }
       #expect(paused.contains("hidden byte 0x41"))
-      // An arrow key is no letter.
-      try await terminal.send("Up")
-      try await terminal.send(key)
+      // Arrows and function keys are no letters, and watch reads several keys at once.
+      try await terminal.send("Up", "F1", "F5", "M-p", key)
       _ = try await terminal.wait { $0.contains("hidden byte 0x4b") && $0.contains("p pauses") }
     }
   }
