@@ -68,7 +68,7 @@ def page(results):
     machine, settings = results["machine"], results["settings"]
     parts = [f"""# Performance
 
-`scripts/bench --write` has written this page. It measured commit {machine['commit']} on {machine['date']}, in {settings['minutes']:.0f} minutes.
+`scripts/bench --write` has written this page, and measured commit {machine['commit']} on {machine['date']}, in {settings['minutes']:.0f} minutes.
 
 | | |
 |---|---|

@@ -20,7 +20,7 @@ struct ServerProcess: Equatable {
   /// The user that the daemon becomes when it serves.
   let user: uid_t
 
-  /// This process.
+  /// Describes this process.
   init(servingAs user: uid_t) throws(Errno) {
     pid = getpid()
     guard let start = Self.start(of: pid), let namespace = Self.namespace(of: "self"),

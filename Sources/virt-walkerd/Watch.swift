@@ -75,7 +75,7 @@ struct Watch: ParsableCommand {
   }
 }
 
-/// The files of a tree that are shown. They are opened once, so that they remain the files of one daemon.
+/// The files of a tree that are shown. The files are opened once, so that all of them belong to one daemon.
 private struct WatchedFiles {
   private let walk: FileDescriptor
   private let stats: FileDescriptor

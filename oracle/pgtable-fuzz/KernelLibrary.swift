@@ -19,13 +19,13 @@ struct KernelLibrary {
     }
     guard let symbol = dlsym(handle, "pgtable_library") else {
       throw LibraryError(
-        "\(path) has no pgtable_library: remove it, and oracle/pgtable builds it anew")
+        "\(path) has no pgtable_library: remove it, and oracle/pgtable builds it again")
     }
     library = symbol.assumingMemoryBound(to: pgtable_library.self).pointee
     self.granule = granule
     guard library.page_shift == granule.pageShift else {
       throw LibraryError(
-        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and oracle/pgtable builds it anew"
+        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and oracle/pgtable builds it again"
       )
     }
   }
@@ -62,7 +62,7 @@ struct KernelLibrary {
   /// The number of references that were taken or dropped on a free page.
   var misuses: UInt64 { library.state.pointee.misuses }
 
-  /// Whether events are kept. They are not kept while time is measured.
+  /// Whether events are kept. Time is measured without events.
   var isLogging: Bool {
     get { library.state.pointee.is_logging != 0 }
     nonmutating set { library.state.pointee.is_logging = newValue ? 1 : 0 }

@@ -1,5 +1,5 @@
-// The first process of the oracle's host. It sets up the kernel for repeatable recordings, runs the recorder on each
-// file in /scenarios, and switches the machine off. The kernel's arguments after "--" are arguments of the recorder.
+// The first process of the oracle's host. The process sets up the kernel for repeatable recordings, runs the
+// recorder on each file in /scenarios, and switches the machine off. The kernel's arguments after "--" are arguments of the recorder.
 // The console carries the recordings, between lines that begin with "===".
 #include <dirent.h>
 #include <fcntl.h>

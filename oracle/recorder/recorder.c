@@ -8,7 +8,7 @@
 // not need the hook.
 //
 // docs/scenario.md describes the language. The recorder is a virtual machine monitor with one vCPU that runs one
-// instruction for each step. It puts the instruction into guest memory, followed by a store that leaves the guest, and
+// instruction for each step. The recorder puts the instruction into guest memory, followed by a store that leaves the guest, and
 // lets the vCPU run until the store. The kernel with oracle/hook writes the events in between into a trace.
 #define _GNU_SOURCE
 #include <asm/kvm.h>

@@ -4,7 +4,8 @@ import Inspection
 import Stage2Sim
 import VirtWalkerDevice
 
-/// Measures the memory of the tables of mapped guest memory. It needs a new process, because memory that was free
+/// Measures the memory of the tables of mapped guest memory. Each measurement needs a new process, because memory that
+/// was free before does not count.
 /// before does not count.
 struct Tables: ParsableCommand {
   static let configuration = CommandConfiguration(

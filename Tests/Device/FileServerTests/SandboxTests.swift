@@ -4,7 +4,7 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// Tests of the sandbox. They need root, as the other tests of nodes do.
+/// Tests of the sandbox, which need root.
 @Suite(.timeLimit(.minutes(15))) struct SandboxTests {
   /// The probe, which was built with these tests.
   private let program: FilePath = {

@@ -37,7 +37,7 @@ import Testing
     let named = try await shell(
       "cd \(repository) && grep -rnI --exclude-dir='.*' --exclude-dir=Corpus --exclude-dir=Tests '[.]build/release' ."
     )
-    #expect(named.output == "", "this folder is that of plain swift build")
+    #expect(named.output == "", "this folder belongs to plain swift build")
   }
 
   /// The scripts refuse to install a package that would remove another package. The test uses the real apt with a

@@ -11,7 +11,7 @@ import Testing
         return (words[0], try #require(Int(words[1])))
       },
       uniquingKeysWith: { first, _ in
-        Issue.record("a name stands twice")
+        Issue.record("a name appears twice")
         return first
       })
   }

@@ -83,7 +83,7 @@ final class Device {
       switch work.proceed() {
       case .unfinished: continue
       case .waiting:
-        Issue.record("nobody will call onReady")
+        Issue.record("the test does not use onReady")
         return
       case .finished: return
       case .failed(let error): throw error

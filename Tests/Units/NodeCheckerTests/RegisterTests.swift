@@ -30,7 +30,7 @@ import Testing
     #expect(isLinearizable([read(0, 1, 2), write(1, 3, 4), read(1, 5, 6)]))
     // During a write, a read gives the old or the new byte. After the new byte, no read gives the old one.
     #expect(isLinearizable([write(1, 1, 9), read(0, 2, 3), read(1, 4, 5), read(1, 6, 7)]))
-    // Of two simultaneous writes, either can be the last.
+    // Either of two simultaneous writes can be the last.
     #expect(isLinearizable([write(1, 1, 5), write(2, 2, 6), read(1, 7, 8)]))
     #expect(isLinearizable([write(1, 1, 5), write(2, 2, 6), read(2, 7, 8)]))
     // Two readers see both bytes, one after the other.
