@@ -433,8 +433,8 @@ int main(int argc, char **argv)
 	}
 
 	/*
-	 * SIGALRM's default action, not a handler: it ends the process even while a FUSE or CUSE server leaves a
-	 * request unanswered. The last whole line then says which call came before the one that did not return.
+	 * SIGALRM keeps its default action, which ends the process even while a FUSE or CUSE server leaves a request
+	 * unanswered. The last whole line then belongs to the call before the call that did not return.
 	 */
 	alarm(TIME_LIMIT_SECONDS);
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -173,7 +173,7 @@ static uint32_t *guest_word(uint64_t address)
         return (uint32_t *)(machine.code_page + (address - CODE));
     if (address >= machine.base && address < machine.base + machine.memory)
         return (uint32_t *)(machine.ram + (address - machine.base));
-    fail("%" PRIx64 " is no memory of the guest", address);
+    fail("%" PRIx64 " is not in guest memory", address);
     return NULL;
 }
 
@@ -998,7 +998,7 @@ int main(int count, char **arguments)
             continue;
         }
         if (!machine.vm)
-            fail("the first line has to say what the machine is");
+            fail("the first line must describe the machine");
         else if (!strncmp(line, "guest ", 6))
             guest(line + 6);
         else if (!strncmp(line, "host ", 5))

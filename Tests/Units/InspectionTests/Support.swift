@@ -54,7 +54,7 @@ final class Device {
     case .text(let make, _)?, .commands(let make?, _)?:
       return String(decoding: make().bytes(), as: UTF8.self)
     default:
-      Issue.record("\(name) is no file to read")
+      Issue.record("\(name) is not a readable file")
       return ""
     }
   }
