@@ -99,7 +99,11 @@ let package = Package(
     ),
     .executableTarget(
       name: "scenario-generator",
-      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "Scenarios",
+        "Stage2Sim",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       path: "oracle/generator",
       swiftSettings: strict
     ),

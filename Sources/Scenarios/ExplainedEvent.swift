@@ -42,11 +42,11 @@ public struct ExplainedEvent: Hashable, Sendable {
 
   /// The events of a machine, those of its guest first.
   ///
-  /// - Returns: All, but for KSM where no memory is anonymous: it would scan for ever.
+  /// - Returns: All events, but without KSM if it has nothing to merge.
   public static func all(on machine: MachineDescription) -> [ExplainedEvent] {
     accesses + [executeNeighbour(machine.configuration.granule)]
       + host(of: machine).filter {
-        $0.name != "merge" || ![.hugetlb, .memfd].contains(machine.configuration.backing)
+        $0.name != "merge" || machine.configuration.backing.hasMergeablePages
       }
   }
 
@@ -145,19 +145,32 @@ public struct ExplainedEvent: Hashable, Sendable {
   public func recording(for machine: MachineDescription) -> String? {
     let machine = machine.configuration
     guard machine.granule == .kib4 else { return nil }
-    let cpu =
-      switch machine.cpu {
-      case .cortexA72: "a72"
-      case .cortexA76: "a76"
-      case .max: "max"
-      }
     if Self.accesses.contains(self) {
       let isBlock = [.huge, .hugetlb].contains(machine.backing)
-      return "bytes-\(cpu)-\(isBlock ? "huge" : "page")"
+      return "bytes-\(machine.cpu.shortName)-\(isBlock ? "huge" : "page")"
     }
-    return
-      "explain-\(name == "execute-neighbour" ? cpu : "a76")-\(machine.backing.rawValue)-\(name)"
+    // The CPU model matters only to the events that execute.
+    let cpu = name == "execute-neighbour" ? machine.cpu : .cortexA76
+    return "explain-\(cpu.shortName)-\(machine.backing.rawValue)-\(name)"
   }
+}
+
+extension CPUModel {
+  /// The CPU model as the names of recordings have it: `a76`.
+  package var shortName: String {
+    switch self {
+    case .cortexA72: "a72"
+    case .cortexA76: "a76"
+    case .max: "max"
+    }
+  }
+}
+
+extension Backing {
+  /// Whether KSM finds pages to merge: pages of anonymous areas, and pages that a private mapping of a file has of its own.
+  ///
+  /// KSM has nothing to do for other memory, and a scenario would wait for it without end.
+  package var hasMergeablePages: Bool { self != .hugetlb && self != .memfd }
 }
 
 extension Step {

@@ -32,7 +32,7 @@ public struct Explainer {
   public var machine: MachineDescription { engine.machine }
 
   /// The steps that boot a machine.
-  static let boot = [
+  package static let boot = [
     "host write 0x40000000 0xf900013f", "guest fetch 0x40000000",
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
@@ -80,7 +80,7 @@ public struct Explainer {
     hiding byte: UInt8
   ) throws(EngineFailure) -> InvalidEntryOutcome {
     try reboot()
-    try perform(invalidation)
+    try perform(Self.invalidation(on: machine))
     let before = targetLeaf
     let warnings = try hide(byte)
     let hidden = targetLeaf
@@ -92,14 +92,14 @@ public struct Explainer {
       references: references)
   }
 
-  /// The steps that take the page away.
-  var invalidation: [Step] {
-    // hugetlb takes whole huge pages only.
+  /// The steps that take the page at 0x40000000 away while its neighbour is in use.
+  package static func invalidation(on machine: MachineDescription) -> [Step] {
     let configuration = machine.configuration
     let granule = configuration.granule
+    // hugetlb takes whole huge pages only.
     let size = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
     return [
-      "guest ldr w0,[\(address(Self.target + granule.pageSize))]",
+      "guest ldr w0,[\(address(target + granule.pageSize))]",
       "host madvise dontneed 0x40000000 \(hex(size))",
     ].map(Step.init(constant:))
   }

@@ -1,10 +1,14 @@
+import Scenarios
+import Stage2Sim
+
 // Stories in which the guest acts in the midst of what the host does.
 
 /// All of them on one CPU and one backing.
-func hostStories(_ cpu: CPU, _ backing: Backing) -> [ScenarioFile] {
-  let machine = Machine(cpu: cpu, backing: backing)
+func hostStories(_ cpu: CPUModel, _ backing: Backing) -> [ScenarioFile] {
+  let machine = MachineDescription(cpu, backing)
   func story(_ name: String, _ purpose: String, _ steps: [String]) -> ScenarioFile {
-    ScenarioFile("host-\(cpu.name)-\(backing)-\(name)", purpose, on: machine, steps: steps)
+    ScenarioFile(
+      "host-\(cpu.shortName)-\(backing.rawValue)-\(name)", purpose, on: machine, steps: steps)
   }
   var stories = [
     story(
@@ -33,12 +37,12 @@ func hostStories(_ cpu: CPU, _ backing: Backing) -> [ScenarioFile] {
       "What the guest can do while the VMM may not read or write, or has nothing mapped.",
       protection),
   ]
-  stories += ["manual", "initially-set"].map { log in
+  stories += [DirtyLogProtection.manual, .initiallySet].map { log in
     var machine = machine
-    machine.dirtyLog = log
+    machine.configuration.dirtyLogProtection = log
     return ScenarioFile(
-      "host-\(cpu.name)-\(backing)-dirty-\(log)",
-      "Dirty logging that the VMM clears by itself, range by range; \(log).",
+      "host-\(cpu.shortName)-\(backing.rawValue)-dirty-\(log.rawValue)",
+      "Dirty logging that the VMM clears by itself, range by range; \(log.rawValue).",
       on: machine, steps: clearedDirtyLog)
   }
   if backing.hasMergeablePages {

@@ -1,3 +1,6 @@
+import Scenarios
+import Stage2Sim
+
 /// Many equal pages, which KSM merges, and which guest and host part, by chance.
 func randomMergingScenario(seed: Int, steps: Int) -> ScenarioFile {
   let backings = [Backing.anonymous, .anonymous, .anonymous, .huge, .file]
@@ -7,7 +10,7 @@ func randomMergingScenario(seed: Int, steps: Int) -> ScenarioFile {
   return ScenarioFile(
     "random-merging-\(seed)",
     "Equal pages by chance: scripts/oracle/generate --random-merging \(seed) \(steps)",
-    on: Machine(cpu: .a76, backing: backings[seed % 5], memory: "8M"), steps: sequence.lines)
+    on: MachineDescription(.cortexA76, backings[seed % 5], memory: 8), steps: sequence.lines)
 }
 
 private struct RandomMergingSteps {

@@ -1,11 +1,16 @@
+import Scenarios
+import Stage2Sim
+
 /// Steps by chance, at few addresses, so that they meet.
 func randomScenario(seed: Int, steps: Int) -> ScenarioFile {
   var chance = ParkMiller(seed: seed)
-  let cpus = [CPU.a76, .a72, .a76, .a72, .max]
+  let cpus = [CPUModel.cortexA76, .cortexA72, .cortexA76, .cortexA72, .max]
   let backings = [Backing.anonymous, .huge, .memfd, .file, .hugetlb]
-  var machine = Machine(cpu: cpus[seed % 5], backing: backings[seed / 5 % 5])
-  if machine.cpu != .a76 && chance.below(3) == 0 { machine.ipaBits = 44 }
-  var sequence = RandomSteps(backing: machine.backing, chance: chance)
+  var machine = MachineDescription(cpus[seed % 5], backings[seed / 5 % 5])
+  if machine.configuration.cpu != .cortexA76 && chance.below(3) == 0 {
+    machine.configuration.ipaBits = 44
+  }
+  var sequence = RandomSteps(backing: machine.configuration.backing, chance: chance)
   sequence.addSteps(upTo: steps)
   // The recordings have this name of the program in their text.
   return ScenarioFile(

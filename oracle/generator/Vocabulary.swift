@@ -1,7 +1,9 @@
+import Scenarios
+
 // The addresses and the steps that most scenarios are made of.
 
 /// The page whose entry holds the byte: the first one of RAM.
-let target: UInt64 = 0x4000_0000
+let target = MachineDescription.memoryBase
 let page: UInt64 = 0x1000
 let block: UInt64 = 0x20_0000
 /// The next page of the target's block.
@@ -15,14 +17,6 @@ let seekRegister: UInt64 = 0x0b00_0001
 
 /// The instruction by which the guest leaves its code; a page that begins with it can be fetched from.
 let leave: UInt64 = 0xf900_013f
-
-func hex(_ number: UInt64) -> String { "0x" + String(number, radix: 16) }
-
-/// A number with at least `digits` hexadecimal digits.
-func hex(_ number: UInt64, digits: Int) -> String {
-  let text = String(number, radix: 16)
-  return "0x" + String(repeating: "0", count: max(0, digits - text.count)) + text
-}
 
 /// A page of RAM by its number.
 func pageAddress(_ number: UInt64) -> UInt64 { target + number * page }
@@ -63,7 +57,7 @@ func fetch(_ address: UInt64) -> String { "guest fetch \(hex(address, digits: 8)
 
 /// A step of the host: a call, and the addresses, sizes and values that it takes.
 func host(_ call: String, _ numbers: UInt64...) -> String {
-  (["host", call] + numbers.map(hex)).joined(separator: " ")
+  (["host", call] + numbers.map { hex($0) }).joined(separator: " ")
 }
 
 /// A step of the host on some of the pages of RAM from the one with this number on.

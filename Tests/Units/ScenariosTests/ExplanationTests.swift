@@ -178,7 +178,7 @@ import VirtWalkerDevice
     let name = try #require(
       Explanation.invalidEntryRecording(for: explainer.machine))
     let recording = try Self.recording(name, of: backing)
-    let before = Explainer.boot + explainer.invalidation
+    let before = Explainer.boot + Explainer.invalidation(on: explainer.machine)
     #expect(recording.steps.map(\.step).starts(with: before))
     try #require(recording.steps.count == before.count + 4)
     let hide = recording.steps[before.count]
