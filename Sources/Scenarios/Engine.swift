@@ -15,6 +15,9 @@ public protocol Engine: AnyObject {
   /// The machine as it is now.
   var view: any MachineView { get }
 
+  /// The registers of a hook that hides bytes; nil, the default, if the engine has no such hook.
+  var hidingRegisters: HidingRegisters? { get }
+
   /// Asked again and again in the middle of a step that takes long. The step ends early if it returns false.
   var mayGoOn: (() -> Bool)? { get set }
 
@@ -37,6 +40,8 @@ public protocol Engine: AnyObject {
 }
 
 extension Engine {
+  public var hidingRegisters: HidingRegisters? { nil }
+
   /// Performs a step and waits for its observations.
   @discardableResult
   public func perform(_ step: Step) throws(EngineFailure) -> [Observation] {
@@ -56,6 +61,20 @@ extension Engine {
       if let result { return try result.get() }
       waitForAnswer()
     }
+  }
+}
+
+/// The registers of a hook that hides a byte in bits [58:51] of the stage-2 entry of the first page of guest RAM.
+public struct HidingRegisters: Hashable, Sendable {
+  /// The guest physical address of the register that hides a byte: STRB writes the byte.
+  public let hide: UInt64
+  /// The guest physical address of the register that gives the hidden byte: LDRB reads the byte.
+  public let seek: UInt64
+
+  /// Registers at two addresses.
+  public init(hide: UInt64, seek: UInt64) {
+    self.hide = hide
+    self.seek = seek
   }
 }
 

@@ -1,18 +1,15 @@
 import Stage2Sim
 
-/// Explains what hiding a byte does on a machine, by doing it on an engine.
+/// Explains the effects of hiding a byte on a machine. The explainer hides bytes on an engine and looks at the entry.
 ///
 /// The guest has booted: it has run from 0x40000000 and from the next 2 MiB.
 public struct Explainer {
   private let engine: any Engine
 
-  /// The addresses of the assignment (docs/inspection.md).
+  /// The page whose entry holds the byte.
   private static let target = MachineDescription.memoryBase
-  private static let hideAddress: UInt64 = 0x0b00_0000
-  private static let seekAddress: UInt64 = 0x0b00_0001
 
-  /// An explainer on an engine whose hook has HIDE at 0x0b000000 and SEEK at 0x0b000001. It resets the engine's machine again and
-  /// again.
+  /// An explainer on an engine that has ``Engine/hidingRegisters``. It resets the machine of the engine again and again.
   public init(on engine: any Engine) { self.engine = engine }
 
   /// The machine on which `explain` hides bytes: the machine of `serve` with the same options, but with one huge page at least
@@ -154,16 +151,26 @@ public struct Explainer {
 
   /// Hides a byte as the guest does.
   private func hide(_ byte: UInt8) throws(EngineFailure) -> [Stage2Warning] {
-    let step = Step(
-      constant: "guest strb w0,[\(address(Self.hideAddress))] x0=\(hex(UInt64(byte)))")
-    return try performWatched(step).1
+    let register = address(try registers.hide)
+    return try performWatched(
+      Step(constant: "guest strb w0,[\(register)] x0=\(hex(UInt64(byte)))")
+    ).1
   }
 
   private func seek() throws(EngineFailure) -> UInt8 {
-    let observations = try engine.perform(
-      Step(constant: "guest ldrb w0,[\(address(Self.seekAddress))]"))
+    let register = address(try registers.seek)
+    let observations = try engine.perform(Step(constant: "guest ldrb w0,[\(register)]"))
     for case .run(let run) in observations { return UInt8(truncatingIfNeeded: run.x0) }
     throw EngineFailure("a step of the guest has no run: this is a defect of the engine")
+  }
+
+  private var registers: HidingRegisters {
+    get throws(EngineFailure) {
+      guard let registers = engine.hidingRegisters else {
+        throw EngineFailure("the engine has no hook that hides bytes: there is nothing to explain")
+      }
+      return registers
+    }
   }
 
   private static let load = Step(constant: "guest ldr w0,[\(address(target))]")

@@ -228,6 +228,39 @@ import VirtWalkerDevice
     }
   }
 
+  /// A hook with other registers than HIDE and SEEK, of which it tells the engine.
+  private struct OtherRegisters: HidingHook {
+    let registers = HidingRegisters(hide: 0x0c10_0008, seek: 0x0c20_0003)
+
+    mutating func ioMemAbort(
+      _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
+    ) throws(KernelError) -> MMIOHookResult {
+      switch (access.address, access.isWrite) {
+      case (registers.hide, true):
+        let byte = UInt8(truncatingIfNeeded: vcpu[access.register])
+        try HideSeek.walk(hiding: byte, in: &kvm.stage2)
+      case (registers.seek, false):
+        vcpu[access.register] = UInt64(try HideSeek.walk(hiding: nil, in: &kvm.stage2))
+      default: return .notHandled
+      }
+      vcpu.incrementPC()
+      return .handled
+    }
+  }
+
+  /// The effects of a byte do not depend on the addresses of the registers.
+  @Test(arguments: [0x00, 0x06, 0xff] as [UInt8])
+  func registersAreTheHooks(byte: UInt8) throws {
+    let machine = Explainer.machine(cpu: .cortexA76, backing: .anonymous)
+    let explained = try Explainer(on: ModelEngine(machine, hooks: [OtherRegisters()])).explain(byte)
+    #expect(try explained == Explainer(cpu: .cortexA76, backing: .anonymous).explain(byte))
+  }
+
+  @Test func thereIsNothingToExplainWithoutRegisters() throws {
+    let engine = try ModelEngine(MachineDescription(), hooks: [])
+    #expect(throws: EngineFailure.self) { try Explainer(on: engine).explain(0x06) }
+  }
+
   @Test func textsFitTheirColumns() {
     for event in ExplainedEvent.all(on: MachineDescription()) { #expect(event.title.count <= 33) }
     for (cpu, bit) in CPUModel.allCases.flatMap({ cpu in HiddenBit.allCases.map { (cpu, $0) } }) {
