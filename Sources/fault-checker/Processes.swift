@@ -139,7 +139,7 @@ private func spawn(_ arguments: [String], environment: [String], output: String)
   var process: pid_t = 0
   let error = posix_spawnp(
     &process, arguments[0], &actions, &attributes, words + [nil], variables + [nil])
-  try require(error == 0, "cannot start \(arguments[0]): \(String(cString: strerror(error)))")
+  try require(error == 0, "cannot start \(arguments[0]): \(errorText(error))")
   return process
 }
 

@@ -33,7 +33,7 @@ final class TestBed {
     name = "virt_walker_faults_\(getpid())"
     node = "/dev/\(name)"
     tree = "/run/\(name)"
-    record = "/run/virt-walkerd/dev%2F\(name)"
+    record = Self.record(of: name)
     temporary = "/tmp/\(name)"
     try require(mkdir(temporary, 0o700) == 0, "cannot create \(temporary): \(errorText())")
   }
@@ -49,7 +49,7 @@ final class TestBed {
 
   /// Ends the daemon and all programs in the background, in whatever state they are.
   func endAll() {
-    let names = [name, "\(name)0"].filter { exists("/run/virt-walkerd/dev%2F\($0)") }
+    let names = [name, "\(name)0"].filter { exists(Self.record(of: $0)) }
     for name in names {
       if let server = server(of: name) { Glibc.kill(server, SIGCONT) }
     }
@@ -78,8 +78,18 @@ final class TestBed {
     [settings.daemon, "serve", "--detach", "--backend", settings.backend.rawValue, "--name", name]
   }
 
-  func start(_ options: String...) throws {
-    let start = try run(serve + options, output: "\(temporary)/start", seconds: 60 * patience)
+  func start(_ options: String...) throws { try start(by: serve + options) }
+
+  /// Starts the daemon in a cgroup.
+  func start(inCgroup cgroup: String) throws {
+    try start(
+      by: [
+        "/bin/sh", "-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh", "\(cgroup)/cgroup.procs",
+      ] + serve)
+  }
+
+  private func start(by command: [String]) throws {
+    let start = try run(command, output: "\(temporary)/start", seconds: 60 * patience)
     try require(
       start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
   }
@@ -90,15 +100,6 @@ final class TestBed {
       ["/bin/sh", "-c", "ulimit \(limit) && exec \"$@\"", "sh"] + serve,
       output: "\(temporary)/limited", seconds: 60 * patience)
     return (start.exit == .status(0), start.output)
-  }
-
-  /// Starts the daemon in a cgroup.
-  func start(inCgroup cgroup: String) throws {
-    let start = try run(
-      ["/bin/sh", "-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh", "\(cgroup)/cgroup.procs"]
-        + serve, output: "\(temporary)/start", seconds: 60 * patience)
-    try require(
-      start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
   }
 
   /// Ends the daemon as users do.
@@ -118,9 +119,11 @@ final class TestBed {
   /// The factor of time limits: a machine that is emulated is slow.
   private var patience: Double { settings.backend == .cuse ? 5 : 1 }
 
+  /// The file that the daemon of a node keeps about itself.
+  private static func record(of name: String) -> String { "/run/virt-walkerd/dev%2F\(name)" }
+
   private func server(of name: String) -> pid_t? {
-    for line in (readFile("/run/virt-walkerd/dev%2F\(name)") ?? "").split(separator: "\n")
-    where line.hasPrefix("pid=") {
+    for line in readLines(Self.record(of: name)) where line.hasPrefix("pid=") {
       return pid_t(line.dropFirst("pid=".count))
     }
     return nil
@@ -146,12 +149,12 @@ final class TestBed {
 
   /// The number of mounts at the tree.
   var treeMounts: Int {
-    (readFile("/proc/mounts") ?? "").split(separator: "\n").count { $0.contains(" \(tree) ") }
+    readLines("/proc/mounts").count { $0.contains(" \(tree) ") }
   }
 
   /// A mount, a file or a record that is left.
   private var left: String? {
-    for mount in (readFile("/proc/mounts") ?? "").split(separator: "\n")
+    for mount in readLines("/proc/mounts")
     where mount.contains(" \(node)") || mount.contains(" \(tree)") {
       return String(mount)
     }

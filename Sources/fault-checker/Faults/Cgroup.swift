@@ -32,10 +32,8 @@ private struct MemoryCgroup {
   let usage: String
 
   init(name: String, temporary: String) throws {
-    let mounts = (readFile("/proc/mounts") ?? "").split(separator: "\n").map {
-      $0.split(separator: " ")
-    }
-    .filter { $0.count > 3 }
+    let mounts = readLines("/proc/mounts").map { $0.split(separator: " ") }
+      .filter { $0.count > 3 }
     let directory: String
     let isFirstVersion: Bool
     if let mount = mounts.first(where: {

@@ -7,8 +7,7 @@ extension Fault {
     try bed.check("memory: the daemon starts") { try bed.start() }
     let server = try bed.server()
     func kib(_ field: String) -> Int {
-      let line = (readFile("/proc/\(server)/status") ?? "").split(separator: "\n")
-        .first { $0.hasPrefix("\(field):") }
+      let line = readLines("/proc/\(server)/status").first { $0.hasPrefix("\(field):") }
       return Int((line ?? "").filter(\.isNumber)) ?? 0
     }
     func figures(_ operations: Int) {
