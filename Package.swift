@@ -90,6 +90,7 @@ let package = Package(
       name: "pgtable-fuzz",
       dependencies: [
         "CPageTable",
+        "SeededRandom",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -168,6 +169,7 @@ let package = Package(
       path: "Examples/AccessCounter",
       swiftSettings: strict
     ),
+    .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
     // The tests are in layers, each a folder: scripts/test runs the targets of a folder.
     .testTarget(
       name: "Stage2SimTests",
@@ -184,7 +186,9 @@ let package = Package(
     ),
     .testTarget(
       name: "ScenariosTests",
-      dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice", "scenario-generator"],
+      dependencies: [
+        "Scenarios", "SeededRandom", "Stage2Sim", "VirtWalkerDevice", "scenario-generator",
+      ],
       path: "Tests/Units/ScenariosTests",
       swiftSettings: strict
     ),
@@ -221,9 +225,11 @@ let package = Package(
     .testTarget(
       name: "InspectionTests",
       dependencies: [
+        "CFuse",
         "CharacterDeviceServer",
         "Inspection",
         "Scenarios",
+        "SeededRandom",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
@@ -233,7 +239,7 @@ let package = Package(
     ),
     .testTarget(
       name: "NodeCheckerTests",
-      dependencies: ["node-checker"],
+      dependencies: ["SeededRandom", "node-checker"],
       path: "Tests/Units/NodeCheckerTests",
       swiftSettings: strict
     ),
