@@ -28,7 +28,7 @@ public struct Explainer {
   /// The machine of the engine.
   public var machine: MachineDescription { engine.machine }
 
-  /// The steps that boot a machine.
+  /// The steps by which a guest has booted.
   package static let boot = [
     "host write 0x40000000 0xf900013f", "guest fetch 0x40000000",
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
@@ -38,7 +38,7 @@ public struct Explainer {
   ///
   /// - Parameters:
   ///   - byte: The byte, which goes into bits [58:51].
-  ///   - events: The events that are tried after a hide, each on a machine of its own; nil for all
+  ///   - events: The events to try after a hide, each on a machine of its own; nil for all events
   ///     (``ExplainedEvent/all(on:)``).
   public func explain(
     _ byte: UInt8, events: [ExplainedEvent]? = nil
@@ -72,7 +72,7 @@ public struct Explainer {
       seek: sought, seekAfterLoad: try seek(), warnings: seen.warnings)
   }
 
-  /// Takes the page away while its neighbour is in use, hides a byte, and lets the guest use the page again.
+  /// Takes the page away while its neighbour is in use, hides a byte, and makes the guest use the page again.
   private func invalidEntryOutcome(
     hiding byte: UInt8
   ) throws(EngineFailure) -> InvalidEntryOutcome {
@@ -103,7 +103,7 @@ public struct Explainer {
 
   // MARK: - Steps
 
-  /// The observations of steps, all together.
+  /// The observations of several steps together.
   private struct Seen {
     var isHung = false
     var refusal: String?
@@ -183,7 +183,7 @@ public struct Explainer {
   }
 }
 
-/// What an entry maps, apart from how: as long as it is the same, a byte that is hidden in it is not lost.
+/// The memory that an entry maps. A hidden byte is not lost as long as the mapping is the same.
 package struct Mapping: Equatable {
   let isValid: Bool
   let level: Int

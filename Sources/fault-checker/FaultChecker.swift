@@ -1,7 +1,7 @@
 import ArgumentParser
 import Glibc
 
-/// Breaks the surroundings of virt-walkerd, and checks the behaviour that its users see.
+/// The program that breaks the surroundings of virt-walkerd and checks the behaviour that its users see.
 @main
 struct FaultChecker: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -81,7 +81,7 @@ struct FaultChecker: ParsableCommand {
       TestBed.Settings(
         daemon: try absolute(daemon), checker: try absolute(checker), backend: backend,
         kills: kills,
-        // A machine that is emulated is slow.
+        // An emulated machine is slow.
         seconds: seconds ?? (backend == .cuse ? 10 : 2), operations: operations))
     defer { bed.cleanUp() }
     do {
@@ -89,7 +89,7 @@ struct FaultChecker: ParsableCommand {
         do {
           try fault.check(bed)
         } catch let failed as Failed {
-          // A step between two checks has failed: the rest of this fault cannot be checked.
+          // A step between two checks has failed, and the rest of this fault cannot be checked.
           try bed.check("\(fault.name): all checks are made") { throw failed }
           bed.endAll()
         }

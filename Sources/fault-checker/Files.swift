@@ -45,13 +45,13 @@ func directory(_ path: String) -> [String] {
   return names
 }
 
-/// Whether there is a file, a directory, or a link that leads nowhere.
+/// Whether there is a file, a directory or a link, even a broken one.
 func exists(_ path: String) -> Bool {
   var information = stat()
   return lstat(path, &information) == 0
 }
 
-/// The path of a file from the root on, without links.
+/// The absolute path of a file, without links.
 func absolute(_ path: String) throws(Failed) -> String {
   guard let resolved = realpath(path, nil) else { throw Failed("\(path): \(errorText())") }
   defer { free(resolved) }

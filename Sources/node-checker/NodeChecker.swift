@@ -1,7 +1,7 @@
 import ArgumentParser
 import Glibc
 
-/// Proves that a node is one byte for all who write and read it at once.
+/// The program that proves that a node is one byte for all clients that write and read it at the same time.
 @main
 struct NodeChecker: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -68,7 +68,7 @@ struct NodeChecker: ParsableCommand {
         initial: initial.map { [$0] } ?? Array(0...255))
     }
     for client in checks.flatMap(\.clients) { client.open() }
-    // For whoever is to take the node away.
+    // The program that takes the node away waits for this line.
     print("all clients have opened it")
     fflush(nil)
     try makeRounds(checks)
@@ -84,15 +84,17 @@ struct NodeChecker: ParsableCommand {
     guard faults.isEmpty else { throw ExitCode.failure }
   }
 
-  /// What is checked at once bounds the memory.
+  /// The largest number of operations of a client in a round. It limits the memory of the check.
   private static let operationsOfRound = 10_000
+  /// The length of a round in nanoseconds.
   private static let timeOfRound: UInt64 = 200_000_000
 
-  /// Rounds of operations, each checked at its end, until the time is over or all clients have done enough or have failed.
+  /// Makes rounds of operations and checks each at its end, until the time is over, or until each client has made all its
+  /// operations or has failed.
   private func makeRounds(_ checks: [NodeCheck]) throws(Failure) {
     let end = now() + UInt64(seconds * 1e9)
     var number = 0
-    // One round at least: the clock of a machine that is stopped may jump.
+    // There is at least one round, because the clock jumps if the machine was stopped.
     repeat {
       let clients = checks.flatMap(\.clients).filter {
         $0.failure == nil && $0.operations < operations
@@ -118,9 +120,9 @@ struct NodeChecker: ParsableCommand {
   }
 }
 
-/// Makes sure that each client can have its node open: the limit that a shell sets is often 1024.
+/// Raises the limit of open files so that each client can open its node. The limit of a shell is often 1024.
 private func allowOpenFiles(_ count: Int) throws(Failure) {
-  // Standard streams, and what a moment needs.
+  // The standard streams, and some files that are open for a moment.
   let needed = rlim_t(count + 16)
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
@@ -133,10 +135,10 @@ private func allowOpenFiles(_ count: Int) throws(Failure) {
   setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
 
-/// SIGUSR1 interrupts system calls from now on, and does nothing else.
+/// Makes SIGUSR1 interrupt system calls without another effect.
 private func receiveSignals() {
   var action = sigaction()
-  // No SA_RESTART: the system call is to end, where it can.
+  // Without SA_RESTART, the system call ends if it can.
   action.__sigaction_handler.sa_handler = { _ in }
   sigaction(SIGUSR1, &action, nil)
 }

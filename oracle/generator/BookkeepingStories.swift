@@ -1,7 +1,7 @@
 import Scenarios
 import Stage2Sim
 
-/// Stories whose end the host's own bookkeeping decides: the page cache, areas, references of pages.
+/// Stories that depend on the host's own bookkeeping: the page cache, areas, references of pages.
 func bookkeepingStories() -> [ScenarioFile] {
   func story(
     _ name: String, _ purpose: String, _ backing: Backing, _ steps: [String]

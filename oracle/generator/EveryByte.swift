@@ -1,7 +1,8 @@
 import Scenarios
 import Stage2Sim
 
-/// Every byte, or every `stride`th one, hidden into a page and into a block, and the accesses of the guest after that.
+/// Scenarios that hide every byte, or one byte in `stride`, into a page and into a block, with the accesses of the guest after
+/// that.
 func everyByte(_ cpu: CPUModel, stride step: Int = 1) -> [ScenarioFile] {
   [("page", Backing.anonymous), ("huge", .huge)].map { name, backing in
     ScenarioFile(

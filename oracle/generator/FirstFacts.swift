@@ -11,8 +11,8 @@ func firstFacts(_ cpu: CPUModel) -> [ScenarioFile] {
         "facts-\(cpu.shortName)-\(name)",
         "What was first found out about the hook, with the code in the same block as the target.",
         on: machine, steps: theFirstFacts),
-      // This one stands alone. The scenario above hides a byte into an entry that maps nothing, which takes a reference of the
-      // table with it. To unmap all of the table would free it while it is in use, and the host would crash sooner or later.
+      // This scenario stands alone. The scenario above hides a byte into an entry that maps nothing, so that the table has a
+      // reference too few. If the host unmapped the whole table then, the table would be freed in use, and the host would crash.
       ScenarioFile(
         "facts-\(cpu.shortName)-\(name)-slot", "The byte does not survive the slot.", on: machine
       ) {

@@ -1,9 +1,9 @@
 import Scenarios
 import Stage2Sim
 
-// Stories in which the guest acts in the midst of what the host does.
+// Stories in which the guest acts between actions of the host.
 
-/// All of them on one CPU and one backing.
+/// All stories on one CPU model and one backing.
 func hostStories(_ cpu: CPUModel, _ backing: Backing) -> [ScenarioFile] {
   let machine = MachineDescription(cpu, backing)
   func story(_ name: String, _ purpose: String, _ steps: [String]) -> ScenarioFile {
@@ -204,7 +204,7 @@ func hostStories(_ cpu: CPUModel, _ backing: Backing) -> [ScenarioFile] {
   hide(0x68)
   store(target)
   seek
-  // The host unmaps a page at a time. More at once would free the table in the midst of its unmapping, and use it on.
+  // The host unmaps one page at a time. If it unmapped more at once, it would free the table and continue to use it.
   host("madvise dontneed", neighbour, page)
   seek
   load(neighbour)

@@ -1,7 +1,7 @@
 import Scenarios
 import Stage2Sim
 
-/// Every form to which the address is aligned, and behind each form the steps that look at what it did.
+/// Every instruction for which the address is aligned, each with the steps that look at its effect.
 private func everyForm(at address: UInt64, then steps: String...) -> [String] {
   Instruction.all.filter { address % $0.alignment == 0 }.flatMap { instruction in
     [guest(instruction.text("A"), at: address, x0: 0x1234_5678_90ab_cdef)] + steps

@@ -1,9 +1,9 @@
 import Scenarios
 import Stage2Sim
 
-// KSM shares a page 256 times, and takes another page after that.
+// KSM shares a page 256 times, and then takes another page.
 
-/// More equal pages than KSM lets share one.
+/// Scenarios with more equal pages than KSM lets share one page.
 func mergeLimits() -> [ScenarioFile] {
   let merging = "KSM shares a page 256 times, and then takes another:"
   func story(
@@ -61,7 +61,7 @@ func mergeLimits() -> [ScenarioFile] {
   hide(0x92)
   host("ksm")
   seek
-  // Pages of the first frame and of the last one are parted, and find their way back.
+  // Pages of the first frame and of the last frame get frames of their own, and are merged again.
   store(0x0, to: target)
   store(0x0, to: pageAddress(last))
   hide(0x93)

@@ -34,7 +34,7 @@ struct ScenarioFile {
   }
 }
 
-/// Makes a list of lines of the statements in a block: a statement is a step or a list of steps.
+/// A builder of lists of lines from the statements of a block. A statement is a step or a list of steps.
 @resultBuilder enum StepsBuilder {
   static func buildExpression(_ step: String) -> [String] { [step] }
   static func buildExpression(_ steps: [String]) -> [String] { steps }

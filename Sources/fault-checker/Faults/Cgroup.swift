@@ -25,7 +25,7 @@ extension Fault {
   }
 }
 
-/// A cgroup of our own whose memory can be limited.
+/// A cgroup of this program, whose memory can be limited.
 private struct MemoryCgroup {
   let path: String
   let limit: String
@@ -62,7 +62,7 @@ private struct MemoryCgroup {
 }
 
 extension TestBed {
-  /// Leaves the daemon less memory than its readers need all at once.
+  /// Limits the daemon to less memory than its readers need together.
   fileprivate func exhaust(_ group: MemoryCgroup) throws {
     let server = try server()
     try startClients()
