@@ -34,7 +34,7 @@ public struct Explainer {
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
 
-  /// Explains what hiding a byte does.
+  /// Explains the effects of hiding a byte.
   ///
   /// - Parameters:
   ///   - byte: The byte, which goes into bits [58:51].

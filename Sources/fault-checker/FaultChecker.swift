@@ -35,7 +35,7 @@ struct FaultChecker: ParsableCommand {
   var kills = 10
 
   @Option(
-    help: "The time for which a node without faults is checked; if not said, 2, and 10 with cuse.")
+    help: "The length of a check without a fault in seconds; by default 2, and 10 with cuse.")
   var seconds: Double?
 
   @Option(help: "The number of writes and reads in which memory may not grow.")
@@ -46,7 +46,7 @@ struct FaultChecker: ParsableCommand {
 
   @Argument(
     help: ArgumentHelp(
-      "The faults; if none is named, all that the backend has.", valueName: "fault")
+      "The faults; by default all faults of the backend.", valueName: "fault")
   )
   var faults: [String] = []
 
@@ -113,7 +113,7 @@ enum Backend: String, ExpressibleByArgument, CaseIterable {
   case fuse, cuse
 }
 
-/// A fault, with the checks of what users see.
+/// A fault, with checks of the behaviour that users see.
 struct Fault: Sendable {
   let name: String
   let backends: Set<Backend>

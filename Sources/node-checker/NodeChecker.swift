@@ -8,34 +8,34 @@ struct NodeChecker: ParsableCommand {
     commandName: "node-checker",
     abstract: "Proves that nodes lose and mix up no byte.",
     discussion: """
-      Many clients write and read one byte at a time, and the start, the end and the result of each system call are \
-      recorded. Then all of it is proven linearizable: each byte that was read is one that was written to that node, and \
-      not yet overwritten. Clients write different bytes, 256 in all.
+      Many clients write and read one byte at a time. The program records the start, the end and the result of each system \
+      call. It then proves that the operations are linearizable: each byte that a client has read was written to this node \
+      before, and was not overwritten yet. The clients write different bytes, 256 in all.
 
-      Exit status: 0 where all is as it has to be; 1 where it is not; 64 for wrong usage.
+      Exit status: 0 if there is no fault; 1 if there is a fault; 64 for wrong usage.
       """)
 
-  @Argument(help: ArgumentHelp("The nodes, each with clients of its own.", valueName: "node"))
+  @Argument(help: ArgumentHelp("The nodes. Each node has clients of its own.", valueName: "node"))
   var nodes: [String]
 
-  @Option(help: "How many clients write to a node.")
+  @Option(help: "The number of clients that write to a node.")
   var writers = 4
 
-  @Option(help: "How many clients read from a node.")
+  @Option(help: "The number of clients that read from a node.")
   var readers = 4
 
-  @Flag(help: "Every second client opens the node for each operation anew.")
+  @Flag(help: "Makes every second client open the node for each operation anew.")
   var reopen = false
 
-  @Option(help: "How long.")
+  @Option(help: "The length of the check in seconds.")
   var seconds = 5.0
 
-  @Option(help: "How many operations each client makes at most.")
+  @Option(help: "The largest number of operations of each client.")
   var operations = Int.max
 
   @Option(
     help: ArgumentHelp(
-      "The byte that each node has, two hex digits; if not said, any.", valueName: "byte"),
+      "The byte of each node at the start, two hex digits; any byte by default.", valueName: "byte"),
     transform: NodeChecker.parseByte)
   var initial: UInt8?
 
@@ -44,7 +44,7 @@ struct NodeChecker: ParsableCommand {
 
   @Flag(
     help: """
-      The node is to go away: each client goes on until a call fails, and each of them has to. Without this no call may fail.
+      Makes each client go on until a call fails, because the node goes away. Without this option, no call may fail.
       """)
   var untilError = false
 
@@ -78,7 +78,7 @@ struct NodeChecker: ParsableCommand {
       faults.append("there are nodes that took no byte")
     }
     if untilError && !checks.allSatisfy(\.hasFailedWhole) {
-      faults.append("there are clients to whom no call has failed")
+      faults.append("there are clients of which no call has failed")
     }
     for fault in faults { print("# \(fault)") }
     guard faults.isEmpty else { throw ExitCode.failure }

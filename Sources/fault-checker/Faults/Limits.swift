@@ -66,9 +66,9 @@ extension Fault {
           try bed.waitForClients()
         } else {
           refusals += 1
-          try require(start.output.utf8.count > 50, "nothing is said")
+          try require(start.output.utf8.count > 50, "the daemon has printed no message")
         }
-        // A daemon that runs out of memory before it has a keeper leaves what it has made so far to the next start.
+        // A daemon that runs out of memory before it has a keeper leaves files behind. The next start removes them.
         try bed.start()
         try bed.stop()
       } catch let failed as Failed {
