@@ -170,7 +170,7 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
-    // The tests are in layers, each a folder: scripts/test runs the targets of a folder.
+    // Each folder in Tests with test targets is a layer: scripts/test runs the targets of a folder.
     .testTarget(
       name: "Stage2SimTests",
       dependencies: [

@@ -1,7 +1,7 @@
 import Foundation
 import Scenarios
 
-/// The checkout that these tests stand in.
+/// The checkout that contains these tests.
 let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .deletingLastPathComponent().deletingLastPathComponent()
 
