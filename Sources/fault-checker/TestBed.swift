@@ -170,7 +170,7 @@ final class TestBed {
 
   /// Runs a shell command on the node in a process of its own. The environment has $node, $tree, $name, $daemon, $backend and
   /// $tmp.
-  func shell(_ command: String, seconds: Double = 20) throws -> (exit: Exit, output: String) {
+  func shell(_ command: String, seconds: Double = 60) throws -> (exit: Exit, output: String) {
     try run(
       ["/bin/sh", "-c", command], environment: environment, output: "\(temporary)/shell",
       seconds: seconds * patience)
