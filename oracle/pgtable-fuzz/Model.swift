@@ -2,16 +2,16 @@ import CPageTable
 import Stage2Sim
 import VirtWalkerDevice
 
-/// What a table is made with.
+/// The properties of a machine that determine its table.
 struct Machine: Equatable {
   var granule: Granule
   var ipaBits = 40
   var hasFWB = false
 }
 
-/// The model's table, and what it had to invalidate and to clean in the last operation.
+/// The model's table, and the invalidations and cache maintenance of the last operation.
 struct Model {
-  /// Notes events as the library does.
+  /// Records events as the library does.
   final class Trace: MachineObserver {
     var events: [pgtable_event] = []
 
@@ -25,7 +25,7 @@ struct Model {
       case .instructionCacheInvalidation(let physical, let size):
         note(PGTABLE_INSTRUCTION_CACHE, physical.rawValue, size)
       case .abort, .log, .tracepoint, .visit, .hook, .warning, .guestStopped:
-        // There is no CPU, no KVM and no hook here.
+        // These events do not occur: there is no CPU, no KVM and no hook.
         break
       }
     }

@@ -3,9 +3,9 @@ import Stage2Sim
 import Testing
 import VirtWalkerDevice
 
-/// `stage2_page_tables`, `stage2_levels` and `ipa_range`.
+/// Tests of `stage2_page_tables`, `stage2_levels` and `ipa_range`.
 @Suite struct PageTableDumpTests {
-  /// A line of the file, taken apart.
+  /// The fields of one line of the file.
   private struct Range {
     let start: UInt64
     let end: UInt64
@@ -26,11 +26,11 @@ import VirtWalkerDevice
     }
   }
 
-  /// Every range says what the leaves in it are, and no two neighbours say the same.
+  /// Each range describes its leaves correctly, and no two adjacent ranges have the same description.
   @Test(
     arguments: Backing.allCases, [(Granule.kib4, 40), (.kib16, 36), (.kib64, 48), (.kib4, 48)])
   func showsEachLeaf(backing: Backing, shape: (Granule, Int)) throws {
-    // A huge page of 64K pages has 512 MiB.
+    // With a granule of 64K, a huge page has 512 MiB.
     let device = try Device(
       .init(cpu: .max, granule: shape.0, ipaBits: shape.1, backing: backing, memorySize: 1 << 30))
     for address in ["0x40000000", "0x40010000", "0x40420000", "0x60000000"] {
@@ -68,7 +68,7 @@ import VirtWalkerDevice
         #expect(words.contains("PXNUXN") == !entry.isExecutable)
       }
     }
-    // The last one, up to the end of the IPA range, is not printed, as it is not by the kernel.
+    // The last range, up to the end of the IPA space, is not printed, as in the kernel.
     #expect(try machine.leaf(for: .init(end)).descriptor.rawValue == 0)
     #expect(
       zip(ranges, ranges.dropFirst()).allSatisfy {
@@ -76,7 +76,7 @@ import VirtWalkerDevice
       })
   }
 
-  /// The four values of XN[1:0], which a byte may hide there, as FEAT_XNX has them.
+  /// The four values of XN[1:0], as FEAT_XNX defines them. A byte can hide each of them.
   @Test(arguments: [(0x00, "px ux "), (0x04, "PXNux "), (0x08, "PXNUXN"), (0x0c, "px UXN")])
   func executeNever(byte: UInt8, text: String) throws {
     let device = try Device(.init(backing: .anonymous))

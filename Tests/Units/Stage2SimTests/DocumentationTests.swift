@@ -7,7 +7,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
   .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
   .appending(path: "Sources")
 
-/// The code of the articles in Sources/Stage2Sim/Stage2Sim.docc, as it stands there.
+/// The code of the articles in Sources/Stage2Sim/Stage2Sim.docc, compiled and run.
 @Suite struct ArticleTests {
   @Test func program() throws {
     var machine = try VirtualMachine(.init(cpu: .cortexA76, backing: .anonymous))
@@ -269,7 +269,7 @@ extension Stage2PageTable {
   }
 }
 
-/// The articles, held against what they speak of.
+/// Compares the articles with the sources that they describe.
 @Suite struct DocumentationTests {
   private static let catalog = sources.appending(path: "Stage2Sim/Stage2Sim.docc")
 
@@ -291,8 +291,8 @@ extension Stage2PageTable {
     #expect(count >= 15)
   }
 
-  /// Each row's Swift declaration is in the row's file, and a comment at it or in it has the kernel's name; and each
-  /// function that the sources name has a row.
+  /// The Swift declaration of each row is in the file of the row, and a comment there has the kernel's name. Each
+  /// kernel function that the sources name has a row.
   @Test func kernelNamesAreThoseOfTheSources() throws {
     let article = try String(
       contentsOf: Self.catalog.appending(path: "KernelNames.md"), encoding: .utf8)
@@ -327,7 +327,7 @@ extension Stage2PageTable {
     }
   }
 
-  /// DocC itself lists what the landing page forgets, but in no order.
+  /// DocC lists the types that the landing page omits, but without an order.
   @Test(arguments: ["Stage2Sim", "Scenarios"])
   func landingPageListsEveryType(module: String) throws {
     let page = try String(
@@ -351,20 +351,20 @@ extension Stage2PageTable {
     commentNames(in: try String(contentsOf: sources.appending(path: file), encoding: .utf8))
   }
 
-  /// The names that stand alone between backquotes in the comments of a text.
+  /// The names that stand alone between back quotes in the comments of a text.
   private func commentNames(in text: String) -> Set<String> {
     let comments = text.split(separator: "\n").filter { $0.contains(/^ *\/\//) }
     return Set(comments.flatMap { $0.matches(of: /`([a-z0-9_]+)`/).map { String($0.output.1) } })
   }
 }
 
-/// The declarations in `source` of what a link or a path such as `Type.function(_:label:)` names, each with its comment and
-/// its body. Without parentheses, labels may be any.
+/// The declarations in `source` of a link or path such as `Type.function(_:label:)`, each with its comment and its
+/// body. A path without parentheses matches any labels.
 private func declarations(of path: String, in source: String) -> [String] {
   let words = path.prefix { $0 != "(" }.split { $0 == "." || $0 == "/" }
   guard let name = words.last else { return [] }
   let lines = source.split(separator: "\n", omittingEmptySubsequences: false)
-  // The type, where there is one, is declared or extended in the file.
+  // The file declares or extends the type of the path.
   for type in words.dropLast() {
     guard lines.contains(where: { $0.hasType(type) }) else { return [] }
   }
@@ -405,12 +405,12 @@ extension Substring {
   }
 }
 
-/// What stands between "```swift" and "```".
+/// The text of each block between "```swift" and "```".
 private func swiftBlocks(of article: String) -> [String] {
   article.matches(of: /(?s)```swift\n(.*?)```/).map { String($0.output.1) }
 }
 
-/// Whether `code` stands in `text`, all of it indented alike.
+/// Whether `text` contains `code` with the same indentation of all lines.
 private func contains(_ text: String, _ code: String) -> Bool {
   [0, 2, 4].contains { indentation in
     let space = String(repeating: " ", count: indentation)

@@ -6,14 +6,14 @@ import VirtWalkerDevice
 @Suite struct MachineTests {
   private static let base = VirtualMachine.Configuration.memoryBase
 
-  /// The four whole systems that were booted: the leaf of IPA 0x40000000 when the guest loads the module.
+  /// The leaf of IPA 0x40000000 when the guest loads the module, from the four whole systems that were booted.
   @Test(arguments: CPUModel.allCases, [(Backing.huge, 2, 0x7fd as UInt64), (.anonymous, 3, 0x7ff)])
   func bootedMachine(cpu: CPUModel, leaf: (backing: Backing, level: Int, attributes: UInt64)) throws
   {
     let machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu, backing: leaf.backing))
     let found = try machine.leaf(for: Self.base)
     #expect(found.level == leaf.level)
-    // With FEAT_S2FWB the memory type is 0b0110 for 0b1111.
+    // With FEAT_S2FWB, the memory type is 0b0110 instead of 0b1111.
     let attributes = cpu.hasFWB ? leaf.attributes & ~0x24 : leaf.attributes
     #expect(found.descriptor.rawValue & ~Granule.kib4.addressMask == attributes)
   }
@@ -46,7 +46,7 @@ import VirtWalkerDevice
       for backing in Backing.allCases {
         var machine = try VirtualMachine.bootedWithHideSeek(
           .init(backing: backing, memorySize: size))
-        // The first byte and the last.
+        // The first byte and the last byte of the memory.
         for address in [Self.base, Self.base + size - 1] {
           machine.setRegister(1, to: 0x5a)
           #expect(
@@ -59,7 +59,7 @@ import VirtWalkerDevice
     }
   }
 
-  /// A slot that is no multiple of 2 MiB ends in pages: the last block would reach beyond it.
+  /// A slot whose size is not a multiple of 2 MiB ends in pages, because a last block would reach beyond the slot.
   @Test func blockNeverReachesBeyondTheSlot() throws {
     var machine = try VirtualMachine.bootedWithHideSeek(.init(memorySize: 5 << 20))
     machine.run(.access(.load(.byte, to: 0), address: .init(flat: Self.base + 4 << 20)))
@@ -106,7 +106,7 @@ import VirtWalkerDevice
     #expect(machine.vcpu[2] == 99)
   }
 
-  /// Byte 0x04 is XN = 0b01: EL1 may not execute, and KVM clears a bit that is clear.
+  /// Byte 0x04 is XN = 0b01: EL1 must not execute, and KVM clears a bit that is clear already.
   @Test func executingBehindByte04HangsWithXNX() throws {
     for (cpu, hangs) in [(CPUModel.cortexA72, false), (.cortexA76, true)] {
       var machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu))
@@ -137,11 +137,11 @@ import VirtWalkerDevice
       func exception(_ syndrome: UInt64, _ address: GuestVirtualAddress) -> RunResult {
         .guestException(GuestException(syndrome: syndrome, address: address))
       }
-      // Beyond the IPA range, but not beyond the CPU's addresses, KVM injects an external abort.
+      // For an address beyond the IPA size, but within the CPU's addresses, KVM injects an external abort.
       let beyond = GuestVirtualAddress(1 << 40)
       let syndrome: UInt64 = cpu == .cortexA76 ? 0x9600_0000 : 0xffff_ffff_9600_0010
       #expect(result(beyond) == exception(syndrome, beyond))
-      // 48 bits are KVM's limit on a CPU that has 52.
+      // KVM's limit is 48 bits, also on a CPU that has 52.
       let sizeFault: UInt64 = cpu == .max ? 0xffff_ffff_9600_0000 : 0x9600_0000
       #expect(result(.init(1 << 48)) == exception(sizeFault, .init(1 << 48)))
       #expect(result(.init(1 << 52)) == exception(0x9600_0000, .init(1 << 52)))
@@ -200,7 +200,7 @@ import VirtWalkerDevice
     #expect(machine.stage1.translate(second) == 0x0b00_0000)
   }
 
-  /// What the driver does when it is loaded.
+  /// Maps the registers as the driver does when it is loaded.
   private func mapRegisters(of machine: inout VirtualMachine) throws -> GuestVirtualAddress {
     let registers = machine.ioremap(HideSeek.hideAddress, size: 2)
     return try #require(registers)

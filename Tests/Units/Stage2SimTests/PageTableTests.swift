@@ -4,7 +4,7 @@ import VirtWalkerDevice
 @testable import Stage2Sim
 
 @Suite struct PageTableTests {
-  /// Notes each visit.
+  /// A visitor that notes each visit.
   private struct Recorder: Stage2Visitor {
     static let flags: WalkFlags = [.tablePre, .leaf, .tablePost]
     var visits: [String] = []
@@ -81,7 +81,7 @@ import VirtWalkerDevice
     #expect(block.descriptor.rawValue == 0x0040_0000_8020_07fd)
     #expect(table.memory.pagesInUse == 3)
 
-    // Physical memory that is not aligned alike takes pages.
+    // If the alignment of the physical address differs, pages are mapped.
     var other = Stage2PageTable()
     try other.map(
       address: Self.base, size: 2 << 20, physical: 0x8000_1000, protection: [.read])
@@ -172,7 +172,7 @@ import VirtWalkerDevice
     #expect(table.memory.pagesInUse == 2)
     #expect(try table.leaf(for: Self.base) == Leaf(descriptor: .init(rawValue: 0), level: 1))
     let pages = [0x1000, 0, 0x2000].map { MachineEvent.invalidation(ipa: Self.base + $0, level: 3) }
-    // Then the two tables above them, the upper one last.
+    // After the pages, the two tables above them are freed, the upper one last.
     let tables = [MachineEvent](repeating: .invalidation(ipa: Self.base, level: 0), count: 2)
     #expect(trace.events == pages + tables)
   }
@@ -190,7 +190,8 @@ import VirtWalkerDevice
     }
   }
 
-  /// device.md's "drops a reference that was never taken": the table is freed while an entry still stands in it.
+  /// A hide into an invalid entry makes the reference count too low: the next map drops a reference that was never
+  /// taken.
   @Test func hideIntoAnInvalidEntryLosesAReference() throws {
     var machine = try VirtualMachine(.init(backing: .anonymous))
     machine.add(HideSeek())
@@ -205,7 +206,7 @@ import VirtWalkerDevice
       .access(.store(.byte, from: 0), address: .init(flat: HideSeek.hideAddress)),
       at: .init(flat: code))
     #expect(try machine.leaf(for: Self.base).descriptor.rawValue == 0x0208_0000_0000_0000)
-    // Two pages are mapped then, but only one of them is counted.
+    // Two pages are mapped now, but only one of them is counted.
     machine.run(
       .access(.load(.byte, to: 0), address: .init(flat: Self.base)), at: .init(flat: code))
     #expect(references(machine.stage2, Self.base) == [2, 2, 2])

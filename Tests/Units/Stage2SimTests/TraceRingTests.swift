@@ -8,7 +8,7 @@ struct EventStreamTests {
     func observe(_ event: MachineEvent) { events.append(event) }
   }
 
-  /// The ring and an observer see the same, but for aborts, which the ring only counts.
+  /// The ring and an observer get the same events, except for aborts, which the ring only counts.
   @Test func keepsWhatAnObserverHears() throws {
     var machine = try VirtualMachine.bootedWithHideSeek(.init(backing: .anonymous))
     let heard = Everything()
@@ -53,7 +53,7 @@ struct EventStreamTests {
     #expect(invalidations.last?.event == .invalidation(ipa: .init(19 << 12), level: 3))
   }
 
-  /// Who looks at each event is called in time, also in the middle of one operation.
+  /// A reader that needs each event is called before events are overwritten, even in the middle of an operation.
   @Test func callsBeforeAnUnseenEventIsOverwritten() throws {
     var table = Stage2PageTable()
     let ring = EventStream(capacity: 4)
@@ -64,7 +64,7 @@ struct EventStreamTests {
       ring.firstUnseen = ring.end
     }
     ring.onOverrun = look
-    // It has the ring, too.
+    // The closure keeps the ring alive, and the ring keeps the closure.
     defer { ring.onOverrun = nil }
     ring.firstUnseen = 0
     try table.map(address: 0, size: 1 << 20, physical: 0, protection: [.read], canAllocate: true)
@@ -77,7 +77,7 @@ struct EventStreamTests {
     #expect(invalidated == (0..<256).map { IntermediatePhysicalAddress($0 << 12) })
   }
 
-  /// A copy of the machine goes on in the same ring.
+  /// A copy of the machine puts its events into the same ring.
   @Test func copiesShareTheRing() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
     let ring = EventStream(capacity: 64)
