@@ -61,9 +61,11 @@ final class Screen {
   /// The keys that were pressed; nil if the terminal is gone.
   func keys() -> [UInt8]? {
     var bytes = [UInt8](repeating: 0, count: 64)
+    // A new one for each read, so that the key Esc does not take the next letter with it.
+    var parser = KeyParser()
     do {
       let count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }
-      return count == 0 ? nil : Array(bytes.prefix(count))
+      return count == 0 ? nil : bytes.prefix(count).compactMap { parser.parse($0) }
     } catch {
       return error as? Errno == .resourceTemporarilyUnavailable ? [] : nil
     }

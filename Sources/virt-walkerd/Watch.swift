@@ -181,9 +181,7 @@ private final class Watcher {
     }
     try loop.add(screen.descriptor) { [self] in
       guard let keys = screen.keys(), !keys.contains(UInt8(ascii: "q")) else { return loop.stop() }
-      // The code of an arrow or function key begins with an escape, and its letters are not commands.
-      guard keys.first != 0x1b else { return }
-      if keys.contains(where: { "p ".utf8.contains($0) }) { view.isPaused.toggle() }
+      for key in keys where "p ".utf8.contains(key) { view.isPaused.toggle() }
       draw()
     }
     try loop.add(timer.descriptor) { [self] in

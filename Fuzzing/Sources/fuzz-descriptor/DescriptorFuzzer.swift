@@ -57,7 +57,7 @@ private struct Replacement: Stage2Visitor {
 }
 
 func checkFields(of entry: Stage2Descriptor, level: Int, granule: Granule) {
-  check(UInt64("\(entry)", radix: 16) == entry.rawValue, "\(entry) is printed wrong")
+  check(UInt64("\(entry)", radix: 16) == entry.rawValue, "\(entry) is printed incorrectly")
   let attributes = KernelVersion.standard.leafAttributes
   guard entry.isLeaf(level: level) else { return }
   let made = Stage2Descriptor(

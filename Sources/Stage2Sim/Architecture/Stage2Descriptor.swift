@@ -5,12 +5,13 @@
 public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public var rawValue: UInt64
 
+  @inlinable
   public init(rawValue: UInt64) { self.rawValue = rawValue }
 
   /// Bit 0. The walker of the CPU ignores an entry that has it clear; software may use its other 63 bits.
-  public static let valid: UInt64 = 1 << 0
+  @inlinable public static var valid: UInt64 { 1 << 0 }
   /// Bit 1: a table at levels 0 to 2, a page at level 3. Clear in a valid entry: a block.
-  public static let tableOrPage: UInt64 = 1 << 1
+  @inlinable public static var tableOrPage: UInt64 { 1 << 1 }
   /// Bits [5:2], MemAttr.
   public static let memoryAttributes: UInt64 = 0xf << 2
   /// Bit 6, S2AP[0]: the guest may read.
@@ -38,6 +39,7 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public var isValid: Bool { rawValue & Self.valid != 0 }
 
   /// `kvm_pte_table`: whether this entry, standing at `level`, points to a table.
+  @inlinable
   public func isTable(level: Int) -> Bool {
     level != Granule.lastLevel
       && rawValue & (Self.valid | Self.tableOrPage) == Self.valid | Self.tableOrPage
@@ -49,6 +51,7 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   }
 
   /// The output address (`kvm_pte_to_phys`): of a page, a block or the next table.
+  @inlinable
   public func outputAddress(_ granule: Granule) -> PhysicalAddress {
     PhysicalAddress(rawValue & granule.addressMask)
   }

@@ -69,13 +69,17 @@ public protocol MachineObserver: AnyObject {
 }
 
 /// The end of an event stream into which KVM, hooks and drivers put their events.
+@usableFromInline
 struct EventSink {
-  var observer: (any MachineObserver)?
+  @usableFromInline var observer: (any MachineObserver)?
   var stream: EventStream? { didSet { state = stream?.state } }
   /// The state of ``stream``, which owns it.
-  private var state: UnsafeMutablePointer<EventStream.State>?
+  @usableFromInline var state: UnsafeMutablePointer<EventStream.State>?
+
+  init() {}
 
   /// Whether events go anywhere.
+  @inlinable
   var isConnected: Bool { state != nil || observer != nil }
 
   /// Puts an event into the stream.
@@ -84,14 +88,14 @@ struct EventSink {
   /// function there.
   ///
   /// - Parameter event: The event, which is made in its place in the ring.
-  @inline(__always)
+  @inlinable @inline(__always)
   func emit(_ event: @autoclosure () -> MachineEvent) {
     if let state { state.append(event()) }
     if let observer { Self.tell(observer, event()) }
   }
 
-  @inline(never)
-  private static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
+  @usableFromInline @inline(never)
+  static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
     observer.observe(event)
   }
 }
@@ -106,6 +110,14 @@ public struct TableVisit: Hashable, Sendable {
   public let index: Int
   /// The entry.
   public let descriptor: Stage2Descriptor
+
+  @inlinable
+  init(level: Int, table: PhysicalAddress, index: Int, descriptor: Stage2Descriptor) {
+    self.level = level
+    self.table = table
+    self.index = index
+    self.descriptor = descriptor
+  }
 }
 
 /// A line that a kernel logs: `printk` with a format and at most one number.

@@ -102,6 +102,7 @@ public struct KVM {
   var invalidationsInProgress = 0
 
   /// Logs a line into the host's kernel log: `printk`.
+  @inlinable @inline(__always)
   public func printk(_ message: LogMessage) { stage2.events.emit(.log(message)) }
 
   /// `gfn_to_memslot`

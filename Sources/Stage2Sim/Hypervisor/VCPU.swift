@@ -1,7 +1,7 @@
 /// A virtual CPU: `struct kvm_vcpu`.
 public struct VCPU: Sendable {
   // Arrays: the compiler copies a whole `InlineArray` to read one element of it, if it is in a structure.
-  private var x = [UInt64](repeating: 0, count: 31)
+  @usableFromInline var x = [UInt64](repeating: 0, count: 31)
   /// V0 to V31, 64 bits an element.
   var vectors = [UInt64](repeating: 0, count: 64)
   /// SP_EL1
@@ -20,7 +20,7 @@ public struct VCPU: Sendable {
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
   /// `INCREMENT_PC`
-  private var incrementsPC = false
+  @usableFromInline var incrementsPC = false
   /// Between `kvm_entry` and `kvm_exit`.
   var isInGuest = false
   /// An access that the VMM has to complete: `kvm_run.mmio` while `mmio_needed`.
@@ -34,8 +34,8 @@ public struct VCPU: Sendable {
 
   /// `vcpu_get_reg`, `vcpu_set_reg`: x0 to x30; 31 is the zero register.
   public subscript(register: Int) -> UInt64 {
-    get { register == 31 ? 0 : x[register] }
-    set { if register != 31 { x[register] = newValue } }
+    @inlinable get { register == 31 ? 0 : x[register] }
+    @inlinable set { if register != 31 { x[register] = newValue } }
   }
 
   /// The instruction is done.
@@ -43,6 +43,7 @@ public struct VCPU: Sendable {
 
   /// `kvm_incr_pc`: KVM has done the instruction. The PC moves when the vCPU goes on, so that `kvm_entry` still shows the
   /// instruction.
+  @inlinable
   public mutating func incrementPC() { incrementsPC = true }
 
   /// `__kvm_adjust_pc`

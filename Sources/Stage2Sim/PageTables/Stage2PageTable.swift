@@ -17,7 +17,7 @@ public struct Stage2PageTable {
   /// The entries, and the physical memory they stand in.
   public internal(set) var memory: TableMemory
   /// The first of the concatenated start tables (`pgd`).
-  let root: EntryReference
+  @usableFromInline let root: EntryReference
   /// The receiver of each event, such as a TLB invalidation that the table's owner issues. A copy of the table has the same
   /// observer.
   public var observer: (any MachineObserver)? {
@@ -30,7 +30,7 @@ public struct Stage2PageTable {
     set { events.stream = newValue }
   }
   /// The way into the stream.
-  var events = EventSink()
+  @usableFromInline var events = EventSink()
 
   /// An empty table (`__kvm_pgtable_stage2_init`).
   ///
@@ -74,6 +74,7 @@ public struct Stage2PageTable {
   }
 
   /// The entry for `address` in the start tables (`kvm_pgd_page_idx`).
+  @inlinable
   func rootEntry(for address: IntermediatePhysicalAddress) -> EntryReference {
     // They are side by side, and so are like one that is larger.
     let shift = UInt64(truncatingIfNeeded: granule.shift(level: startLevel))

@@ -1,15 +1,15 @@
 /// The entries at which a walk calls its visitor (`enum kvm_pgtable_walk_flags`).
-public struct WalkFlags: OptionSet, Sendable {
+@frozen public struct WalkFlags: OptionSet, Sendable {
   public let rawValue: Int
 
-  public init(rawValue: Int) { self.rawValue = rawValue }
+  @inlinable public init(rawValue: Int) { self.rawValue = rawValue }
 
   /// Entries that point to no table, valid or not: `KVM_PGTABLE_WALK_LEAF`.
-  public static let leaf = WalkFlags(rawValue: 1 << 0)
+  @inlinable public static var leaf: WalkFlags { WalkFlags(rawValue: 1 << 0) }
   /// Tables, on the way down: `KVM_PGTABLE_WALK_TABLE_PRE`.
-  public static let tablePre = WalkFlags(rawValue: 1 << 1)
+  @inlinable public static var tablePre: WalkFlags { WalkFlags(rawValue: 1 << 1) }
   /// Tables, on the way up: `KVM_PGTABLE_WALK_TABLE_POST`.
-  public static let tablePost = WalkFlags(rawValue: 1 << 2)
+  @inlinable public static var tablePost: WalkFlags { WalkFlags(rawValue: 1 << 2) }
 }
 
 /// One call of a visitor: the arguments of `kvm_pgtable_visitor_fn_t`.
@@ -26,6 +26,19 @@ public struct Visit: Sendable {
   public let size: UInt64
   /// The place of the entry.
   public let entry: EntryReference
+
+  @inlinable
+  init(
+    kind: WalkFlags, address: IntermediatePhysicalAddress, end: IntermediatePhysicalAddress,
+    level: Int, size: UInt64, entry: EntryReference
+  ) {
+    self.kind = kind
+    self.address = address
+    self.end = end
+    self.level = level
+    self.size = size
+    self.entry = entry
+  }
 
   /// The error that a visitor throws to end the walk here.
   @inline(never)
@@ -57,7 +70,7 @@ extension Stage2PageTable {
   /// A write is not one of KVM's own functions, but for example one of a hook: it takes no reference and invalidates no TLB.
   /// The observer gets a ``Stage2Warning`` for each rule that the write violates.
   public subscript(reference: EntryReference) -> Stage2Descriptor {
-    get { memory[reference] }
+    @inlinable get { memory[reference] }
     set {
       if events.isConnected {
         events.warn(
@@ -87,6 +100,9 @@ extension Stage2PageTable {
 
   /// Calls a function at the entries for `size` bytes from `address`: `kvm_pgtable_walk`, as a hook calls it with a callback.
   ///
+  /// The walk, and the functions that the walk calls, are `@inlinable`: the compiler puts the callback of a hook in another module
+  /// into the loop over the entries. A call for each entry took one and a half times as long (`scripts/bench tables.hide_seek`).
+  ///
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
@@ -94,6 +110,7 @@ extension Stage2PageTable {
   ///   - reportsVisits: Whether each entry that the walk comes to is reported as ``MachineEvent/visit(_:)``.
   ///   - callback: Looks at, or changes, one entry. An error ends the walk.
   /// - Throws: As ``walk(address:size:visitor:)``.
+  @inlinable
   public mutating func walk(
     address: IntermediatePhysicalAddress, size: UInt64, flags: WalkFlags,
     reportsVisits: Bool = false,
@@ -104,8 +121,8 @@ extension Stage2PageTable {
   }
 
   /// `__kvm_pgtable_walk`. It is inlined, so that the code of a visitor is in the loop over the entries.
-  @inline(__always)
-  private mutating func walkEntries(
+  @inlinable @inline(__always)
+  mutating func walkEntries(
     address: IntermediatePhysicalAddress, size: UInt64, flags: WalkFlags, reportsVisits: Bool,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) {
@@ -153,6 +170,7 @@ extension Stage2PageTable {
   }
 
   /// Reports something that a hook has done with an entry.
+  @inlinable @inline(__always)
   public func report(_ event: HookEvent) { events.emit(.hook(event)) }
 
   /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
@@ -168,8 +186,8 @@ extension Stage2PageTable {
   /// Always inlined: the visitor's code is then in the loop over the entries, and a visit is no more than it needs.
   ///
   /// - Returns: The table below the entry, if there is one.
-  @inline(__always)
-  private mutating func visitEntry(
+  @inlinable @inline(__always)
+  mutating func visitEntry(
     at position: WalkPosition, end: IntermediatePhysicalAddress, flags: WalkFlags,
     reportsVisits: Bool,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
@@ -194,18 +212,20 @@ extension Stage2PageTable {
 }
 
 /// The position of a walk.
-private struct WalkPosition {
+@usableFromInline
+struct WalkPosition {
   /// The address of the entry, or an address behind it if the walk began there.
-  private(set) var address: IntermediatePhysicalAddress
-  private(set) var entry: EntryReference
+  @usableFromInline var address: IntermediatePhysicalAddress
+  @usableFromInline var entry: EntryReference
   /// The level of the table.
-  private(set) var level: Int
+  @usableFromInline var level: Int
   /// log2 of the bytes that an entry maps.
-  private var shift: Int
-  private let startLevel: Int
+  @usableFromInline var shift: Int
+  @usableFromInline let startLevel: Int
   /// log2 of the entries in a table.
-  private let tableShift: Int
+  @usableFromInline let tableShift: Int
 
+  @inlinable
   init(address: IntermediatePhysicalAddress, in table: Stage2PageTable) {
     self.address = address
     entry = table.rootEntry(for: address)
@@ -216,25 +236,32 @@ private struct WalkPosition {
   }
 
   /// The bytes that an entry maps.
-  private var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
+  @inlinable
+  var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
 
-  private var lastIndex: Int { 1 &<< tableShift &- 1 }
+  @inlinable
+  var lastIndex: Int { 1 &<< tableShift &- 1 }
 
+  @inlinable
   var isInStartTable: Bool { level == startLevel }
 
   /// Whether it has not gone on from the last entry of a table. The start tables are as one.
+  @inlinable
   var isInTable: Bool { entry.word & lastIndex != 0 || isInStartTable }
 
   /// Goes on to the next entry.
+  @inlinable
   mutating func advance() { advance(to: address.aligned(to: size) &+ size) }
 
   /// Goes on to the next entry, which is for `address`.
+  @inlinable
   mutating func advance(to address: IntermediatePhysicalAddress) {
     self.address = address
     entry = entry.advanced(by: 1)
   }
 
   /// Goes down to the table below the entry, to the entry there (`kvm_pgtable_idx`).
+  @inlinable
   mutating func enter(_ table: EntryReference) {
     level &+= 1
     shift &-= tableShift
@@ -243,12 +270,14 @@ private struct WalkPosition {
   }
 
   /// Goes back to the entry that points to the table.
+  @inlinable
   mutating func rise(on path: WalkPath) {
     level &-= 1
     shift &+= tableShift
     (address, entry) = path[level]
   }
 
+  @inlinable
   func visit(_ kind: WalkFlags, end: IntermediatePhysicalAddress) -> Visit {
     Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
   }
@@ -256,23 +285,26 @@ private struct WalkPosition {
 
 /// The entries that a walk comes back to when it is through with the tables below, and the addresses that it came to them
 /// with.
-private struct WalkPath {
-  typealias Step = (address: IntermediatePhysicalAddress, entry: EntryReference)
+@usableFromInline
+struct WalkPath {
+  @usableFromInline typealias Step = (address: IntermediatePhysicalAddress, entry: EntryReference)
 
   // No array: it brings a check of the stack with it, and there is one of these in each walk.
-  private var level0: Step
-  private var level1: Step
-  private var level2: Step
+  @usableFromInline var level0: Step
+  @usableFromInline var level1: Step
+  @usableFromInline var level2: Step
 
+  @inlinable
   init(_ start: WalkPosition) {
     level0 = (start.address, start.entry)
     level1 = level0
     level2 = level0
   }
 
+  @usableFromInline
   subscript(level: Int) -> Step {
-    get { level == 2 ? level2 : level == 1 ? level1 : level0 }
-    set {
+    @inlinable get { level == 2 ? level2 : level == 1 ? level1 : level0 }
+    @inlinable set {
       switch level {
       case 2: level2 = newValue
       case 1: level1 = newValue
@@ -283,7 +315,8 @@ private struct WalkPath {
 }
 
 extension Stage2PageTable {
-  private func tableVisit(of entry: EntryReference, level: Int) -> TableVisit {
+  @inlinable
+  func tableVisit(of entry: EntryReference, level: Int) -> TableVisit {
     let address = memory.physicalAddress(of: entry)
     let table = address.aligned(to: granule.pageSize)
     return TableVisit(
@@ -299,7 +332,7 @@ extension Stage2PageTable {
   /// `kvm_pte_follow`: the table that an entry points to.
   ///
   /// - Throws: `EFAULT` if there is no table (``TableMemory/table(at:)``).
-  @inline(__always)
+  @inlinable @inline(__always)
   func table(
     below descriptor: Stage2Descriptor, address: IntermediatePhysicalAddress, level: Int
   ) throws(Stage2Error) -> EntryReference {
