@@ -49,8 +49,7 @@ func checkFields(of syndrome: ExceptionSyndrome) {
 func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) {
   let places: [UInt64] = [
     HideSeek.hideAddress.rawValue, HideSeek.target.rawValue, HideSeek.target.rawValue + 0x20_0000,
-    0,
-    1 << 40, .max,
+    0, 1 << 40, .max,
   ]
   func runs() -> (RunResult, FaultInfo, [UInt64]) {
     var input = input

@@ -1,7 +1,7 @@
 /// An address in one of the address spaces of a machine.
 ///
-/// Each space has a type of its own, so that an address of one space does not pass for an address of another. Such a type is its
-/// number and nothing else: it is frozen, and its functions are inlined, in other modules too.
+/// Each space has a type of its own, so that an address of one space does not pass for an address of another. Such a type is
+/// its number and nothing else: it is frozen, and its functions are inlined, in other modules too.
 public protocol MachineAddress: RawRepresentable<UInt64>, Hashable, Sendable, Strideable,
   ExpressibleByIntegerLiteral, CustomStringConvertible
 {

@@ -1,10 +1,10 @@
-/// The host CPU, as far as it changes what stage 2 does. The names are QEMU's.
+/// The host CPU, with the properties that change the behaviour of stage 2. The names are from QEMU.
 public enum CPUModel: String, CaseIterable, Sendable {
   /// Armv8.0: no FEAT_XNX; 44-bit physical addresses.
   case cortexA72 = "cortex-a72"
   /// Armv8.2: FEAT_XNX; 40-bit physical addresses.
   case cortexA76 = "cortex-a76"
-  /// All that QEMU has: FEAT_XNX and FEAT_S2FWB; 52-bit physical addresses, of which 48 are used (FEAT_LPA2 is off).
+  /// The CPU with all features of QEMU: FEAT_XNX and FEAT_S2FWB; 52-bit physical addresses, of which 48 are used (FEAT_LPA2 is off).
   case max
 
   /// FEAT_XNX: XN is two bits, and can refuse EL1 and EL0 apart (Arm ARM D8.4, "Stage 2 instruction execution").

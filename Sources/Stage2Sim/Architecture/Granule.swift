@@ -23,7 +23,7 @@ public struct Granule: Hashable, Sendable {
 
   /// log2 of the bytes that one entry of `level` maps (`kvm_granule_shift`, asm/kvm_pgtable.h).
   ///
-  /// Level -1 is what concatenated start tables stand in for.
+  /// Concatenated start tables stand for a table of level -1.
   @inlinable
   public func shift(level: Int) -> Int {
     (pageShift &- 3) &* (Granule.lastLevel &- level) &+ pageShift
@@ -39,7 +39,7 @@ public struct Granule: Hashable, Sendable {
     level >= (self == .kib4 ? 1 : 2) && level <= Granule.lastLevel
   }
 
-  /// What one entry of level 2 maps: the size of the host's huge pages (`PMD_SIZE`).
+  /// The bytes that one entry of level 2 maps: the size of the host's huge pages (`PMD_SIZE`).
   public var blockSize: UInt64 { size(level: 2) }
 
   /// Bits of an entry that hold an output address, up to 48 bits (`KVM_PTE_ADDR_MASK`).
@@ -58,7 +58,7 @@ extension Granule: LosslessStringConvertible {
   /// `4K`, `16K` or `64K`.
   public var description: String { "\(pageSize >> 10)K" }
 
-  /// Reads what ``description`` says; nil for anything else.
+  /// The granule with a ``description``; nil for any other text.
   public init?(_ description: String) {
     guard let granule = Granule.allCases.first(where: { $0.description == description }) else {
       return nil

@@ -1,12 +1,12 @@
-/// What a function of the kernel returns as `-errno`.
+/// An error that a function of the kernel returns as `-errno`.
 public enum KernelError: Int32, Error, Hashable, Sendable, CaseIterable {
   /// ENOENT: nothing is there.
   case noEntry = 2
-  /// EINTR: whoever runs the machine has ended it (``Checkpoint``).
+  /// EINTR: the caller has ended the operation (``Checkpoint``).
   case interrupted = 4
   /// E2BIG: a mapping does not fit the entry that was asked to hold it.
   case tooBig = 7
-  /// ENOEXEC: instructions where there can be none.
+  /// ENOEXEC: instructions are in a place that can have none.
   case notExecutable = 8
   /// ECHILD: there is no child.
   case noChild = 10
@@ -20,11 +20,11 @@ public enum KernelError: Int32, Error, Hashable, Sendable, CaseIterable {
   case exists = 17
   /// EINVAL
   case invalidArgument = 22
-  /// ERANGE: an address beyond what the table translates.
+  /// ERANGE: an address beyond the range that the table translates.
   case outOfRange = 34
   /// ENOSYS: the kernel does not emulate this access.
   case notImplemented = 38
-  /// ETIMEDOUT: what was waited for did not happen.
+  /// ETIMEDOUT: the expected event did not happen.
   case timedOut = 110
 }
 
@@ -57,13 +57,13 @@ extension KernelError: CustomStringConvertible {
   }
 }
 
-/// Why an operation on a stage-2 table ended early, and where.
+/// The reason why an operation on a stage-2 table ended early, and the place.
 public struct Stage2Error: Error, Hashable, Sendable {
-  /// What the kernel's function returns.
+  /// The error that the kernel's function returns.
   public let code: KernelError
   /// The IPA that the operation was at.
   public let address: IntermediatePhysicalAddress
-  /// The level of the entry that was in the way, 0 to 3; nil where it came to no entry.
+  /// The level of the entry that was in the way, 0 to 3; nil if the operation came to no entry.
   public let level: Int?
   /// That entry.
   public let entry: Stage2Descriptor?

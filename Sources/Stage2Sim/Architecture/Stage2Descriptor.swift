@@ -1,6 +1,6 @@
 /// One 64-bit entry of a stage-2 translation table, VMSAv8-64 format.
 ///
-/// Arm ARM D8.3 "Translation table descriptor formats"; the masks are those of
+/// Arm ARM D8.3 "Translation table descriptor formats"; the masks are from
 /// arch/arm64/kvm/hyp/pgtable.c.
 public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public var rawValue: UInt64
@@ -74,7 +74,7 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
     rawValue = physical.rawValue | Self.tableOrPage | Self.valid
   }
 
-  /// `stage2_pte_executable`: what KVM takes for executable, which is XN[1] alone.
+  /// `stage2_pte_executable`: KVM looks at XN[1] alone.
   public var isExecutable: Bool { rawValue & Self.executeNever == 0 }
 
   /// `kvm_pgtable_stage2_pte_prot`: the protection that would make this entry.

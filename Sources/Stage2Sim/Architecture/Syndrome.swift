@@ -12,7 +12,7 @@ public enum FaultStatus: UInt64, Sendable {
 
 /// ESR_EL2 for an abort taken from a lower exception level.
 ///
-/// Arm ARM D19.2.37; the accessors are those of arch/arm64/include/asm/kvm_emulate.h.
+/// Arm ARM D19.2.37; the accessors are from arch/arm64/include/asm/kvm_emulate.h.
 public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   public var rawValue: UInt64
 
@@ -30,7 +30,7 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
 
   /// The syndrome of a load or store that stage 2 refused.
   ///
-  /// ISV is set, and with it SAS, SSE, SRT, SF and AR have a meaning, only where one general-purpose register is
+  /// ISV is set, and with it SAS, SSE, SRT, SF and AR have a meaning, only if one general-purpose register is
   /// moved without write-back and without an exclusive monitor.
   @inline(__always)
   public init(dataAbort status: FaultStatus, level: Int, access: LoadStore) {
@@ -64,7 +64,7 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   public var is64Bit: Bool { rawValue >> 15 & 1 != 0 }
   /// WnR, bit 6 (an instruction abort has it clear): `kvm_is_write_fault`
   public var isWrite: Bool { !isInstructionAbort && rawValue >> 6 & 1 != 0 }
-  /// DFSC or IFSC without the level: `kvm_vcpu_trap_get_fault_type`. Nil for what stage 2 does not raise here.
+  /// DFSC or IFSC without the level: `kvm_vcpu_trap_get_fault_type`. Nil for a status that stage 2 does not raise here.
   @inline(__always)
   public var faultStatus: FaultStatus? { FaultStatus(rawValue: rawValue & 0x3c) }
   /// The level of the entry that refused: `kvm_vcpu_trap_get_fault_level`
@@ -75,7 +75,7 @@ extension ExceptionSyndrome: CustomStringConvertible {
   public var description: String { "0x\(hexadecimal(rawValue))" }
 }
 
-/// What the CPU leaves in its registers when it takes a stage-2 abort to EL2 (`struct kvm_vcpu_fault_info`).
+/// The registers after the CPU has taken a stage-2 abort to EL2 (`struct kvm_vcpu_fault_info`).
 public struct FaultInfo: Error, Hashable, Sendable {
   /// ESR_EL2
   public var syndrome: ExceptionSyndrome

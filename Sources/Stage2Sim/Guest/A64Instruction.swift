@@ -1,7 +1,7 @@
-/// An instruction that stands in the guest's memory, as far as the model runs instructions: loads, stores, and what
-/// does nothing (Arm ARM C4.1, "A64 instruction set encoding").
+/// An instruction in the guest's memory. The model runs loads, stores, and instructions without an effect (Arm ARM C4.1, "A64
+/// instruction set encoding").
 public enum A64Instruction: Hashable, Sendable {
-  /// A load or store, and where its address is.
+  /// A load or store, and the way to its address.
   case access(LoadStore, Addressing)
   /// NOP, and PRFM: a prefetch that would fault does not.
   case nop
@@ -10,15 +10,15 @@ public enum A64Instruction: Hashable, Sendable {
   /// An instruction that the model does not run.
   case unknown(UInt32)
 
-  /// Where a load or store finds its address.
+  /// The way to the address of a load or store.
   public struct Addressing: Hashable, Sendable {
     /// Rn, 0 to 30, or 31 for the stack pointer.
     public let base: Int
-    /// What is added before the access: an immediate, and for register offsets ``index``.
+    /// The immediate that is added before the access. Register offsets also add ``index``.
     public let offset: Int64
     /// Rm of a register offset, taken as 64 bits.
     public let index: Int?
-    /// How far ``index`` is shifted to the left.
+    /// The number of bits by which ``index`` is shifted to the left.
     public let shift: UInt64
   }
 
@@ -78,7 +78,7 @@ public enum A64Instruction: Hashable, Sendable {
     return .access(access, addressing(word, offset: signed(word, 15, 7) * Int64(size.bytes)))
   }
 
-  /// One register, general-purpose or SIMD, in the addressing modes that such have.
+  /// A load or store of one register, general-purpose or SIMD, in its addressing modes.
   private static func register(_ word: UInt32) -> A64Instruction? {
     guard let data = data(word) else { return nil }
     let scale = data.size.rawValue
@@ -112,7 +112,7 @@ public enum A64Instruction: Hashable, Sendable {
     field(word, 26, 1) == 0 && field(word, 30, 2) == 0b11 && field(word, 22, 2) == 0b10
   }
 
-  /// What `size`, `V` and `opc` say of the data.
+  /// The data of an access, from the fields `size`, `V` and `opc`.
   private static func data(_ word: UInt32) -> LoadStore? {
     let sizeField = field(word, 30, 2)
     let opcode = field(word, 22, 2)

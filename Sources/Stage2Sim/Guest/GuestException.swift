@@ -1,4 +1,4 @@
-/// An exception that the guest takes to its own EL1, for something that it did wrong.
+/// An exception that the guest takes to its own EL1.
 public struct GuestException: Hashable, Sendable {
   /// ESR_EL1 (Arm ARM D19.2.37).
   public let syndrome: UInt64
@@ -15,13 +15,13 @@ public struct GuestException: Hashable, Sendable {
     GuestException(syndrome: 0x22 << 26 | instructionLength, address: address)
   }
 
-  /// An unaligned load or store. KVM never hears of it: stage 1 is off, so all memory is Device memory to the guest
+  /// An unaligned load or store. KVM does not take this exception: stage 1 is off, so all memory is Device memory to the guest
   /// (Arm ARM B2.8, "Alignment support").
   static func alignment(at address: GuestVirtualAddress, isWrite: Bool) -> GuestException {
     abort(at: address, isInstruction: false, isWrite: isWrite, status: 0b100001)
   }
 
-  /// An address with more bits than the CPU has: stage 1 gives it back, although it is off (Arm ARM D8.2.4,
+  /// An address with more bits than the CPU has. Stage 1 raises the fault even if it is off (Arm ARM D8.2.4,
   /// "Address size fault").
   static func addressSize(
     at address: GuestVirtualAddress, isInstruction: Bool, isWrite: Bool

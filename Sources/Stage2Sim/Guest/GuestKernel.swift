@@ -1,8 +1,8 @@
-/// Why the guest does not run any more.
+/// The reason why the guest does not run any more.
 public struct GuestStopped: Error, Hashable, Sendable {
-  /// What its last run ended with.
+  /// The result of the guest's last run.
   public let result: RunResult
-  /// The last abort that it took; nil where it has stopped by something else.
+  /// The last abort that the guest took; nil if another event has stopped the guest.
   public let abort: FaultInfo?
 }
 
@@ -13,7 +13,7 @@ extension VirtualMachine {
   /// - Parameters:
   ///   - ipa: The guest physical address of the first byte.
   ///   - size: In bytes.
-  /// - Returns: The virtual address of the first byte; nil where Linux returns NULL: for no bytes, for addresses
+  /// - Returns: The virtual address of the first byte; nil if Linux returns NULL: for no bytes, for addresses
   ///   that do not exist, for RAM.
   public mutating func ioremap(
     _ ipa: IntermediatePhysicalAddress, size: UInt64
@@ -35,12 +35,12 @@ extension VirtualMachine {
     kvm.stage2.events.emit(.log(LogMessage(.driver, format, value())))
   }
 
-  /// Reports that the guest does not run any more, so that a driver cannot complete what it does.
+  /// Reports that the guest does not run any more, so that a driver cannot complete its operation.
   public func reportGuestStopped() { kvm.stage2.events.emit(.guestStopped) }
 
   /// Reads one byte of a device: `readb`, an LDRB to w0.
   ///
-  /// - Throws: Where the guest could not go on after the load.
+  /// - Throws: The reason, if the guest could not go on after the load.
   public mutating func readb(_ address: GuestVirtualAddress) throws(GuestStopped) -> UInt8 {
     try runDriver(.load(.byte, to: 0), at: address)
     return UInt8(truncatingIfNeeded: vcpu[0])
@@ -48,7 +48,7 @@ extension VirtualMachine {
 
   /// Writes one byte to a device: `writeb`, an STRB from w0.
   ///
-  /// - Throws: Where the guest could not go on after the store.
+  /// - Throws: The reason, if the guest could not go on after the store.
   public mutating func writeb(
     _ value: UInt8, to address: GuestVirtualAddress
   ) throws(GuestStopped) {

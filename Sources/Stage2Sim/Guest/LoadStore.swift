@@ -1,4 +1,4 @@
-/// A load or store instruction of the guest, as far as memory and the syndrome see it.
+/// A load or store instruction of the guest, with its effects on memory and on the syndrome.
 public struct LoadStore: Hashable, Sendable {
   /// The size of one access; the raw value is log2 of the bytes, as in the instruction and in ESR_EL2.SAS.
   public enum Size: UInt8, Sendable {
@@ -10,7 +10,7 @@ public struct LoadStore: Hashable, Sendable {
     case word
     /// 64 bits: an X register.
     case doubleword
-    /// Of ``Form/vector`` alone; ESR_EL2.SAS has no value for it.
+    /// Only ``Form/vector`` has this size; ESR_EL2.SAS has no value for it.
     case quadword
 
     /// The same in bytes: 1 to 16.
@@ -18,7 +18,7 @@ public struct LoadStore: Hashable, Sendable {
     public var bytes: Int { 1 &<< Int(rawValue) }
   }
 
-  /// What the instruction moves besides one register and memory.
+  /// The effects of the instruction besides one register and memory.
   public enum Form: Hashable, Sendable {
     /// Nothing: immediate offset, register offset, unscaled, acquire or release.
     case register
@@ -32,9 +32,9 @@ public struct LoadStore: Hashable, Sendable {
     case vector
   }
 
-  /// It writes memory, from its register.
+  /// The instruction writes memory, from its register.
   public var isStore: Bool
-  /// How much one access moves.
+  /// The size of one access.
   public var size: Size
   /// Rt, 0 to 31. 31 is the zero register.
   public var register: Int
@@ -44,19 +44,19 @@ public struct LoadStore: Hashable, Sendable {
   public var is64Bit: Bool
   /// LDARB, STLRB and their kin.
   public var isAcquireRelease: Bool
-  /// What else it moves. ESR_EL2 describes ``Form/register`` alone.
+  /// The other effects of the instruction. ESR_EL2 describes ``Form/register`` alone.
   public var form: Form
 
   /// An instruction, from its parts.
   ///
   /// - Parameters:
-  ///   - isStore: It writes memory.
-  ///   - size: How much one access moves.
+  ///   - isStore: The instruction writes memory.
+  ///   - size: The size of one access.
   ///   - register: 0 to 31.
   ///   - isSignExtending: The load has a sign.
-  ///   - is64Bit: Nil for what a load or store of `size` without a sign has: an X register for doublewords alone.
-  ///   - isAcquireRelease: It orders other accesses, which ESR_EL2.AR says.
-  ///   - form: What else it moves.
+  ///   - is64Bit: Nil for the register of a load or store of `size` without a sign: an X register for doublewords alone.
+  ///   - isAcquireRelease: The instruction orders other accesses, which sets ESR_EL2.AR.
+  ///   - form: The other effects.
   @inline(__always)
   public init(
     isStore: Bool, size: Size, register: Int, isSignExtending: Bool = false,
@@ -88,7 +88,7 @@ public struct LoadStore: Hashable, Sendable {
   public var hasValidSyndrome: Bool { if case .register = form { true } else { false } }
 }
 
-/// What a load of the low `bytes` bytes of `value` puts into its register.
+/// The register after a load of the low `bytes` bytes of `value`.
 ///
 /// - Parameter is64Bit: An X register; a W register gets zeros in its upper half.
 func extend(_ value: UInt64, bytes: Int, isSigned: Bool, is64Bit: Bool) -> UInt64 {
@@ -99,7 +99,7 @@ func extend(_ value: UInt64, bytes: Int, isSigned: Bool, is64Bit: Bool) -> UInt6
   return is64Bit ? extended : extended & 0xffff_ffff
 }
 
-/// What one run of the guest does.
+/// The instruction of one run of the guest.
 public enum GuestInstruction: Hashable, Sendable {
   /// An instruction that touches no memory but its own.
   case nop

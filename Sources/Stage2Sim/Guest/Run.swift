@@ -1,14 +1,14 @@
-/// How a run of the guest ended.
+/// The end of a run of the guest.
 public enum RunResult: Hashable, Sendable {
   /// The instruction is done, whatever it took; the guest could go on.
   case retired
-  /// KVM_RUN returned 0 with KVM_EXIT_MMIO: nobody in the kernel took the access.
+  /// KVM_RUN returned 0 with KVM_EXIT_MMIO: no code in the kernel took the access.
   case mmio(MMIOExit)
   /// KVM_RUN returned -1. The guest stays at the instruction.
   case failed(KernelError)
   /// The guest took an exception to its own EL1.
   case guestException(GuestException)
-  /// The guest takes faults again and again, the last of them this, and gets no further: on the real system the vCPU
+  /// The guest takes faults again and again and gets no further. This is the last fault. On the real system, the vCPU
   /// spins until a signal comes.
   case livelock(FaultInfo)
   /// The guest came to an instruction that the model does not run.
@@ -18,12 +18,12 @@ public enum RunResult: Hashable, Sendable {
 extension VirtualMachine {
   /// Runs one instruction: KVM_RUN, from entering the guest until it has gone past the instruction or cannot.
   ///
-  /// It is fetched through stage 2 like any other, and every fault on the way goes through `handleGuestAbort`. An
+  /// The instruction is fetched through stage 2 like any other, and every fault on the way goes through `handleGuestAbort`. An
   /// access that the VMM still owes an answer is completed first.
   ///
   /// - Parameters:
-  ///   - instruction: In place of what memory holds there.
-  ///   - address: Where the instruction stands, a guest virtual address; nil for where the vCPU is.
+  ///   - instruction: The instruction, in place of the word in memory.
+  ///   - address: The address of the instruction; nil for the program counter of the vCPU.
   @discardableResult
   public mutating func run(
     _ instruction: GuestInstruction, at address: GuestVirtualAddress? = nil
@@ -38,7 +38,7 @@ extension VirtualMachine {
   /// Runs the instructions that stand in the guest's memory: KVM_RUN, until the guest leaves for the VMM or can go no
   /// further.
   ///
-  /// - Parameter address: Where the guest goes on, a guest virtual address; nil for where the vCPU is.
+  /// - Parameter address: The address of the first instruction; nil for the program counter of the vCPU.
   /// - Returns: Never ``RunResult/retired`` or ``RunResult/guestException(_:)``: the guest goes on, at its exception
   ///   vectors if it has to.
   @discardableResult
@@ -62,7 +62,7 @@ extension VirtualMachine {
 
   /// Ends an access that the VMM was asked to do: KVM_RUN with `immediate_exit`.
   ///
-  /// - Parameter data: Of a read, what the VMM read.
+  /// - Parameter data: The data of a read.
   public mutating func completeMMIO(data: UInt64 = 0) {
     vcpu.pendingMMIO?.data = data
     handleMMIOReturn()
@@ -100,7 +100,7 @@ extension VirtualMachine {
     kvm.stage2.events.emit(.tracepoint(.exit(exit, pc: vcpu.pc)))
   }
 
-  /// A signal ends what would go on for ever.
+  /// A signal ends a run that would have no end.
   private mutating func interrupt() {
     leaveGuest(.interrupt)
     returnToVMM(.restart)
@@ -113,7 +113,7 @@ extension VirtualMachine {
 
   /// One attempt at an instruction: it is done, or an abort is handled.
   ///
-  /// - Returns: Nil where the guest tries again.
+  /// - Returns: Nil if the guest tries again.
   @inline(__always)
   private mutating func step(
     _ instruction: GuestInstruction?, watch: inout LivelockWatch
@@ -154,9 +154,9 @@ extension VirtualMachine {
     }
   }
 
-  /// What keeps the CPU from finishing an instruction.
+  /// The reason why the CPU does not finish an instruction.
   private enum Interruption: Error {
-    /// What it is stands in ``VCPU/fault``.
+    /// An abort, which is in ``VCPU/fault``.
     case abort
     case exception(GuestException)
     case notModelled(UInt32)
@@ -226,7 +226,9 @@ extension VirtualMachine {
     }
   }
 
-  /// The physical address behind a guest virtual one, or what the CPU takes instead.
+  /// The physical address of a guest virtual one.
+  ///
+  /// - Throws: The abort or exception that the CPU takes instead.
   @inline(__always)
   private mutating func translate(
     _ access: LoadStore, at address: GuestVirtualAddress
@@ -277,16 +279,16 @@ extension VirtualMachine {
   }
 }
 
-/// Tells a guest that gets no further from one that needs several aborts for an instruction.
+/// Distinguishes a guest that gets no further from a guest that needs several aborts for an instruction.
 private struct LivelockWatch {
   private var previous: (fault: FaultInfo, leaf: Leaf?)?
   private var aborts = 0
   private var exceptions = 0
 
-  /// More of them without an instruction done than tables, copies and splits can give reason for.
+  /// Tables, copies and splits cause fewer aborts than this number before an instruction is done.
   private static let limit = 100
 
-  /// The machine is deterministic: where the same fault comes with the same entry behind it, it comes for ever.
+  /// The machine is deterministic: if the same fault comes with the same entry, the fault comes for ever.
   mutating func sees(_ fault: FaultInfo, _ leaf: Leaf?) -> Bool {
     aborts += 1
     defer { previous = (fault, leaf) }
@@ -299,7 +301,7 @@ private struct LivelockWatch {
     aborts = 0
   }
 
-  /// There are no branches, so that only exceptions lead back: they count for the whole run.
+  /// Only exceptions lead back, because there are no branches. Exceptions count for the whole run.
   mutating func seesException() -> Bool {
     exceptions += 1
     return exceptions > Self.limit

@@ -1,7 +1,7 @@
 /// The guest's own translation: flat, but for the windows that its kernel maps.
 ///
-/// Stage 1 is not what this model is about. The windows are there so that a fault's virtual address is not its IPA:
-/// the hypervisor has to take the page from HPFAR_EL2 and only the offset from FAR_EL2, as the real one does.
+/// Because of the windows, the virtual address of a fault differs from its IPA. The hypervisor has to take the page from
+/// HPFAR_EL2, and only the offset from FAR_EL2, as the real hypervisor does.
 struct Stage1: Sendable {
   private struct Window: Sendable {
     let virtual: GuestVirtualAddress
@@ -10,7 +10,7 @@ struct Stage1: Sendable {
   }
 
   private var windows: [Window] = []
-  /// In Linux's vmalloc area, where `ioremap` maps.
+  /// The next address in Linux's vmalloc area, which `ioremap` maps into.
   private var nextVirtual: GuestVirtualAddress = 0xffff_8000_0800_0000
 
   /// Maps the pages that hold `size` bytes from `ipa`; the virtual address of `ipa`.

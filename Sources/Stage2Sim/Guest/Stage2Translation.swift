@@ -1,9 +1,9 @@
-/// What the guest wants to do with an address.
+/// The purpose of an access.
 enum AccessKind: Sendable {
   case read, write, execute
 }
 
-/// What the CPU's walk ends with.
+/// The result of the CPU's walk.
 enum Stage2Translation {
   /// The physical address.
   case physical(PhysicalAddress)
@@ -14,8 +14,8 @@ enum Stage2Translation {
 extension Stage2PageTable {
   /// The CPU's own walk at EL1 (Arm ARM, `AArch64.S2Translate`).
   ///
-  /// There is no TLB in the model: each access sees the tables as they are. On the recorded machines that is also
-  /// what the guest sees after each exit to the hypervisor.
+  /// The model has no TLB, so each access sees the tables as they are. On the recorded machines, the guest sees the same after
+  /// each exit to the hypervisor.
   @inline(__always)
   func translate(
     _ ipa: IntermediatePhysicalAddress, for access: AccessKind, cpu: CPUModel

@@ -4,13 +4,13 @@ struct HostEntry: Hashable, Sendable {
   var frame: PhysicalAddress
   var isWritable: Bool
   var isDirty: Bool
-  /// `PageAnonExclusive` of what it maps: no other process has it, so a write needs no copy.
+  /// `PageAnonExclusive` of the page: no other process has the page, so a write needs no copy.
   var isExclusive: Bool
 }
 
 /// The page tables of a process: `struct mm_struct`.
 struct AddressSpace: Sendable {
-  /// An entry of a page middle directory: what stands for one huge page's range.
+  /// An entry of a page middle directory, for the range of one huge page.
   enum DirectoryEntry: Sendable {
     /// A table of pages, empty or not.
     case table
@@ -18,18 +18,18 @@ struct AddressSpace: Sendable {
     case block(HostEntry)
   }
 
-  /// By address / huge page size. What is not there is `pmd_none`: only then a fault may make a huge page.
+  /// The entries by address / huge page size. A missing entry is `pmd_none`: only then a fault may make a huge page.
   var directory: [UInt64: DirectoryEntry] = [:]
-  /// By address / page size.
+  /// The entries of pages by address / page size.
   var entries: [UInt64: HostEntry] = [:]
-  /// Of a child: the ranges that it lets KSM merge, as the VMM did when it was forked, as far as it has pages there.
+  /// Of a child: the mergeable ranges in which it has pages, as the VMM had them at the fork.
   var mergeable: [Range<HostVirtualAddress>] = []
   /// Of a child: whether it has areas that KSM may merge, with pages or without.
   var hasMergeableAreas = false
-  /// The directories themselves, by address / what one covers. They stay when their entries go.
+  /// The directories, by address / size of the range of one directory. They stay when their entries go.
   private var directories: Set<UInt64> = []
 
-  /// The entry of a huge page, by its number; nil where there is none. To set it to nil takes away what is there.
+  /// The entry of a huge page, by its number; nil if there is none. Nil as a new value takes the entry away.
   subscript(block number: UInt64) -> HostEntry? {
     get { if case .block(let entry) = directory[number] { entry } else { nil } }
     set { directory[number] = newValue.map { .block($0) } }
@@ -59,7 +59,7 @@ struct AddressSpace: Sendable {
     return entry.frame + address.offset(in: isBlock ? granule.blockSize : granule.pageSize)
   }
 
-  /// What maps `address`: the entry, and whether it is a huge page's.
+  /// The entry that maps `address`, and whether it is the entry of a huge page.
   func mapping(of address: HostVirtualAddress, granule: Granule) -> (
     entry: HostEntry, isBlock: Bool
   )? {
@@ -71,7 +71,7 @@ struct AddressSpace: Sendable {
   }
 }
 
-/// Numbers of pages and huge pages, and where they begin.
+/// Numbers and addresses of pages and huge pages.
 extension Granule {
   func page(of address: HostVirtualAddress) -> UInt64 { address.rawValue >> UInt64(pageShift) }
 

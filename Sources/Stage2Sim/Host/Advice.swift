@@ -1,20 +1,20 @@
-/// What madvise(2) is told, as far as it changes what KVM maps.
+/// The advice of madvise(2). Advice without an effect on KVM's mappings is not in the model.
 public enum MemoryAdvice: String, CaseIterable, Sendable {
   /// `MADV_DONTNEED`: the pages go; the next access finds zeros, or the file.
   case dontNeed = "dontneed"
-  /// `MADV_FREE`: the pages may go when memory is short. `EINVAL` for what is not anonymous.
+  /// `MADV_FREE`: the pages may go when memory is short. `EINVAL` for memory that is not anonymous.
   case free
   /// `MADV_HUGEPAGE`: transparent huge pages, please.
   case hugePage = "hugepage"
   /// `MADV_NOHUGEPAGE`
   case noHugePage = "nohugepage"
-  /// `MADV_COLLAPSE`: makes huge pages of what is there, now.
+  /// `MADV_COLLAPSE`: makes huge pages of the pages that are there, at once.
   case collapse
   /// `MADV_MERGEABLE`: KSM may merge the pages with equal ones.
   case mergeable
-  /// `MADV_UNMERGEABLE`: undoes that, and what was merged.
+  /// `MADV_UNMERGEABLE`: undoes that advice, and the merges.
   case unmergeable
-  /// `MADV_WIPEONFORK`: a child finds zeros. `EINVAL` for what is not private and anonymous.
+  /// `MADV_WIPEONFORK`: a child finds zeros. `EINVAL` for memory that is not private and anonymous.
   case wipeOnFork = "wipeonfork"
   /// `MADV_KEEPONFORK`: undoes that.
   case keepOnFork = "keeponfork"
@@ -27,8 +27,8 @@ public enum MemoryAdvice: String, CaseIterable, Sendable {
 extension HostMemory {
   /// madvise(2): `do_madvise`, `madvise_walk_vmas` (mm/madvise.c).
   ///
-  /// - Throws: `EINVAL` where the memory cannot take the advice, `ENOMEM` where some of it is not there; `EFAULT`,
-  ///   `EAGAIN`. What came before is done.
+  /// - Throws: `EINVAL` if the memory does not support the advice, `ENOMEM` if a part of it is not there; `EFAULT`,
+  ///   `EAGAIN`. The part before the error is done.
   mutating func advise(
     _ advice: MemoryAdvice, _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
@@ -51,7 +51,7 @@ extension HostMemory {
 
   /// `madvise_vma_behavior`: one area, or a part of one.
   ///
-  /// - Returns: The area that holds the range afterwards, where it may reach further than the range.
+  /// - Returns: The area that holds the range afterwards, if the area may reach further than the range.
   private mutating func advise(
     _ advice: MemoryAdvice, _ range: Range<HostVirtualAddress>, area index: Int,
     notifier: inout some MMUNotifier
@@ -77,7 +77,7 @@ extension HostMemory {
       flags.insert(.wipeOnFork)
     case .keepOnFork: flags.remove(.wipeOnFork)
     case .mergeable:
-      // `ksm_madvise`: what cannot be merged ignores the advice.
+      // `ksm_madvise`: memory that cannot be merged ignores the advice.
       if flags.isDisjoint(with: [.shared, .hugetlb]) {
         flags.insert(.mergeable)
         ksm.enter(process: 0)
@@ -170,7 +170,7 @@ extension HostMemory {
     notifier.invalidateRangeEnd(range)
   }
 
-  /// `unmap_single_vma`: the entries go, and what only they held. Tables stay.
+  /// `unmap_single_vma`: the entries go, and the pages that only these entries held. Tables stay.
   mutating func zap(
     _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) {

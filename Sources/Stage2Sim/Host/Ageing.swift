@@ -4,7 +4,7 @@ extension HostMemory {
   /// Only pages on an LRU list are looked at: not the zero pages, not hugetlb's, and of a huge page its first one
   /// stands for all.
   ///
-  /// - Throws: `ENOENT` where nothing is mapped.
+  /// - Throws: `ENOENT` if nothing is mapped.
   mutating func age(_ address: HostVirtualAddress, notifier: inout some MMUNotifier)
     throws(KernelError)
   {
@@ -21,7 +21,7 @@ extension HostMemory {
       let start = granule.address(ofBlock: block)
       notifier.clearYoung(start..<start + hugePageSize)
     }
-    // `rmap_walk_ksm` for a merged page: what was merged last comes first.
+    // `rmap_walk_ksm` for a merged page: the last merge comes first.
     let number = ksm.number(ofPage:)
     let isMerged = physical[folio: head].kind == .merged
     let pages = process.entries.filter { range.contains($0.value.frame) }.keys
@@ -32,8 +32,8 @@ extension HostMemory {
     }
   }
 
-  /// What is written to /proc/sys/vm/drop_caches before, so that new pages are on the lists: clean pages that nobody
-  /// maps leave the page cache, and dirty ones are to be reclaimed (`invalidate_mapping_pagevec`).
+  /// The effect of the recorder's write to /proc/sys/vm/drop_caches, which puts new pages on the lists: clean pages without a
+  /// mapping leave the page cache, and dirty ones are to be reclaimed (`invalidate_mapping_pagevec`).
   private mutating func dropCaches() {
     physical.drainLRU()
     for (head, folio) in physical.folios {

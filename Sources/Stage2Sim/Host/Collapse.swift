@@ -1,6 +1,6 @@
 /// `MADV_COLLAPSE`: mm/khugepaged.c.
 extension HostMemory {
-  /// How the collapse of one huge page's range ended (`enum scan_result`).
+  /// The end of the collapse of one huge page's range (`enum scan_result`).
   private enum Outcome: Equatable {
     case succeeded
     /// Another range may do better.
@@ -32,7 +32,7 @@ extension HostMemory {
     if let failure { throw failure }
   }
 
-  /// `hugepage_vma_check`, where the system's settings do not count.
+  /// `hugepage_vma_check` without the system's settings.
   private func canHaveHugePages(_ area: MemoryArea) -> Bool {
     guard area.flags.isDisjoint(with: [.noHugePage, .hugetlb]),
       area.end > HostVirtualAddress(hugePageSize),
@@ -101,7 +101,7 @@ extension HostMemory {
       physical.free(frame)
     }
     for offset in offsets { pageCache[offset] = head + (offset - start) }
-    // `retract_page_tables`: a private mapping that was written keeps its pages, and what has no table gets none.
+    // `retract_page_tables`: a private mapping that was written keeps its pages, and a range without a table gets none.
     let block = granule.block(of: address)
     guard area.anonymousFamily == nil, process.directory[block] != nil else {
       return .ends(.invalidArgument)
@@ -109,8 +109,8 @@ extension HostMemory {
     return mapPageCacheHugePage(head, at: address, area: area, notifier: &notifier)
   }
 
-  /// `try_to_unmap` of a page of the page cache, where any process maps it. The MMU notifiers hear of each area that could,
-  /// although a private one may have a copy there.
+  /// `try_to_unmap` of a page of the page cache in each process. The MMU notifiers are called for each area that could map the
+  /// page, although a private one may have a copy there.
   private mutating func unmapEverywhere(
     _ frame: PhysicalAddress, at address: HostVirtualAddress, notifier: inout some MMUNotifier
   ) {

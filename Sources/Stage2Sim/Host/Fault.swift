@@ -2,8 +2,8 @@
 extension HostMemory {
   /// Faults until an access to `address` succeeds, as the CPU or `__get_user_pages` does.
   ///
-  /// - Throws: `EFAULT` where there is no memory, or it may not be accessed so; `ENOMEM` where hugetlb's pool is empty, or
-  ///   the host's memory.
+  /// - Throws: `EFAULT` if there is no memory, or if the access is not allowed; `ENOMEM` if hugetlb's pool or the host's memory
+  ///   is used up.
   mutating func makeAccessible(
     _ address: HostVirtualAddress, for access: HostAccess, notifier: inout some MMUNotifier
   ) throws(KernelError) {
@@ -35,7 +35,7 @@ extension HostMemory {
 
   /// `handle_mm_fault`
   ///
-  /// - Throws: `ENOMEM` where the host has no more (``HostLimits``).
+  /// - Throws: `ENOMEM` if the host has no more memory (``HostLimits``).
   mutating func handleFault(
     at address: HostVirtualAddress, for access: HostAccess, notifier: inout some MMUNotifier
   ) throws(KernelError) {
@@ -50,7 +50,7 @@ extension HostMemory {
     }
     switch process.directory[block] {
     case nil:
-      // `hugepage_vma_check`: huge pages are for those who asked for them.
+      // `hugepage_vma_check`: only areas with the advice get huge pages.
       if areas[index].isAnonymous, areas[index].flags.contains(.hugePage),
         areas[index].fits(hugePageAt: address, size: hugePageSize)
       {
@@ -81,7 +81,7 @@ extension HostMemory {
       isExclusive: true)
   }
 
-  /// `do_huge_pmd_wp_page`: false where the huge page is not the VMM's alone.
+  /// `do_huge_pmd_wp_page`: false if another process shares the huge page.
   private mutating func reuseHugePage(_ block: UInt64, area: MemoryArea) -> Bool {
     guard var entry = process[block: block],
       let head = physical.folio(of: entry.frame)
@@ -113,7 +113,7 @@ extension HostMemory {
     }
   }
 
-  /// Where the block of `page` has no table yet, it gets one (`pte_alloc`).
+  /// Makes a table for the block of `page`, if there is none yet (`pte_alloc`).
   private mutating func makeTable(for page: UInt64) {
     let block = page >> UInt64(granule.shift(level: 2) - granule.pageShift)
     if process.directory[block] == nil { process.directory[block] = .table }
@@ -166,7 +166,7 @@ extension HostMemory {
     copyPage(page, area: index, notifier: &notifier)
   }
 
-  /// Whether nobody but one entry has a hold on an anonymous page, or could be made to let go of it.
+  /// Whether one entry is the only holder of an anonymous page, after the LRU batches have released it.
   private mutating func isHeldByOneEntry(_ head: PhysicalAddress) -> Bool {
     let folio = physical[folio: head]
     guard folio.kind == .anonymous, folio.mappings + physical.lru.holds(head) <= 3 else {
@@ -226,7 +226,7 @@ extension HostMemory {
     (address - fileStart) & ~(pageSize - 1)
   }
 
-  /// `shmem_fault`: the page cache's page, which is made where there is a hole in the file.
+  /// `shmem_fault`: the page of the page cache. A hole in the file gets a new page.
   private mutating func cachedPage(of address: HostVirtualAddress) -> PhysicalAddress {
     let offset = offset(of: address)
     if let frame = pageCache[offset] { return frame }
@@ -262,7 +262,7 @@ extension HostMemory {
     return true
   }
 
-  /// `do_fault_around`, `filemap_map_pages`: maps what the page cache has near `address`.
+  /// `do_fault_around`, `filemap_map_pages`: maps the pages of the page cache near `address`.
   ///
   /// - Returns: Whether `address` is mapped now.
   private mutating func mapPagesAround(_ address: HostVirtualAddress, area: MemoryArea) -> Bool {
@@ -296,8 +296,8 @@ extension HostMemory {
 // MARK: - Huge pages
 
 extension HostMemory {
-  /// `__split_huge_pmd`: the huge page at `address` is mapped by pages from now on, or, where it is the page cache's,
-  /// no more. The MMU notifiers hear of it before anybody looks whether there is one.
+  /// `__split_huge_pmd`: the huge page at `address` is mapped by pages from now on. A huge page of the page cache is
+  /// not mapped any more. The MMU notifiers are called before the kernel looks whether there is a huge page.
   mutating func splitHugePMD(
     at address: HostVirtualAddress, in area: MemoryArea, notifier: inout some MMUNotifier
   ) {
@@ -348,8 +348,8 @@ extension HostMemory {
     physical.split(head) { mappings[$0] ?? 0 }
   }
 
-  /// Where the huge page `head` has its first byte in the VMM's memory, and an address where some of it is mapped; nil where
-  /// none is.
+  /// The address of the first byte of the huge page `head` in the VMM's memory, and an address at which a part of the page is
+  /// mapped; nil if no part is mapped.
   private func address(of head: PhysicalAddress) -> (
     first: HostVirtualAddress, mapped: HostVirtualAddress
   )? {

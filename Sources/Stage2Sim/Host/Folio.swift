@@ -10,15 +10,15 @@ struct Folio: Sendable {
   }
 
   var kind: Kind
-  /// In bytes: a page, or a huge page.
+  /// The size in bytes: of a page, or of a huge page.
   let size: UInt64
-  /// How many entries map it or one of its pages.
+  /// The number of entries that map the folio or one of its pages.
   var mappings = 0
   /// `PG_dirty`
   var isDirty = false
   /// `PG_reclaim`, which is also `PG_readahead`: faults nearby do not map it along.
   var isToBeReclaimed = false
-  /// What was written, in pieces of ``pieceSize`` by their offset; the rest is zeros.
+  /// The contents in pieces of ``pieceSize`` by their offset. A missing piece is zeros.
   var contents: [UInt64: [UInt8]] = [:]
 
   static let pieceSize: UInt64 = 4 << 10
@@ -27,23 +27,23 @@ struct Folio: Sendable {
   var isAnonymous: Bool { kind == .anonymous || kind == .merged }
 }
 
-/// Physical memory: what is in use, and what is in it.
+/// Physical memory: the folios in use, with their contents.
 struct PhysicalMemory: Sendable {
   /// The zero page, which every read of untouched memory shares.
   static let zeroPage: PhysicalAddress = 0x2_0000_0000
-  /// Exclusive.
+  /// The end of physical memory, exclusive.
   static let limit = PhysicalAddress(1 << 47)
 
   let granule: Granule
   /// The huge zero page.
   let hugeZeroPage: PhysicalAddress
-  /// By the address of the first byte.
+  /// The folios in use by the address of their first byte.
   private(set) var folios: [PhysicalAddress: Folio] = [:]
   /// The bytes of all of them.
   private(set) var inUse: UInt64 = 0
   private var next: PhysicalAddress
   private var hasWrapped = false
-  /// What was freed last, by its size: the kernel's allocator, too, gives that out again first.
+  /// The frames that were freed last, by their size. The kernel's allocator, too, gives these out again first.
   private var lately: [UInt64: [PhysicalAddress]] = [:]
   private static let latelyCount = 32
   private(set) var lru: LRU
@@ -62,7 +62,7 @@ struct PhysicalMemory: Sendable {
     frame == Self.zeroPage || frame.aligned(to: granule.blockSize) == hugeZeroPage
   }
 
-  /// The address of the folio that `frame` is a page of; nil for the zero pages and what is free.
+  /// The address of the folio that `frame` is a page of; nil for the zero pages and for free pages.
   func folio(of frame: PhysicalAddress) -> PhysicalAddress? {
     if folios[frame] != nil { return frame }
     let head = frame.aligned(to: granule.blockSize)
@@ -109,7 +109,7 @@ struct PhysicalMemory: Sendable {
     folios[head]!.mappings += 1
   }
 
-  /// One entry less. What nobody maps is free, unless it is in the page cache.
+  /// One entry less maps `frame`. A folio without a mapping is free, unless it is in the page cache.
   mutating func release(_ frame: PhysicalAddress) {
     guard let head = folio(of: frame) else { return }
     folios[head]!.mappings -= 1
@@ -186,7 +186,7 @@ struct PhysicalMemory: Sendable {
     return piece[first..<first + count].reversed().reduce(0) { $0 << 8 | UInt64($1) }
   }
 
-  /// Puts the low `count` (1 to 8) bytes of `value` at `physical`, little-endian. Nobody writes a zero page.
+  /// Puts the low `count` (1 to 8) bytes of `value` at `physical`, little-endian. The zero pages are never written.
   mutating func store(_ value: UInt64, to physical: PhysicalAddress, count: Int) {
     guard let head = folio(of: physical.aligned(to: granule.pageSize)) else { return }
     let offset = physical - head

@@ -1,12 +1,12 @@
 extension HostMemory {
   /// fork(2): a child that shares the VMM's pages (`dup_mmap`, `copy_page_range`).
   ///
-  /// - Throws: `EAGAIN` where there are as many as may be, `ENOMEM` where there is no room for its page tables.
+  /// - Throws: `EAGAIN` if there are as many children as allowed, `ENOMEM` if there is no room for the page tables of another.
   mutating func fork(notifier: inout some MMUNotifier) throws(KernelError) {
     guard children.count < HostLimits.children else { throw .tryAgain }
     try checkRoom(forTables: process.directory.count)
     var child = AddressSpace()
-    // `vma_needs_copy`: what has no anonymous page the child's own faults will find.
+    // `vma_needs_copy`: the child's own faults find the pages of an area without anonymous pages.
     let copied = areas.filter {
       $0.flags.isDisjoint(with: [.dontFork, .wipeOnFork]) && $0.anonymousFamily != nil
     }
@@ -31,7 +31,7 @@ extension HostMemory {
     switch process.directory[block] {
     case nil: break
     case .block(let entry):
-      // `copy_huge_pmd`: what faults can fill in is left out.
+      // `copy_huge_pmd`: entries that faults can fill in are left out.
       guard area.isAnonymous || area.flags.contains(.hugetlb) else { return }
       let shared = share(entry, area: area)
       process[block: block] = shared
@@ -47,7 +47,7 @@ extension HostMemory {
     }
   }
 
-  /// `copy_present_pte`: both sides may only read what is private.
+  /// `copy_present_pte`: both sides may only read private pages.
   private mutating func share(_ entry: HostEntry, area: MemoryArea) -> HostEntry {
     physical.retain(entry.frame)
     guard area.isPrivate else { return entry }
@@ -59,7 +59,7 @@ extension HostMemory {
 
   /// The last child's end.
   ///
-  /// - Returns: False where there is none.
+  /// - Returns: False if there is none.
   mutating func endFork() -> Bool {
     ksm.exit(process: children.count)
     guard let child = children.popLast() else { return false }

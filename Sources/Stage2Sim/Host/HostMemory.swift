@@ -1,4 +1,4 @@
-/// How the VMM backs guest RAM.
+/// The VMM's memory behind guest RAM.
 public enum Backing: String, CaseIterable, Sendable {
   /// Anonymous pages, made when they are first touched: KVM maps pages.
   case anonymous
@@ -12,12 +12,11 @@ public enum Backing: String, CaseIterable, Sendable {
   case file
 }
 
-/// The memory of the host, as far as the VMM's memory decides what KVM maps: the VMM's areas and page tables, those of
-/// its children, physical pages, and the page cache of one file.
+/// The memory of the host: the areas and page tables of the VMM, the page tables of its children, physical pages, and the page
+/// cache of one file. The VMM's memory decides over KVM's mappings.
 ///
-/// It does what Linux's mm/ does, function by function, with transparent huge pages where they were asked for
-/// (`madvise`), no swap, and memory enough up to ``HostLimits``. What the VMM's children do is nothing; that they share
-/// pages is what counts.
+/// The functions are those of Linux's mm/, with transparent huge pages on request (`madvise`), no swap, and enough memory up to
+/// ``HostLimits``. The VMM's children do nothing but share pages.
 struct HostMemory: Sendable {
   let granule: Granule
   let kernel: KernelVersion
@@ -25,18 +24,18 @@ struct HostMemory: Sendable {
   var areas: [MemoryArea] = []
   /// The VMM's page tables.
   var process = AddressSpace()
-  /// Those of its children.
+  /// The page tables of its children.
   var children: [AddressSpace] = []
   var physical: PhysicalMemory
   /// Which folio holds the page of the file at an offset.
   var pageCache: [UInt64: PhysicalAddress] = [:]
   var ksm: KSM
-  /// Asked now and then by what works through much memory.
+  /// The checkpoint of operations on much memory.
   var checkpoint: Checkpoint?
-  /// Where the file's first byte is mapped.
+  /// The address at which the first byte of the file is mapped.
   private(set) var fileStart: HostVirtualAddress = 0
   private var families = 0
-  /// How many huge pages hugetlb's pool has.
+  /// The number of huge pages in hugetlb's pool.
   private var hugetlbPool = 0
 
   init(granule: Granule, kernel: KernelVersion) {
@@ -49,9 +48,9 @@ struct HostMemory: Sendable {
   var pageSize: UInt64 { granule.pageSize }
   var hugePageSize: UInt64 { granule.blockSize }
 
-  /// What a system call makes of the range that it is given: its end on a page, too.
+  /// The range of a system call with its end rounded up to a page.
   ///
-  /// - Throws: `EINVAL` where it does not start on one.
+  /// - Throws: `EINVAL` if the range does not start on a page.
   func wholePages(_ range: Range<HostVirtualAddress>) throws(KernelError) -> Range<
     HostVirtualAddress
   > {
@@ -90,7 +89,7 @@ struct HostMemory: Sendable {
     areas.sort { $0.start < $1.start }
   }
 
-  /// `anon_vma_prepare`: the area gets a family, its neighbour's where they could be one.
+  /// `anon_vma_prepare`: the area gets a family: the neighbour's, if the two could be one area.
   mutating func prepareAnonymousFamily(of index: Int) {
     guard areas[index].anonymousFamily == nil else { return }
     let area = areas[index]
@@ -109,7 +108,7 @@ struct HostMemory: Sendable {
 
   /// `alloc_huge_page`
   ///
-  /// - Throws: `ENOMEM` where the pool is empty.
+  /// - Throws: `ENOMEM` if the pool is empty.
   mutating func allocateHugetlbPage() throws(KernelError) -> PhysicalAddress {
     guard physical.folios.values.count(where: { $0.kind == .hugetlb }) < hugetlbPool else {
       throw .outOfMemory
@@ -117,13 +116,13 @@ struct HostMemory: Sendable {
     return physical.allocate(.hugetlb, size: hugePageSize)
   }
 
-  /// Takes the entry of a page away, and its hold on what it maps.
+  /// Takes the entry of a page away, and its reference on the page.
   mutating func removeEntry(at page: UInt64) {
     guard let entry = process.entries.removeValue(forKey: page) else { return }
     release(entry)
   }
 
-  /// A mapping ends: what it knows of the page goes to the page (`zap_pte_range`).
+  /// A mapping ends: the dirty flag of its entry goes to the page (`zap_pte_range`).
   mutating func release(_ entry: HostEntry) {
     if entry.isDirty, let head = physical.folio(of: entry.frame) {
       // `folio_mark_dirty`
@@ -133,7 +132,7 @@ struct HostMemory: Sendable {
     physical.release(entry.frame)
   }
 
-  /// The bytes at an address of the VMM's, where a fault made them readable.
+  /// The physical address of an address of the VMM; nil before a fault has made the address readable.
   func physicalAddress(of address: HostVirtualAddress) -> PhysicalAddress? {
     process.physicalAddress(of: address, granule: granule)
   }
@@ -158,7 +157,7 @@ struct HostMemory: Sendable {
 
   /// A store by the VMM, or by the kernel on its behalf, of `count` bytes inside a page.
   ///
-  /// - Throws: `EFAULT` where the VMM may not write.
+  /// - Throws: `EFAULT` if the VMM may not write.
   mutating func write(
     _ value: UInt64, to address: HostVirtualAddress, count: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) {
@@ -169,7 +168,7 @@ struct HostMemory: Sendable {
 
   /// A load by the VMM, or by the kernel on its behalf, of `count` bytes inside a page.
   ///
-  /// - Throws: `EFAULT` where the VMM may not read.
+  /// - Throws: `EFAULT` if the VMM may not read.
   mutating func read(
     _ address: HostVirtualAddress, count: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) -> UInt64 {
@@ -178,7 +177,7 @@ struct HostMemory: Sendable {
   }
 }
 
-/// Asks whoever runs a machine, now and then in the middle of what takes long, whether it shall go on: as a signal ends a
+/// Asks the caller of a long operation now and then whether the operation shall go on, as a signal ends a
 /// system call. A copy of the machine has the same one.
 ///
 /// Like the machine it belongs to one thread.
@@ -200,9 +199,9 @@ public final class Checkpoint: @unchecked Sendable {
     isStopped = false
   }
 
-  /// One more page is to be worked on.
+  /// Counts one more page of the operation.
   ///
-  /// - Returns: False where it is not, nor any other.
+  /// - Returns: False if the operation ends before this page.
   func passes() -> Bool {
     pages += 1
     if !isStopped, pages % Self.interval == 0 { isStopped = !goesOn() }
@@ -210,16 +209,16 @@ public final class Checkpoint: @unchecked Sendable {
   }
 }
 
-/// What host memory is accessed for.
+/// The purpose of an access to host memory.
 enum HostAccess: Hashable {
   case read, write
 }
 
-/// Who hears when the VMM's mappings change: `struct mmu_notifier_ops`.
+/// A receiver of changes of the VMM's mappings: `struct mmu_notifier_ops`.
 protocol MMUNotifier {
   /// The mappings of `range` are about to change.
   mutating func invalidateRangeStart(_ range: Range<HostVirtualAddress>)
-  /// They have changed.
+  /// The mappings of `range` have changed.
   mutating func invalidateRangeEnd(_ range: Range<HostVirtualAddress>)
   /// Another frame stands at `address`, between the start and the end of an invalidation.
   mutating func changePTE(_ address: HostVirtualAddress, frame: PhysicalAddress)

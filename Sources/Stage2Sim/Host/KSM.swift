@@ -3,18 +3,18 @@
 /// No time passes, so a chain of equal merged pages is never old enough to be pruned
 /// (`stable_node_chains_prune_millisecs`).
 struct KSM: Sendable {
-  /// What a page holds, in pieces by their offset; those that are zeros are left out.
+  /// The content of a page, in pieces by their offset. Pieces of zeros are left out.
   typealias Content = [UInt64: [UInt8]]
 
-  /// `struct ksm_rmap_item`: what KSM knows of a page of a process.
+  /// `struct ksm_rmap_item`: KSM's record of a page of a process.
   struct Item: Sendable {
     /// Address / page size.
     let page: UInt64
-    /// What the page held when it was last looked at (`oldchecksum`), in place of its checksum.
+    /// The content of the page at the last look, in place of its checksum (`oldchecksum`).
     var content: Content?
     /// The merged page that it shares, or did when it was last looked at (`STABLE_FLAG`).
     var node: Int?
-    /// When it was merged: what was merged later comes first in the page's list (`stable_tree_append`).
+    /// The number of the merge. Later merges come first in the page's list (`stable_tree_append`).
     var number = 0
   }
 
@@ -22,11 +22,11 @@ struct KSM: Sendable {
   struct Slot: Sendable {
     /// 0 for the VMM, from 1 on for its children.
     let process: Int
-    /// By address.
+    /// The items by address.
     var items: [Item] = []
   }
 
-  /// Where an item is: the slot's place, and the item's in it.
+  /// The place of an item: the index of its slot, and its index in the slot.
   struct ItemPlace: Sendable {
     let slot, item: Int
   }
@@ -43,7 +43,7 @@ struct KSM: Sendable {
     let frame: PhysicalAddress
     /// Which of the chains it is in.
     var chain: Int
-    /// How many items share it (`rmap_hlist_len`).
+    /// The number of items that share the page (`rmap_hlist_len`).
     var sharers = 0
   }
 
@@ -52,11 +52,11 @@ struct KSM: Sendable {
     let content: Content
     /// The first one last.
     var nodes: [Int] = []
-    /// How many of them one more item may share.
+    /// The number of nodes that one more item may share.
     var shareable = 0
   }
 
-  /// How many items may share a page. A process gets above it by fork(2).
+  /// The number of items that may share a page. A process exceeds it by fork(2).
   private let mostSharers: Int
 
   /// `ksm_mm_head`, in the order of scanning.
@@ -67,7 +67,7 @@ struct KSM: Sendable {
   /// `root_stable_tree`
   private var chains: [Chain] = []
   private var chainOfContent: [Content: Int] = [:]
-  /// Those of more nodes than one.
+  /// The chains of more than one node.
   private var longChains: [Int] = []
   private var madeNodes = 0
   private var mergedPages = 0
@@ -131,8 +131,8 @@ struct KSM: Sendable {
     return chain.flatMap { firstShareable(of: $0, in: physical) }
   }
 
-  /// `stable_node_dup`: the first node of a chain that one more item may share. It becomes the first of all, where yet
-  /// another may.
+  /// `stable_node_dup`: the first node of a chain that one more item may share. It becomes the first of all if yet another
+  /// item may share it.
   private mutating func firstShareable(of chain: Int, in physical: PhysicalMemory) -> Int? {
     guard chains[chain].shareable > 0,
       let index = chains[chain].nodes.lastIndex(where: {
@@ -146,7 +146,7 @@ struct KSM: Sendable {
     return found
   }
 
-  /// `stable_tree_insert`: a merged page that nobody shares yet.
+  /// `stable_tree_insert`: a merged page without sharers yet.
   mutating func makeNode(_ frame: PhysicalAddress, content: Content) -> Int {
     let chain = chainOfContent[content] ?? chains.count
     if chain == chains.count {
@@ -182,7 +182,7 @@ struct KSM: Sendable {
     chains[changed.chain].shareable += (isShareable(changed) ? 1 : 0) - was
   }
 
-  /// `remove_node_from_stable_tree` for what was freed or has been taken for something else since.
+  /// `remove_node_from_stable_tree` for pages that were freed, or have another use since.
   mutating func forgetFreedNodes(in physical: PhysicalMemory) {
     let freed = nodes.filter { node(of: $1.frame, in: physical) != $0 }
     guard !freed.isEmpty else { return }
@@ -209,7 +209,7 @@ struct KSM: Sendable {
 extension HostMemory {
   /// Lets the scanner go over all mergeable memory four times, or until nothing changes any more.
   ///
-  /// - Throws: `ETIMEDOUT` where there is none, so that no scan ever ends.
+  /// - Throws: `ETIMEDOUT` if there is none, because no scan ever ends then.
   mutating func scanForMerging(notifier: inout some MMUNotifier) throws(KernelError) {
     ksm.forgetFreedNodes(in: physical)
     for _ in 0..<4 {
@@ -220,7 +220,7 @@ extension HostMemory {
 
   /// `ksm_do_scan`, from the first page of the first process to the last of the last.
   ///
-  /// - Returns: False where it has changed nothing, so that another scan would change nothing either.
+  /// - Returns: False if the scan has changed nothing. Another scan would change nothing either.
   private mutating func scanOnce(notifier: inout some MMUNotifier) -> Bool {
     physical.drainLRU()
     var hasChanged = false
@@ -256,7 +256,7 @@ extension HostMemory {
     return hasChanged || ksm.slots.count < slotCount
   }
 
-  /// Where a process has pages that may be merged.
+  /// The ranges of a process whose pages may be merged.
   private func mergeableRanges(of process: Int) -> [Range<HostVirtualAddress>] {
     guard process == 0 else { return children[process - 1].mergeable }
     return areas.filter { $0.flags.contains(.mergeable) && $0.anonymousFamily != nil }
@@ -272,7 +272,7 @@ extension HostMemory {
   }
 
   /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page, and their frames. A
-  /// page that is merged changes no frame of what is scanned after it.
+  /// page that is merged changes no frame of the pages that are scanned after it.
   private func mappedPages(
     of process: Int, in range: Range<HostVirtualAddress>
   ) -> [(page: UInt64, frame: PhysicalAddress)] {
@@ -318,7 +318,7 @@ extension HostMemory {
     let content = content(of: frame)
     // A copy of a merged page by fork(2) shares it, however many pages share it already.
     let node = own ?? ksm.shareableNode(content, in: physical)
-    // Only after the search: for that the item is still where it was.
+    // Only after the search, which needs the item in its old place.
     let wasMerged = ksm[item].node != nil
     ksm.leave(ksm[item].node)
     ksm[item].node = nil
@@ -349,7 +349,7 @@ extension HostMemory {
 
   /// `try_to_merge_two_pages`: the page that was found second becomes the merged one.
   ///
-  /// - Returns: False where they stay two.
+  /// - Returns: False if they stay two.
   private mutating func mergeTwo(
     _ place: KSM.Place, _ other: KSM.Place, notifier: inout some MMUNotifier
   ) -> Bool {
@@ -369,7 +369,7 @@ extension HostMemory {
     return true
   }
 
-  /// `try_to_merge_one_page`: gives a process the merged page, or makes its own one, where there is none yet.
+  /// `try_to_merge_one_page`: gives a process the merged page. If there is none yet, the process's own page becomes one.
   private mutating func merge(
     _ place: KSM.Place, with merged: PhysicalAddress?, notifier: inout some MMUNotifier
   ) -> Bool {
@@ -417,7 +417,7 @@ extension HostMemory {
 
   /// Changes an entry, and tells the MMU notifiers of the VMM's.
   ///
-  /// - Parameter change: What it does; the frame that the entry maps then, nil where it stays as it was.
+  /// - Parameter change: Changes the entry, and returns the frame that the entry maps then; nil if the entry stays as it was.
   private mutating func replace(
     _ place: KSM.Place, notifier: inout some MMUNotifier,
     _ change: (inout HostMemory) -> PhysicalAddress?

@@ -1,6 +1,5 @@
-/// What the kernel knows of how recently an anonymous page was used, as far as it shows: a page that waits in one of a
-/// CPU's batches (`struct cpu_fbatches`, mm/swap.c) is held by it, and a page that somebody else holds is copied where it
-/// could be written in place.
+/// The kernel's knowledge of the last use of anonymous pages, with its visible effect: one of a CPU's batches (`struct
+/// cpu_fbatches`, mm/swap.c) holds a page that waits in it, and a write to a page with more than one holder makes a copy.
 struct LRU: Sendable {
   private let batchSize: Int
   /// New pages, which are on no list yet.
@@ -16,7 +15,7 @@ struct LRU: Sendable {
 
   init(kernel: KernelVersion) { batchSize = kernel.pageBatch }
 
-  /// How many batches hold a page.
+  /// The number of batches that hold a page.
   func holds(_ page: PhysicalAddress) -> Int {
     [added, activated, lazilyFreed].count { $0.contains(page) }
   }
@@ -75,7 +74,7 @@ struct LRU: Sendable {
     drainActivated()
   }
 
-  /// The page is nobody's any more.
+  /// The page is free.
   mutating func forget(_ page: PhysicalAddress) {
     referenced.remove(page)
     active.remove(page)

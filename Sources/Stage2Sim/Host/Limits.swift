@@ -1,5 +1,5 @@
-/// What the host has room for, so that nothing a guest or its host is told to do takes all memory of the computer that the model
-/// runs on. The kernel's own errors say that it is used up.
+/// The limits of the host. No action of a guest or its host takes all memory of the computer that the model runs on. At a
+/// limit, functions return the kernel's own errors.
 enum HostLimits {
   /// Physical memory, in bytes.
   static let memory: UInt64 = 4 << 30
@@ -13,7 +13,7 @@ extension HostMemory {
   /// Tables that the page tables have: one for each huge page, too, for when it is split.
   private var tables: Int { children.reduce(process.directory.count) { $0 + $1.directory.count } }
 
-  /// - Throws: `ENOMEM` where there is no room for so many tables more.
+  /// - Throws: `ENOMEM` if there is no room for so many more tables.
   func checkRoom(forTables more: Int) throws(KernelError) {
     guard tables + more <= HostLimits.entries / granule.entriesPerTable else {
       throw .outOfMemory

@@ -1,6 +1,6 @@
 /// A range of the VMM's address space with one set of properties: `struct vm_area_struct`.
 struct MemoryArea: Hashable, Sendable {
-  /// `vm_flags`, as far as they decide something here.
+  /// The flags of `vm_flags` that the model uses.
   struct Flags: OptionSet, Hashable, Sendable {
     let rawValue: UInt16
 
@@ -21,10 +21,11 @@ struct MemoryArea: Hashable, Sendable {
   }
 
   var start: HostVirtualAddress
-  /// Exclusive.
+  /// The end, exclusive.
   var end: HostVirtualAddress
   var flags: Flags
-  /// What is mapped; nil for anonymous memory. An address's offset in it is always the same, since nothing moves.
+  /// The file that is mapped; nil for anonymous memory. The offset of an address in the file never changes, because nothing
+  /// moves.
   var file: BackingFile?
   /// `anon_vma`: which family of areas its anonymous pages belong to; nil until there is the first.
   var anonymousFamily: Int?
@@ -41,7 +42,7 @@ struct MemoryArea: Hashable, Sendable {
     start <= range.lowerBound && range.upperBound <= end
   }
 
-  /// Where a fault may put a huge page around `address`: `transhuge_vma_suitable`.
+  /// Whether a fault may put a huge page around `address`: `transhuge_vma_suitable`.
   func fits(hugePageAt address: HostVirtualAddress, size: UInt64) -> Bool {
     let first = address.aligned(to: size)
     return covers(first..<first + size)
@@ -54,7 +55,7 @@ struct MemoryArea: Hashable, Sendable {
   }
 }
 
-/// What stands behind an area that is not anonymous.
+/// The file behind an area that is not anonymous.
 enum BackingFile: Hashable, Sendable {
   /// A memfd, or a file of a tmpfs: its pages are in the page cache.
   case temporary
@@ -80,7 +81,7 @@ extension HostMemory {
   /// `vma_merge`: gives `range`, a part of one area or nothing, to a neighbour that has the same properties.
   ///
   /// - Parameter previous: The area before the range, or the one that it is a part of.
-  /// - Returns: The index of the area that holds the range then; nil where nobody can take it.
+  /// - Returns: The index of the area that holds the range then; nil if no neighbour can take it.
   mutating func mergeAreas(
     previous: Int?, _ range: Range<HostVirtualAddress>, flags: MemoryArea.Flags, family: Int?,
     file: BackingFile?, notifier: inout some MMUNotifier
@@ -140,10 +141,9 @@ extension HostMemory {
     return one == other
   }
 
-  /// `__vma_adjust` without an insertion: the area gets new bounds, at the expense of its next ones where they
-  /// overlap.
+  /// `__vma_adjust` without an insertion: the area gets new bounds. The next areas lose the part that overlaps.
   ///
-  /// - Parameter expanding: The area that takes the place; where it is the next one and covered, the first area goes.
+  /// - Parameter expanding: The area that takes the place. If it is the next one and covered, the first area goes.
   private mutating func adjustArea(
     _ index: Int, to bounds: Range<HostVirtualAddress>, expanding: Int,
     notifier: inout some MMUNotifier
@@ -189,8 +189,8 @@ extension HostMemory {
 
   /// `__split_vma`
   ///
-  /// - Parameter newBelow: The kernel makes the new area of the part below `address`, and shrinks the old one to what
-  ///   is above: MMU notifiers hear the same, but for which bound moves.
+  /// - Parameter newBelow: The kernel makes the new area of the part below `address`, and shrinks the old one to the
+  ///   part above. The calls of MMU notifiers differ only in the bound that moves.
   mutating func splitArea(
     _ index: Int, at address: HostVirtualAddress, newBelow: Bool, notifier: inout some MMUNotifier
   ) throws(KernelError) {
@@ -239,7 +239,7 @@ extension HostMemory {
 }
 
 extension Array {
-  /// The index of the first element for which `belongs` is true, where all after it are alike.
+  /// The index of the first element for which `belongs` is true. The function is true for all elements behind it.
   func partitioningIndex(where belongs: (Element) -> Bool) -> Int {
     var low = startIndex
     var high = endIndex

@@ -1,4 +1,4 @@
-/// What mprotect(2) allows.
+/// The protection of mprotect(2).
 public enum MemoryProtection: String, CaseIterable, Sendable {
   /// `PROT_NONE`
   case none
@@ -20,7 +20,8 @@ public enum MemoryProtection: String, CaseIterable, Sendable {
 extension HostMemory {
   /// mprotect(2): `do_mprotect_pkey`.
   ///
-  /// - Throws: `ENOMEM` where some of the memory is not there, `EINVAL` inside a hugetlb page. What came before is done.
+  /// - Throws: `ENOMEM` if a part of the memory is not there, `EINVAL` inside a hugetlb page. The part before the error is
+  ///   done.
   mutating func protect(
     _ range: Range<HostVirtualAddress>, _ protection: MemoryProtection,
     notifier: inout some MMUNotifier
@@ -153,9 +154,9 @@ extension HostMemory {
     }
   }
 
-  /// mmap(2) of anonymous memory at a fixed address: `mmap_region`. What was there goes.
+  /// mmap(2) of anonymous memory at a fixed address: `mmap_region`. The memory that was there goes.
   ///
-  /// - Throws: `ENOMEM` inside a hugetlb page, and where there are as many areas as may be.
+  /// - Throws: `ENOMEM` inside a hugetlb page, and if there are as many areas as allowed.
   mutating func map(
     _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) throws(KernelError) {

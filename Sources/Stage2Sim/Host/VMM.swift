@@ -1,5 +1,5 @@
-/// What the VMM does to the guest's memory, or the host's kernel with it. Addresses are guest physical ones of a slot;
-/// no vCPU and no stage 2 is involved, but KVM hears of it through its MMU notifier.
+/// Operations of the VMM and of the host's kernel on the guest's memory. Addresses are guest physical addresses of a slot. No
+/// vCPU and no stage 2 takes part, but KVM's MMU notifier is called.
 extension VirtualMachine {
   /// The VMM's address of guest memory.
   private func userspaceAddress(
@@ -11,7 +11,7 @@ extension VirtualMachine {
 
   /// A store of the low `count` (1 to 8) bytes of `value`, little-endian, inside one page of a slot.
   ///
-  /// - Throws: `EFAULT` where there is no memory, or the VMM may not write it.
+  /// - Throws: `EFAULT` if there is no memory, or if the VMM may not write it.
   public mutating func write(
     _ value: UInt64, to ipa: IntermediatePhysicalAddress, count: Int
   ) throws(KernelError) {
@@ -21,7 +21,7 @@ extension VirtualMachine {
 
   /// A load of `count` (1 to 8) bytes, little-endian, inside one page of a slot.
   ///
-  /// - Throws: `EFAULT` where there is no memory, or the VMM may not read it.
+  /// - Throws: `EFAULT` if there is no memory, or if the VMM may not read it.
   public mutating func read(
     _ ipa: IntermediatePhysicalAddress, count: Int
   ) throws(KernelError) -> UInt64 {
@@ -29,7 +29,7 @@ extension VirtualMachine {
   }
 }
 
-/// The same by offsets in guest RAM, wherever its slot is, or if there is none.
+/// The same by offsets in guest RAM, independent of its slot.
 extension VirtualMachine {
   /// The VMM's addresses of a part of guest RAM.
   private func memoryRange(
@@ -39,7 +39,7 @@ extension VirtualMachine {
     return Self.memoryAddress + range.lowerBound..<Self.memoryAddress + range.upperBound
   }
 
-  /// As ``write(_:to:count:)``, at an offset in bytes.
+  /// Writes as ``write(_:to:count:)``, at an offset in bytes.
   public mutating func writeRAM(
     _ value: UInt64, to offset: UInt64, count: Int
   ) throws(KernelError) {
@@ -47,7 +47,7 @@ extension VirtualMachine {
     try host.write(value, to: range.lowerBound, count: count, notifier: &kvm)
   }
 
-  /// As ``read(_:count:)``, at an offset in bytes.
+  /// Reads as ``read(_:count:)``, at an offset in bytes.
   public mutating func readRAM(_ offset: UInt64, count: Int) throws(KernelError) -> UInt64 {
     let range = try memoryRange(offset..<offset + UInt64(count))
     return try host.read(range.lowerBound, count: count, notifier: &kvm)
@@ -56,10 +56,10 @@ extension VirtualMachine {
   /// madvise(2)
   ///
   /// - Parameters:
-  ///   - advice: What is to become of the memory.
+  ///   - advice: The advice.
   ///   - range: Offsets in guest RAM, in bytes; the start on a page.
-  /// - Throws: `EINVAL` where the memory cannot take the advice, `ENOMEM` where some of it is not there, `EFAULT` beyond
-  ///   guest RAM. What came before is done.
+  /// - Throws: `EINVAL` if the memory does not support the advice, `ENOMEM` if a part of it is not there, `EFAULT` beyond
+  ///   guest RAM. The part before the error is done.
   public mutating func advise(
     _ advice: MemoryAdvice, _ range: Range<UInt64>
   ) throws(KernelError) {
@@ -83,7 +83,7 @@ extension VirtualMachine {
     try host.unmap(try memoryRange(range), notifier: &kvm)
   }
 
-  /// mmap(2) of anonymous memory in place of what is there.
+  /// mmap(2) of anonymous memory, which replaces the memory that is there.
   ///
   /// - Throws: `EINVAL` for no bytes, `ENOMEM` inside a hugetlb page; `EFAULT` beyond guest RAM.
   public mutating func mapMemory(_ range: Range<UInt64>) throws(KernelError) {
@@ -92,24 +92,24 @@ extension VirtualMachine {
 
   /// fork(2): the VMM has a child that shares its pages, until ``endFork()``.
   ///
-  /// - Throws: `EAGAIN` where it has 64 of them, `ENOMEM` where the host has no room for more page tables.
+  /// - Throws: `EAGAIN` if the VMM has 64 children, `ENOMEM` if the host has no room for more page tables.
   public mutating func fork() throws(KernelError) { try host.fork(notifier: &kvm) }
 
   /// Ends the youngest child.
   ///
-  /// - Returns: False where there is none.
+  /// - Returns: False if there is none.
   @discardableResult
   public mutating func endFork() -> Bool { host.endFork() }
 
-  /// Lets KSM scan until what is mergeable and equal is merged.
+  /// Lets KSM scan until all equal mergeable pages are merged.
   ///
-  /// - Throws: `ETIMEDOUT` where nothing is mergeable, `EINTR` where the ``checkpoint`` has ended it.
+  /// - Throws: `ETIMEDOUT` if nothing is mergeable, `EINTR` if the ``checkpoint`` has ended the scan.
   public mutating func mergeEqualPages() throws(KernelError) {
     try host.scanForMerging(notifier: &kvm)
     if let checkpoint, checkpoint.isStopped { throw .interrupted }
   }
 
-  /// Ends what takes long; nil where nothing does.
+  /// The checkpoint that can end a long operation; nil if operations have no end but their own.
   public var checkpoint: Checkpoint? {
     get { host.checkpoint }
     set { host.checkpoint = newValue }
@@ -117,7 +117,7 @@ extension VirtualMachine {
 
   /// Marks the page at an offset in guest RAM idle, by idle page tracking.
   ///
-  /// - Throws: `ENOENT` where nothing is mapped, `EFAULT` beyond guest RAM.
+  /// - Throws: `ENOENT` if nothing is mapped, `EFAULT` beyond guest RAM.
   public mutating func age(_ offset: UInt64) throws(KernelError) {
     try host.age(try memoryRange(offset..<offset + 1).lowerBound, notifier: &kvm)
   }

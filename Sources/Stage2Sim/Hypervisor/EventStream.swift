@@ -1,7 +1,7 @@
 /// The stream of a machine's events, in the order in which they happen.
 ///
-/// A ring keeps the last events, as ftrace's ring buffer does (kernel/trace/ring_buffer.c), to be looked at later. Lines of the
-/// guest's kernel are not in the ring, as they are in no trace of the host; ``onGuestEvent`` is called for them. A
+/// A ring keeps the last events, as ftrace's ring buffer does (kernel/trace/ring_buffer.c), for a later look. Lines of the
+/// guest's kernel are in no trace of the host, and so not in the ring: ``onGuestEvent`` is called for each. A
 /// ``MachineObserver`` is called for each event.
 public final class EventStream {
   /// An event with its time and its CPU.
@@ -23,12 +23,12 @@ public final class EventStream {
 
   /// The events that are kept.
   public let ring: Ring<Entry>
-  /// How many there were of each kind, and the time: what changes with an event, besides the ring. ``EventSink`` reaches
-  /// it by the pointer, for the reason that ``Ring`` gives.
+  /// The state that changes with an event besides the ring: the numbers of events, and the time. ``EventSink`` uses the
+  /// pointer for the reason that ``Ring`` gives.
   let state: UnsafeMutablePointer<State>
 
   @usableFromInline struct State {
-    /// Who owns this.
+    /// The owner of the state.
     @usableFromInline unowned(unsafe) let stream: EventStream
     @usableFromInline let ring: UnsafeMutablePointer<Ring<Entry>.State>
     /// The number of the event before which ``EventStream/onOverrun`` is called.
@@ -39,7 +39,7 @@ public final class EventStream {
 
   /// A ring without an event. It takes memory as events come.
   ///
-  /// - Parameter capacity: How many events are kept, a power of two.
+  /// - Parameter capacity: The number of events that are kept, a power of two.
   public init(capacity: Int) {
     self.capacity = capacity
     ring = Ring(capacity: capacity)
@@ -49,7 +49,7 @@ public final class EventStream {
 
   deinit { state.deallocate() }
 
-  /// How many events are kept.
+  /// The number of events that are kept.
   public let capacity: Int
 
   /// The number of the next event; the first one has 0.
@@ -61,23 +61,23 @@ public final class EventStream {
   /// The event of a number from ``start`` up to, but not, ``end``.
   public subscript(number: UInt64) -> Entry { ring[number] }
 
-  /// The time of the events that come next. The machine has no clock: who runs it sets this.
+  /// The time of the next events. The machine has no clock, so its caller sets the time.
   public var time: UInt64 {
     get { state.pointee.time }
     set { state.pointee.time = newValue }
   }
 
-  /// How many there were of each kind.
+  /// The numbers of events of each kind.
   public var counts: EventCounts { state.pointee.counts }
 
-  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of what the machine does.
+  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
   public var onGuestEvent: ((MachineEvent) -> Void)?
 
-  /// Called before the event ``firstUnseen`` is overwritten, in the middle of what the machine does. It moves that number
-  /// on.
+  /// Called before the event ``firstUnseen`` is overwritten, in the middle of an operation of the machine. The function
+  /// moves that number on.
   public var onOverrun: (() -> Void)?
 
-  /// The number of the first event that ``onOverrun`` is to be called for; nil for none any more.
+  /// The number of the first event that ``onOverrun`` is to be called for; nil if it is not to be called any more.
   public var firstUnseen: UInt64? {
     get { state.pointee.overrun == .max ? nil : state.pointee.overrun - UInt64(capacity) }
     set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
@@ -91,7 +91,7 @@ public final class EventStream {
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
-  // Of the pointer, and not of the state: who is called before an overrun changes the state, too.
+  // A function of the pointer and not of the state, because the function that is called before an overrun changes the state, too.
   @inlinable @inline(__always)
   func append(_ event: MachineEvent) {
     pointee.counts.count(event)
@@ -106,13 +106,13 @@ extension UnsafeMutablePointer<EventStream.State> {
 }
 
 extension MachineEvent {
-  /// Whether it is in a trace. An abort is not: `kvm_guest_fault` is, where KVM handles one.
+  /// Whether the event is in a trace. An abort is not. `kvm_guest_fault` is, if KVM handles an abort.
   @inlinable @inline(__always)
   var isTraced: Bool {
     if case .abort = self { false } else { true }
   }
 
-  /// Whether it is an event of the guest's kernel.
+  /// Whether the event is an event of the guest's kernel.
   @inlinable @inline(__always)
   var isOfGuest: Bool {
     switch self {
@@ -123,19 +123,19 @@ extension MachineEvent {
   }
 }
 
-/// How many events there were of each kind.
+/// The numbers of events of each kind.
 public struct EventCounts: Hashable, Sendable {
   /// `kvm_entry`
   public var entries: UInt64 = 0
   /// Stage-2 aborts taken to EL2.
   public var aborts: UInt64 = 0
-  /// Those of ``FaultStatus/translation``.
+  /// Aborts of ``FaultStatus/translation``.
   public var translationFaults: UInt64 = 0
-  /// Those of ``FaultStatus/accessFlag``.
+  /// Aborts of ``FaultStatus/accessFlag``.
   public var accessFlagFaults: UInt64 = 0
-  /// Those of ``FaultStatus/permission``.
+  /// Aborts of ``FaultStatus/permission``.
   public var permissionFaults: UInt64 = 0
-  /// Those of ``FaultStatus/addressSize``, and of what stage 2 does not raise.
+  /// Aborts of ``FaultStatus/addressSize``, and aborts that stage 2 does not raise.
   public var addressSizeFaults: UInt64 = 0
   /// Accesses that KVM left to the VMM.
   public var mmioExits: UInt64 = 0
@@ -153,7 +153,7 @@ public struct EventCounts: Hashable, Sendable {
   /// Nothing has happened.
   public init() {}
 
-  /// Where the kind is known when this is compiled, it is one addition.
+  /// Counts an event: one addition if the compiler knows the kind.
   @inlinable @inline(__always)
   mutating func count(_ event: MachineEvent) {
     switch event {

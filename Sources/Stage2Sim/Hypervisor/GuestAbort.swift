@@ -1,16 +1,15 @@
-/// Where a vCPU goes after an abort was handled: what KVM's handlers return as 1 and 0.
+/// The way of a vCPU after an abort was handled. KVM's handlers return 1 and 0.
 enum AbortOutcome {
   /// Back into the guest.
   case resume
-  /// To the VMM.
+  /// Out to the VMM.
   case exit
   /// Back into the guest, at its own exception handler.
   case inject(GuestException)
 }
 
 extension VirtualMachine {
-  /// `kvm_handle_guest_abort` (arch/arm64/kvm/mmu.c): everything it knows, it knows from ESR_EL2, FAR_EL2 and
-  /// HPFAR_EL2.
+  /// `kvm_handle_guest_abort` (arch/arm64/kvm/mmu.c): its input is ESR_EL2, FAR_EL2 and HPFAR_EL2.
   @inline(__always)
   mutating func handleGuestAbort() throws(KernelError) -> AbortOutcome {
     let fault = vcpu.fault
@@ -58,7 +57,7 @@ extension VirtualMachine {
     if old.isValid { host.physical.markAccessed(old.outputAddress(kvm.stage2.granule)) }
   }
 
-  /// `user_mem_abort`: gets the page from the host and maps it, or relaxes what is mapped.
+  /// `user_mem_abort`: gets the page from the host and maps it, or relaxes the permissions of its mapping.
   private mutating func userMemAbort(
     _ fault: FaultInfo, slot: MemorySlot, status: FaultStatus
   ) throws(KernelError) {
@@ -120,7 +119,7 @@ extension VirtualMachine {
           address: address, size: size, physical: physical, protection: protection)
       }
     } catch {
-      // Somebody mapped it already: the guest goes on, or faults once more.
+      // The page is mapped already: the guest goes on, or faults once more.
       if error.code == .tryAgain { return }
       throw error.code
     }
@@ -137,13 +136,13 @@ extension HostMemory {
     /// Physical address of the page.
     let frame: PhysicalAddress
     var isWritable: Bool
-    /// It is mapped with a huge page (`get_user_mapping_size`).
+    /// The page is mapped with a huge page (`get_user_mapping_size`).
     let isHuge: Bool
   }
 
-  /// `hva_to_pfn`: the page at `address`, faulted in where it has to be.
+  /// `hva_to_pfn`: the page at `address`, faulted in if necessary.
   ///
-  /// - Returns: Writable also after a read, where the VMM's tables allow it as they are.
+  /// - Returns: The page. It is writable after a read, too, if the VMM's tables allow that as they are.
   /// - Throws: `EFAULT`
   mutating func getUserPage(
     _ address: HostVirtualAddress, isWrite: Bool, notifier: inout some MMUNotifier

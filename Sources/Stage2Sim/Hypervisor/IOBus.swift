@@ -1,4 +1,4 @@
-/// One access of the guest to an address outside its memory, as `io_mem_abort` knows it.
+/// One access of the guest to an address outside its memory, with the values that `io_mem_abort` has.
 public struct MMIOAccess: Hashable, Sendable {
   /// `is_write`: the guest stores.
   public let isWrite: Bool
@@ -12,9 +12,9 @@ public struct MMIOAccess: Hashable, Sendable {
   public let register: Int
 }
 
-/// Code of a user's own in `io_mem_abort`, before KVM looks for a device.
+/// Code of a user in `io_mem_abort`. KVM calls it before it looks for a device.
 ///
-/// The hook has what kernel code has there. It does what kernel code has to do: it sets the register of a load
+/// The hook has the arguments of kernel code in this place, and its duties: it sets the register of a load
 /// (`vcpu_set_reg`), and moves the program counter over the instruction (`kvm_incr_pc`, ``VCPU/incrementPC()``). A guest whose
 /// hook forgets to move the program counter takes the same abort again.
 public protocol MMIOHook {
@@ -38,14 +38,14 @@ public enum MMIOHookResult: Hashable, Sendable {
   case handled
 }
 
-/// What a device on the bus made of an access.
+/// The response of a device on the bus to an access.
 public enum MMIOResponse: Hashable, Sendable {
   /// A read gives this, cut to the size of the access; the register gets zeros above, also of a load that extends the
   /// sign.
   case value(UInt64)
   /// The access is over. A read leaves the register as it is, or as the device has set it.
   case done
-  /// Not the device's: the next one on the bus is asked, and at last the VMM (the kernel's `-EOPNOTSUPP`).
+  /// The access is for another device: KVM asks the next one on the bus, and at last the VMM (the kernel's `-EOPNOTSUPP`).
   case declined
 }
 
@@ -54,10 +54,10 @@ public protocol MMIODevice {
   /// Answers an access that falls into one of the device's regions.
   ///
   /// - Parameters:
-  ///   - access: What the guest does.
+  ///   - access: The access.
   ///   - vcpu: The vCPU that made it, for a device that sets registers by itself.
   ///   - kvm: The VM, with its stage-2 table.
-  /// - Throws: What KVM_RUN fails with; the guest stays at the instruction.
+  /// - Throws: The error that KVM_RUN fails with. The guest stays at the instruction.
   mutating func access(
     _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOResponse
@@ -67,7 +67,7 @@ public protocol MMIODevice {
 public struct MMIORegion: Hashable, Sendable {
   /// The first guest physical address.
   public let address: IntermediatePhysicalAddress
-  /// In bytes. An access has to lie inside the region. A length of 0 takes every access that starts at ``address``, however
+  /// The size in bytes. An access has to lie inside the region. A length of 0 takes every access that starts at ``address``, however
   /// long it is, as in the kernel.
   public let length: UInt64
 
@@ -77,7 +77,7 @@ public struct MMIORegion: Hashable, Sendable {
     self.length = length
   }
 
-  /// `kvm_io_bus_cmp`: negative, 0 or positive. An access has 0 where it lies in `other`. Sums wrap, as in C.
+  /// `kvm_io_bus_cmp`: negative, 0 or positive. An access that lies in `other` has 0. Sums wrap, as in C.
   @inline(__always)
   func compare(with other: MMIORegion) -> Int {
     guard address >= other.address else { return -1 }
@@ -109,7 +109,7 @@ struct IOBus {
     devices.append(device)
   }
 
-  /// `kvm_io_bus_read` and `kvm_io_bus_write`: what the first device on the bus says that does not decline the access.
+  /// `kvm_io_bus_read` and `kvm_io_bus_write`: the response of the first device that does not decline the access.
   mutating func access(
     _ access: MMIOAccess, from vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOResponse {

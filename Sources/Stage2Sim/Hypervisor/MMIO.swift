@@ -49,7 +49,7 @@ extension VirtualMachine {
     vcpu.incrementPC()
   }
 
-  /// Puts what was read into the register of the load that `syndrome` describes, with zeros above.
+  /// Puts the value of a read into the register of the load that `syndrome` describes, with zeros above.
   ///
   /// A load that extends the sign gets zeros, too: the kernel extends it, and then cuts the result to the access's size
   /// (`vcpu_data_host_to_guest`).

@@ -14,7 +14,7 @@ public enum MachineEvent: Hashable, Sendable {
   case tracepoint(Tracepoint)
   /// A walk of a hook comes to an entry.
   case visit(TableVisit)
-  /// A hook reports what it has done with an entry.
+  /// A hook reports its work on an entry.
   case hook(HookEvent)
   /// A change was made that breaks a rule which the kernel does not check.
   case warning(Stage2Warning)
@@ -28,7 +28,7 @@ public enum MachineEvent: Hashable, Sendable {
 public enum EventLayer: String, CaseIterable, Sendable {
   /// The CPU takes an abort.
   case cpu
-  /// The host's kernel: KVM, and what KVM does to TLBs and caches.
+  /// The host's kernel: KVM, and KVM's maintenance of TLBs and caches.
   case kvm
   /// A hook in KVM's MMIO path.
   case hook
@@ -64,7 +64,7 @@ public enum HookEvent: Hashable, Sendable {
 
 /// A receiver of each event of a machine. It changes nothing.
 public protocol MachineObserver: AnyObject {
-  /// Takes one event, in the middle of what the machine does.
+  /// Takes one event, in the middle of an operation of the machine.
   func observe(_ event: MachineEvent)
 }
 
@@ -87,7 +87,7 @@ struct EventSink {
   /// The kind of the event is known in each place that calls this function, so that the compiler leaves little of the
   /// function there.
   ///
-  /// - Parameter event: Made in the place where it is kept, if it is kept.
+  /// - Parameter event: The event, which is made in its place in the ring.
   @inlinable @inline(__always)
   func emit(_ event: @autoclosure () -> MachineEvent) {
     if let state { state.append(event()) }
@@ -102,11 +102,11 @@ struct EventSink {
 
 /// An entry that a walk comes to.
 public struct TableVisit: Hashable, Sendable {
-  /// Of the table, 0 to 3.
+  /// The level of the table, 0 to 3.
   public let level: Int
   /// The physical address of the table.
   public let table: PhysicalAddress
-  /// Of the entry in the table.
+  /// The index of the entry in the table.
   public let index: Int
   /// The entry.
   public let descriptor: Stage2Descriptor
@@ -122,7 +122,7 @@ public struct TableVisit: Hashable, Sendable {
 
 /// A line that a kernel logs: `printk` with a format and at most one number.
 ///
-/// It holds no text of its own, so that a message can be kept without an allocation.
+/// A message holds no text of its own, so that it can be kept without an allocation.
 public struct LogMessage: Sendable {
   /// The layer that logs: ``EventLayer/kvm`` and ``EventLayer/hook`` log into the host's kernel log, ``EventLayer/driver`` into
   /// the guest's.

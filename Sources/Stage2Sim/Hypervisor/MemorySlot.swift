@@ -1,6 +1,6 @@
 /// A range of guest RAM and the VMM's memory behind it: `struct kvm_memory_slot`.
 public struct MemorySlot: Hashable, Sendable {
-  /// What the VMM wants of it (`KVM_MEM_*`).
+  /// The options of a slot (`KVM_MEM_*`).
   public struct Flags: OptionSet, Hashable, Sendable {
     public let rawValue: Int
 
@@ -16,23 +16,23 @@ public struct MemorySlot: Hashable, Sendable {
   public let id: Int
   /// The first guest physical address.
   public let ipa: IntermediatePhysicalAddress
-  /// In bytes, whole pages.
+  /// The size in bytes, whole pages.
   public let size: UInt64
-  /// Where it begins in the VMM's address space.
+  /// The first address in the VMM's address space.
   public let userspaceAddress: HostVirtualAddress
-  /// What the VMM wants of it.
+  /// The options.
   public let flags: Flags
-  /// A bit a page, 64 in an element: written since the VMM last asked. Empty where nothing is logged.
+  /// A bit for each page, 64 in an element: written since the VMM last asked. Empty if the slot logs nothing.
   var dirtyBitmap: [UInt64] = []
 
   /// A slot for ``VirtualMachine/setMemoryRegion(_:)``, which checks it.
   ///
   /// - Parameters:
-  ///   - id: The VMM's number for it.
+  ///   - id: The VMM's number for the slot.
   ///   - ipa: The first guest physical address.
-  ///   - size: In bytes, whole pages; 0 deletes the slot.
+  ///   - size: The size in bytes, whole pages; 0 deletes the slot.
   ///   - userspaceAddress: Where it begins in the VMM's address space.
-  ///   - flags: What the VMM wants of it.
+  ///   - flags: The options.
   public init(
     id: Int, ipa: IntermediatePhysicalAddress, size: UInt64, userspaceAddress: HostVirtualAddress,
     flags: Flags = []
@@ -50,7 +50,7 @@ public struct MemorySlot: Hashable, Sendable {
   /// `memslot_is_logging`
   var isLogging: Bool { !dirtyBitmap.isEmpty && !isReadOnly }
 
-  /// Whether a guest physical address is in it.
+  /// Whether a guest physical address is in the slot.
   public func contains(_ address: IntermediatePhysicalAddress) -> Bool { address &- ipa < size }
 
   /// `gfn_to_hva_memslot`, to the byte.
@@ -79,13 +79,13 @@ public struct MemorySlot: Hashable, Sendable {
   }
 }
 
-/// Who clears the dirty log's bits, and when pages are protected again (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`).
+/// The rule for clearing the bits of the dirty log and protecting pages again (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`).
 public enum DirtyLogProtection: String, CaseIterable, Sendable {
-  /// Reading the log does.
+  /// Reading the log clears and protects.
   case automatic
-  /// Clearing does, by a call of its own.
+  /// A call of its own clears and protects.
   case manual
-  /// As manual, and in the beginning every page is dirty and none is protected.
+  /// A call of its own clears and protects. In the beginning, every page is dirty and none is protected.
   case initiallySet = "initially-set"
 }
 
@@ -124,7 +124,7 @@ extension [MemorySlot] {
 extension KVM {
   /// `__kvm_set_memory_region`: makes a slot, changes it, or, with no size, deletes it.
   ///
-  /// - Throws: `EINVAL` where the slot is not there, or something is to be changed that cannot; `EEXIST` where it would
+  /// - Throws: `EINVAL` if the slot is not there, or if the change is not possible; `EEXIST` if the slot would
   ///   overlap another; `EFAULT` beyond the IPA range.
   mutating func setMemoryRegion(_ new: MemorySlot) throws(KernelError) {
     let pageSize = stage2.granule.pageSize
@@ -214,7 +214,7 @@ extension KVM {
 
   /// `kvm_get_dirty_log_protect`
   ///
-  /// - Throws: `ENOENT` where nothing is logged.
+  /// - Throws: `ENOENT` if the slot logs nothing.
   mutating func dirtyLog(ofSlot id: Int) throws(KernelError) -> [UInt64] {
     guard let index = slots.firstIndex(where: { $0.id == id && !$0.dirtyBitmap.isEmpty }) else {
       throw .noEntry
@@ -227,7 +227,7 @@ extension KVM {
 
   /// `kvm_clear_dirty_log_protect` for all pages of a range.
   ///
-  /// - Throws: `ENOENT` where nothing is logged; `EINVAL` where the range is not of whole groups of 64 pages.
+  /// - Throws: `ENOENT` if the slot logs nothing; `EINVAL` if the range is not of whole groups of 64 pages.
   mutating func clearDirtyLog(
     ofSlot id: Int, firstPage: Int, pageCount count: Int
   ) throws(KernelError) {

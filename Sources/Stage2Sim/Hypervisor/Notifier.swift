@@ -1,4 +1,4 @@
-/// What KVM does when the VMM's mappings change (arch/arm64/kvm/mmu.c, virt/kvm/kvm_main.c).
+/// KVM's reaction to changes of the VMM's mappings (arch/arm64/kvm/mmu.c, virt/kvm/kvm_main.c).
 extension KVM: MMUNotifier {
   /// `kvm_mmu_notifier_invalidate_range_start`, `kvm_unmap_gfn_range`; `__kvm_handle_hva_range` finds the slots.
   mutating func invalidateRangeStart(_ range: Range<HostVirtualAddress>) {
@@ -18,14 +18,14 @@ extension KVM: MMUNotifier {
     }
   }
 
-  /// `kvm_mmu_notifier_change_pte`, `kvm_set_spte_gfn`: maps the new page for reading, where there is a table for it.
+  /// `kvm_mmu_notifier_change_pte`, `kvm_set_spte_gfn`: maps the new page for reading, if there is a table for the page.
   mutating func changePTE(_ address: HostVirtualAddress, frame: PhysicalAddress) {
     stage2.events.emit(.tracepoint(.setPTE(address: address)))
     guard invalidationsInProgress > 0 else { return }
     let size = stage2.granule.pageSize
     for slot in slots {
       guard let part = slot.guestRange(of: address..<address + size) else { continue }
-      // The kernel does not look at the result either: the next fault repairs what failed.
+      // The kernel ignores the result, too: the next fault repairs a failure.
       try? stage2.map(
         address: part.lowerBound, size: size, physical: frame, protection: [.read],
         canAllocate: false)

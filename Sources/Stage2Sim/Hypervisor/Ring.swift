@@ -1,10 +1,10 @@
-/// The last of what was appended, each with the number that it had, from 0.
+/// The last elements that were appended. Each has a number, from 0.
 ///
-/// Not an array of an object: each access of one would check that nobody else holds it, its bounds, and that nobody else
-/// changes the object; for an event of a machine that is more than all the rest (scripts/bench). All of this is in
-/// memory that the ring alone has, and elements are only found by ``start`` and ``end``.
+/// The elements are not in an array of an object, because each access would check the references to the array, its bounds, and
+/// other accesses to the object. For an event of a machine, these checks cost more than all the rest (scripts/bench). The
+/// memory belongs to the ring alone, and ``start`` and ``end`` bound the elements.
 public final class Ring<Element> {
-  /// What an element changes.
+  /// The part of a ring that an element changes.
   public struct State {
     /// Uninitialized from `end` on in the first round.
     @usableFromInline let elements: UnsafeMutablePointer<Element>
@@ -19,7 +19,7 @@ public final class Ring<Element> {
       mask = UInt64(capacity - 1)
     }
 
-    /// Appends an element, in the place of the oldest where there is no other.
+    /// Appends an element. A full ring loses its oldest element.
     @inlinable @inline(__always)
     public mutating func append(_ element: Element) {
       let place = elements + Int(truncatingIfNeeded: end & mask)
@@ -30,9 +30,9 @@ public final class Ring<Element> {
 
   @usableFromInline let state: UnsafeMutablePointer<State>
 
-  /// An empty ring. It takes memory as it is filled.
+  /// An empty ring. It takes memory as it fills.
   ///
-  /// - Parameter capacity: How many are kept, a power of two.
+  /// - Parameter capacity: The number of elements that are kept, a power of two.
   public init(capacity: Int) {
     state = .allocate(capacity: 1)
     state.initialize(to: State(capacity: capacity))
@@ -45,11 +45,11 @@ public final class Ring<Element> {
     state.deallocate()
   }
 
-  /// How many there ever were: the number of the next.
+  /// The number of the next element, which is the number of elements that there ever were.
   @inlinable
   public var end: UInt64 { state.pointee.end }
 
-  /// The number of the first that is still there.
+  /// The number of the first element that is still there.
   @inlinable
   public var start: UInt64 { end > state.pointee.mask ? end - state.pointee.mask - 1 : 0 }
 
@@ -68,7 +68,7 @@ public final class Ring<Element> {
     }
   }
 
-  /// Appends an element, in the place of the oldest where there is no other.
+  /// Appends an element. A full ring loses its oldest element.
   @inlinable
   public func append(_ element: Element) { state.pointee.append(element) }
 }

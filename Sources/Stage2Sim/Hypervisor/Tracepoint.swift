@@ -1,6 +1,6 @@
 /// A tracepoint that KVM passes, with its fields (arch/arm64/kvm/trace_arm.h, include/trace/events/kvm.h).
 ///
-/// The description is what ftrace prints behind the tracepoint's ``name``.
+/// The description is the text that ftrace prints behind the tracepoint's ``name``.
 public enum Tracepoint: Hashable, Sendable {
   /// `kvm_entry`: the vCPU goes into the guest.
   case entry(pc: GuestVirtualAddress)
@@ -14,14 +14,14 @@ public enum Tracepoint: Hashable, Sendable {
   case mmio(MMIOStage, length: Int, address: IntermediatePhysicalAddress, value: UInt64)
   /// `kvm_userspace_exit`: KVM_RUN returns.
   case userspaceExit(UserspaceExit)
-  /// `kvm_unmap_hva_range`: the MMU notifier hears that the VMM's mapping changes.
+  /// `kvm_unmap_hva_range`: the VMM's mapping changes.
   case unmapRange(Range<HostVirtualAddress>)
-  /// `kvm_set_spte_hva`: the MMU notifier hears of another page in the place of one.
+  /// `kvm_set_spte_hva`: another page takes the place of one.
   case setPTE(address: HostVirtualAddress)
   /// `kvm_age_hva`: the MMU notifier is asked to make a range old.
   case age(Range<HostVirtualAddress>)
 
-  /// Why the vCPU came back from the guest.
+  /// The reason why the vCPU came back from the guest.
   public enum GuestExit: Hashable, Sendable {
     /// A trap to EL2, of an exception class (ESR_EL2.EC).
     case trap(exceptionClass: UInt64)
@@ -29,9 +29,9 @@ public enum Tracepoint: Hashable, Sendable {
     case interrupt
   }
 
-  /// How far an access outside memory is.
+  /// The progress of an access outside memory.
   public enum MMIOStage: String, Hashable, Sendable {
-    /// A load that nobody has answered yet.
+    /// A load without an answer yet.
     case unsatisfiedRead = "unsatisfied-read"
     /// A load has its value.
     case read
@@ -39,7 +39,7 @@ public enum Tracepoint: Hashable, Sendable {
     case write
   }
 
-  /// What KVM_RUN returns with.
+  /// The result of KVM_RUN.
   public enum UserspaceExit: Hashable, Sendable {
     /// 0, and `KVM_EXIT_MMIO`.
     case mmio
@@ -90,7 +90,7 @@ extension Tracepoint: CustomStringConvertible {
 }
 
 extension Tracepoint.GuestExit: CustomStringConvertible {
-  /// As `kvm_exit` prints it.
+  /// The text that `kvm_exit` prints.
   public var description: String {
     switch self {
     case .trap(let exceptionClass):
@@ -103,7 +103,7 @@ extension Tracepoint.GuestExit: CustomStringConvertible {
     switch exceptionClass {
     case ExceptionSyndrome.instructionAbort: "IABT_LOW"
     case ExceptionSyndrome.dataAbort: "DABT_LOW"
-    // No other is modelled; the kernel prints one that it has no name for as a number.
+    // The model has no other class. The kernel prints a class without a name as a number.
     default: "0x\(hexadecimal(exceptionClass))"
     }
   }

@@ -8,9 +8,9 @@ public struct VCPU: Sendable {
   public internal(set) var stackPointer: UInt64 = 0
   /// The address of the instruction that runs next.
   public internal(set) var pc: GuestVirtualAddress = 0
-  /// VBAR_EL1: where the guest's exception vectors are.
+  /// VBAR_EL1: the address of the guest's exception vectors.
   public var vectorBase: GuestVirtualAddress = 0
-  /// ELR_EL1: where the last exception to EL1 came from.
+  /// ELR_EL1: the program counter at the last exception to EL1.
   public internal(set) var exceptionLink: GuestVirtualAddress = 0
   /// ESR_EL1
   public internal(set) var exceptionSyndrome: UInt64
@@ -61,15 +61,15 @@ public struct VCPU: Sendable {
   }
 }
 
-/// KVM_EXIT_MMIO: an access that nobody in the kernel took.
+/// KVM_EXIT_MMIO: an access that no code in the kernel took.
 public struct MMIOExit: Hashable, Sendable {
   /// The guest stores.
   public let isWrite: Bool
-  /// Guest physical.
+  /// The guest physical address.
   public let address: IntermediatePhysicalAddress
-  /// In bytes: 1, 2, 4 or 8.
+  /// The size in bytes: 1, 2, 4 or 8.
   public let length: Int
-  /// Of a write, what the guest stores; of a read, what the VMM puts here before the vCPU runs on.
+  /// The data of a write. For a read, the VMM puts the data here before the vCPU runs on.
   public var data: UInt64
 
   /// An access as ``RunResult/mmio(_:)`` has it, to compare one with.

@@ -1,10 +1,10 @@
 /// A machine as KVM on arm64 Linux makes it for QEMU's `virt` board: the host's memory, the VM with its stage-2
 /// table and its MMIO bus, one vCPU.
 ///
-/// It is a value: a copy is a snapshot. It does no I/O, keeps no time and starts no thread; the same calls on the same
+/// A machine is a value: a copy is a snapshot. It does no I/O, keeps no time and starts no thread; the same calls on the same
 /// machine always end in the same state.
 public struct VirtualMachine {
-  /// What the machine was made of.
+  /// The configuration of the machine.
   public let configuration: Configuration
   /// `struct kvm`: the stage-2 table and the memory slots.
   var kvm: KVM
@@ -16,7 +16,7 @@ public struct VirtualMachine {
   var hooks: [any MMIOHook] = []
   var stage1 = Stage1()
 
-  /// Hears of what the hypervisor does. A copy of the machine has the same observer.
+  /// The receiver of the hypervisor's events. A copy of the machine has the same observer.
   public var observer: (any MachineObserver)? {
     get { kvm.stage2.observer }
     set { kvm.stage2.observer = newValue }
@@ -28,8 +28,8 @@ public struct VirtualMachine {
     set { kvm.stage2.events.stream = newValue }
   }
 
-  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could. A
-  /// table of another shape in its place is nothing that KVM could have.
+  /// The VM's stage-2 table (`kvm->arch.mmu.pgt`), to walk and change as code in the host's kernel could.
+  /// KVM could not have a table of another shape in its place.
   public var stage2: Stage2PageTable {
     get { kvm.stage2 }
     _modify { yield &kvm.stage2 }
@@ -38,7 +38,7 @@ public struct VirtualMachine {
   /// The VM's memory slots.
   public var slots: [MemorySlot] { kvm.slots }
 
-  /// What a machine is made of.
+  /// The properties of a machine.
   public struct Configuration: Hashable, Sendable {
     /// The host's CPU.
     public var cpu: CPUModel
@@ -49,20 +49,20 @@ public struct VirtualMachine {
     /// The size of the intermediate physical address in bits: one of ``KernelVersion/ipaSizes``, and no more than
     /// ``KernelVersion/ipaLimit(on:)``.
     public var ipaBits: Int
-    /// What the VMM maps guest RAM with.
+    /// The kind of the VMM's memory behind guest RAM.
     public var backing: Backing
     /// Guest RAM in bytes.
     public var memorySize: UInt64
-    /// Who clears the dirty log of every slot.
+    /// The rule for clearing the dirty log of every slot.
     public var dirtyLogProtection: DirtyLogProtection
 
-    /// Where guest RAM begins on the `virt` board.
+    /// The first address of guest RAM on the `virt` board.
     public static let memoryBase: IntermediatePhysicalAddress = 0x4000_0000
     /// The least guest RAM: the boot stub and the kernel have to fit in.
     public static let leastMemory: UInt64 = 4 << 20
     /// The most guest RAM, with any IPA size. KVM takes less than 8 TiB in one slot (`KVM_MEM_MAX_NR_PAGES`).
     public static let mostMemory: UInt64 = 1 << 42
-    /// What ``memorySize`` may be: guest RAM ends within the IPA range.
+    /// The range of ``memorySize``: guest RAM ends within the IPA range.
     public static func memorySizes(ipaBits: Int) -> ClosedRange<UInt64> {
       leastMemory...min(1 << UInt64(ipaBits) - memoryBase.rawValue, mostMemory)
     }
@@ -85,13 +85,14 @@ public struct VirtualMachine {
 
   /// The VMM's number for the slot of guest RAM.
   public static let memorySlot = 0
-  /// Where guest RAM begins in the VMM's address space: aligned to any block.
+  /// The first address of guest RAM in the VMM's address space, which is aligned to any block.
   package static let memoryAddress: HostVirtualAddress = 0x7f00_0000_0000
 
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
-  /// - Throws: `EINVAL` where the memory is less than ``Configuration/leastMemory``, more than
-  ///   ``Configuration/mostMemory``, or not whole pages (huge ones, with hugetlb), or the CPU has not as many bits; `EFAULT` where the memory ends beyond the IPA range.
+  /// - Throws: `EINVAL` if the memory is less than ``Configuration/leastMemory``, more than ``Configuration/mostMemory``, or
+  ///   not whole pages (huge pages, with hugetlb), or if the CPU does not have as many bits; `EFAULT` if the memory ends
+  ///   beyond the IPA range.
   public init(_ configuration: Configuration = Configuration()) throws(KernelError) {
     let granule = configuration.granule
     let alignment = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
@@ -117,8 +118,8 @@ public struct VirtualMachine {
         userspaceAddress: Self.memoryAddress))
   }
 
-  /// A machine whose guest's kernel has booted: the entry of IPA 0x40000000 is valid and executable, since the board's boot stub
-  /// ran there. It has no hook.
+  /// A machine whose guest's kernel has booted: the entry of IPA 0x40000000 is valid and executable, since the board's boot
+  /// stub ran there. It has no hook.
   ///
   /// - Throws: As ``init(_:)``.
   public static func booted(
@@ -133,7 +134,7 @@ public struct VirtualMachine {
     return machine
   }
 
-  /// Where the guest's kernel runs: 2 MiB above the start of memory, past the block of the boot stub.
+  /// The address of the guest's kernel: 2 MiB above the start of memory, past the block of the boot stub.
   static let kernelAddress = Configuration.memoryBase + 2 << 20
 
   /// Adds a hook to `io_mem_abort`, after the hooks that are there.
@@ -153,28 +154,28 @@ public struct VirtualMachine {
 
   /// Makes a memory slot, changes it, or, with no size, deletes it: KVM_SET_USER_MEMORY_REGION.
   ///
-  /// - Throws: `EINVAL` where the slot is not there, or something is to be changed that cannot be; `EEXIST` where it
+  /// - Throws: `EINVAL` if the slot is not there, or if the change is not possible; `EEXIST` if the slot
   ///   would overlap another; `EFAULT` beyond the IPA range.
   public mutating func setMemoryRegion(_ slot: MemorySlot) throws(KernelError) {
     try kvm.setMemoryRegion(slot)
   }
 
-  /// The pages of a slot that the guest has written since they were last asked for: KVM_GET_DIRTY_LOG. Unless the VMM
+  /// The pages of a slot that the guest has written since the last call: KVM_GET_DIRTY_LOG. Unless the VMM
   /// clears by itself (``DirtyLogProtection``), they count as clean from now on, and are write-protected.
   ///
   /// - Returns: A bit a page, 64 in an element.
-  /// - Throws: `ENOENT` where the slot is not there or logs nothing.
+  /// - Throws: `ENOENT` if the slot is not there or logs nothing.
   public mutating func dirtyLog(ofSlot id: Int) throws(KernelError) -> [UInt64] {
     try kvm.dirtyLog(ofSlot: id)
   }
 
-  /// Makes pages of a slot count as clean, and write-protects those that did not: KVM_CLEAR_DIRTY_LOG.
+  /// Makes pages of a slot count as clean, and write-protects the pages that were dirty: KVM_CLEAR_DIRTY_LOG.
   ///
   /// - Parameters:
   ///   - id: The VMM's number for the slot.
   ///   - firstPage: In the slot; a multiple of 64.
   ///   - pageCount: A multiple of 64, too, unless the slot ends there.
-  /// - Throws: `ENOENT` where the slot is not there or logs nothing; `EINVAL` for other ranges.
+  /// - Throws: `ENOENT` if the slot is not there or logs nothing; `EINVAL` for other ranges.
   public mutating func clearDirtyLog(
     ofSlot id: Int, firstPage: Int, pageCount: Int
   ) throws(KernelError) {

@@ -1,14 +1,14 @@
-/// Something that nothing in the kernel checks, and that goes wrong later, or on hardware.
+/// A violation of a rule that the kernel does not check. Its damage comes later, or on hardware.
 public enum Stage2Warning: Hashable, Sendable {
   /// An entry that the CPU may hold in a TLB was changed in a way that needs break-before-make: made invalid, and
   /// invalidated in the TLBs, in between (Arm ARM D8.14.1). The CPU may take either entry, or both at once.
   case breakBeforeMake(EntryChange)
-  /// What an entry allows was changed, and no TLB was told: the CPU may go on by the old entry (Arm ARM D8.14).
+  /// The permissions of an entry were changed without a TLB invalidation. The CPU may go on with the old entry (Arm ARM D8.14).
   case staleTLB(EntryChange)
-  /// An entry that holds a reference on its table appeared without one: the table's count is one lower than what stands
-  /// in it (`stage2_pte_is_counted`).
+  /// An entry that counts (`stage2_pte_is_counted`) was written without a reference on its table. The table's count is one
+  /// lower than the number of its entries.
   case missingReference(EntryChange)
-  /// An entry that held a reference on its table went without giving it back.
+  /// An entry that counts was cleared without a release of its reference.
   case leakedReference(EntryChange)
   /// The guest takes this fault for ever: KVM believes each time that it has repaired the entry.
   case livelock(FaultInfo)
@@ -16,11 +16,11 @@ public enum Stage2Warning: Hashable, Sendable {
 
 /// An entry, before and after a write.
 public struct EntryChange: Hashable, Sendable {
-  /// Where it stands.
+  /// The place of the entry.
   public let entry: EntryReference
-  /// What stood there.
+  /// The entry before the write.
   public let old: Stage2Descriptor
-  /// What stands there now.
+  /// The entry after the write.
   public let new: Stage2Descriptor
 }
 
@@ -42,7 +42,7 @@ extension Stage2Warning: CustomStringConvertible {
 }
 
 extension EventSink {
-  /// Tells what is wrong with a write to an entry that no function of KVM made.
+  /// Reports the rules that a write to an entry violates. KVM's own functions do not call it.
   func warn(of change: EntryChange, granule: Granule, hasXNX: Bool) {
     let old = change.old
     let new = change.new

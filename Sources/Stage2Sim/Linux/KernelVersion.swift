@@ -1,8 +1,8 @@
 /// The version of Linux that runs on the host, with the facts of its source: constants, limits, and choices in which versions
 /// differ.
 ///
-/// The rest of the model has the code that versions share, and takes a fact by its name from here. To add a version, add a case:
-/// the compiler then lists the facts that need a value for it.
+/// The rest of the model has the code that versions share, and takes a fact by its name from here. To add a version, add a
+/// case: the compiler then lists the facts that need a value for it.
 ///
 /// A version is an enumeration and not a structure of values. With one case it has no size, and each fact is a constant in the
 /// code that uses it. With more cases, an operation chooses its facts before it begins: a visitor keeps them in its properties,

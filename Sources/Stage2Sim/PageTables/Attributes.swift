@@ -12,7 +12,7 @@ extension Stage2PageTable {
 
   /// Sets the access flag of the leaf for `address`: `kvm_pgtable_stage2_mkyoung`.
   ///
-  /// - Returns: The entry as it was; 0 where nothing is mapped.
+  /// - Returns: The entry before; 0 if nothing is mapped.
   @discardableResult
   public mutating func makeYoung(address: IntermediatePhysicalAddress) -> Stage2Descriptor {
     update(address: address, set: Stage2Descriptor.accessFlag)
@@ -20,7 +20,7 @@ extension Stage2PageTable {
 
   /// Clears the access flag of the leaf for `address`: `kvm_pgtable_stage2_mkold`. It invalidates no TLB.
   ///
-  /// - Returns: The entry as it was; 0 where nothing is mapped.
+  /// - Returns: The entry before; 0 if nothing is mapped.
   @discardableResult
   public mutating func makeOld(address: IntermediatePhysicalAddress) -> Stage2Descriptor {
     update(address: address, clear: Stage2Descriptor.accessFlag)
@@ -34,8 +34,8 @@ extension Stage2PageTable {
 
   /// Gives the leaf for `address` the permissions it lacks; takes none: `kvm_pgtable_stage2_relax_perms`.
   ///
-  /// To let the guest execute it clears XN[1], and with FEAT_XNX that is not always enough: XN = 0b01, made by
-  /// hiding a byte, keeps refusing EL1.
+  /// The function clears XN[1] to let the guest execute. With FEAT_XNX, that is not always enough: XN = 0b01, made by hiding a
+  /// byte, still refuses EL1.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``; `EINVAL` for software bits.
   public mutating func relaxPermissions(
@@ -53,7 +53,7 @@ extension Stage2PageTable {
     events.emit(.invalidation(ipa: address, level: old?.level ?? 0))
   }
 
-  /// One page's leaf. The kernel's callers look at no error, and where there is one take the entry for 0.
+  /// Changes the leaf of one page. The kernel's callers ignore errors, and take the entry for 0 then.
   private mutating func update(
     address: IntermediatePhysicalAddress, set: UInt64 = 0, clear: UInt64 = 0
   ) -> Stage2Descriptor {
@@ -61,7 +61,7 @@ extension Stage2PageTable {
     return leaf?.descriptor ?? Stage2Descriptor(rawValue: 0)
   }
 
-  /// `stage2_update_leaf_attrs`: the last valid leaf of the range as it was, nil where there is none.
+  /// `stage2_update_leaf_attrs`: the last valid leaf of the range before the change; nil if there is none.
   private mutating func updateLeafAttributes(
     address: IntermediatePhysicalAddress, size: UInt64, set: UInt64, clear: UInt64
   ) throws(Stage2Error) -> Leaf? {

@@ -1,4 +1,4 @@
-/// What a mapping allows, and what kind of memory it is (`enum kvm_pgtable_prot`, with its bits).
+/// The permissions of a mapping, and the kind of its memory (`enum kvm_pgtable_prot`, with its bits).
 public struct Protection: OptionSet, Hashable, Sendable {
   public let rawValue: UInt64
 
@@ -12,7 +12,7 @@ public struct Protection: OptionSet, Hashable, Sendable {
   public static let read = Protection(rawValue: 1 << 2)
   /// Device-nGnRE memory, never executable.
   public static let device = Protection(rawValue: 1 << 3)
-  /// Bit 55 of the entry, the first of four that mean what software says (`KVM_PGTABLE_PROT_SW0`).
+  /// Bit 55 of the entry, the first of four bits for software (`KVM_PGTABLE_PROT_SW0`).
   public static let software0 = Protection(rawValue: 1 << 55)
   /// Bit 56 of the entry, as ``software0``.
   public static let software1 = Protection(rawValue: 1 << 56)
@@ -23,7 +23,7 @@ public struct Protection: OptionSet, Hashable, Sendable {
 }
 
 extension Stage2PageTable {
-  /// Maps `size` bytes from `address` to `physical`, with blocks where both are aligned to one:
+  /// Maps `size` bytes from `address` to `physical`, with blocks if both are aligned to one:
   /// `kvm_pgtable_stage2_map`.
   ///
   /// A table that a block can replace is taken down; a block that is mapped smaller becomes a table.
@@ -31,12 +31,12 @@ extension Stage2PageTable {
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
-  ///   - physical: Where the memory is; rounded down to its page.
-  ///   - protection: What the guest may do there.
-  ///   - canAllocate: False without a `memcache`: there is no page to make a table of.
-  /// - Throws: `EAGAIN` where the same mapping is there already, other permissions or not: those are relaxed, not
-  ///   mapped again. `ENOMEM` where a table is missing that may not be made. `ERANGE` beyond ``ipaBits``. `EINVAL` for
-  ///   executable device memory.
+  ///   - physical: The address of the memory; rounded down to its page.
+  ///   - protection: The permissions of the guest.
+  ///   - canAllocate: False without a `memcache`, so that there is no page for a new table.
+  /// - Throws: `EAGAIN` if the same mapping is there already, with any permissions: KVM relaxes permissions by another
+  ///   function. `ENOMEM` if a table is missing and must not be made. `ERANGE` beyond ``ipaBits``. `EINVAL` for executable
+  ///   device memory.
   public mutating func map(
     address: IntermediatePhysicalAddress, size: UInt64, physical: PhysicalAddress,
     protection: Protection,
@@ -51,7 +51,7 @@ extension Stage2PageTable {
     try update(address: address, size: size, visitor: &visitor)
   }
 
-  /// Unmaps `size` bytes from `address` and notes in their invalid entries who owns the pages:
+  /// Unmaps `size` bytes from `address` and notes the owner of the pages in their invalid entries:
   /// `kvm_pgtable_stage2_set_owner`, which protected KVM uses.
   ///
   /// - Parameters:
@@ -94,7 +94,7 @@ extension Stage2PageTable {
     descriptor.rawValue & Stage2Descriptor.memoryAttributes == memoryAttributes(isDevice: false)
   }
 
-  /// Clears the entry of `visit` (`kvm_clear_pte`) with break-before-make where it was valid, and drops its reference:
+  /// Clears the entry of `visit` (`kvm_clear_pte`) with break-before-make if it was valid, and drops its reference:
   /// `stage2_put_pte`.
   @inline(__always)  // as it is part of what loops do
   mutating func removeEntry(_ visit: Visit) {
@@ -107,12 +107,12 @@ extension Stage2PageTable {
     memory.release(visit.entry)
   }
 
-  /// `dcache_clean_inval_poc` for what `descriptor` maps.
+  /// `dcache_clean_inval_poc` for the memory that `descriptor` maps.
   func cleanDataCache(_ descriptor: Stage2Descriptor, size: UInt64) {
     events.emit(.dataCacheClean(physical: descriptor.outputAddress(granule), size: size))
   }
 
-  /// `icache_inval_pou` for what `descriptor` maps.
+  /// `icache_inval_pou` for the memory that `descriptor` maps.
   func invalidateInstructionCache(_ descriptor: Stage2Descriptor, size: UInt64) {
     events.emit(
       .instructionCacheInvalidation(physical: descriptor.outputAddress(granule), size: size))
@@ -126,7 +126,7 @@ extension Stage2PageTable {
 private struct MapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.tablePre, .leaf, .tablePost]
 
-  /// What is mapped; an address that no CPU has (``isPhysicalValid``) where pages get an owner instead.
+  /// The address that is mapped; an address that no CPU has (``isPhysicalValid``) if pages get an owner instead.
   var physical: PhysicalAddress
   let attributes: UInt64
   /// ``KernelVersion/permissions``
@@ -149,7 +149,7 @@ private struct MapVisitor: Stage2Visitor {
     self.forcesPages = forcesPages
   }
 
-  // What is done at each leaf is short, so that the walk's loop takes it in; the rest is never inlined there.
+  // The code for each leaf is short, so that the compiler inlines it in the walk's loop. The other functions are never inlined.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error) {
     switch visit.kind {
     case .tablePre:
@@ -187,7 +187,7 @@ private struct MapVisitor: Stage2Visitor {
     }
   }
 
-  /// `stage2_map_walk_leaf` where no leaf of this level fits.
+  /// `stage2_map_walk_leaf` if no leaf of this level fits.
   @inline(never)
   private func installTable(
     _ visit: Visit, in table: inout Stage2PageTable
@@ -220,7 +220,7 @@ private struct MapVisitor: Stage2Visitor {
     table.memory.release(visit.entry)
   }
 
-  /// `stage2_map_walker_try_leaf`, where a leaf of this level fits: it is the kernel's `E2BIG` that none does.
+  /// `stage2_map_walker_try_leaf`, if a leaf of this level fits. Otherwise, the kernel's function returns `E2BIG`.
   private mutating func installLeaf(
     _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
@@ -230,7 +230,7 @@ private struct MapVisitor: Stage2Visitor {
         leafAt: visit.level, mapping: physical, attributes: attributes, granule: table.granule)
       : Stage2Descriptor(invalidOwnedBy: owner)
     if table[visit.entry].isCounted { try breakEntry(for: new, visit, in: &table) }
-    // The kernel looks at the attributes of the new entry even where it is an owner's.
+    // The kernel looks at the attributes of an entry with an owner, too.
     if table.events.isConnected {
       if table.isCacheable(new) { table.cleanDataCache(new, size: visit.size) }
       if new.isExecutable { table.invalidateInstructionCache(new, size: visit.size) }

@@ -1,6 +1,6 @@
 /// A stage-2 translation table: `struct kvm_pgtable` (arch/arm64/include/asm/kvm_pgtable.h).
 ///
-/// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c.
+/// There is one generic walk, and every operation is a small visitor, as in arch/arm64/kvm/hyp/pgtable.c.
 public struct Stage2PageTable {
   /// The version of the kernel whose table it is.
   public let kernel: KernelVersion
@@ -18,7 +18,7 @@ public struct Stage2PageTable {
   public internal(set) var memory: TableMemory
   /// The first of the concatenated start tables (`pgd`).
   @usableFromInline let root: EntryReference
-  /// Hears of each event, such as a TLB invalidation that the table's owner issues. A copy of the table has the same
+  /// The receiver of each event, such as a TLB invalidation that the table's owner issues. A copy of the table has the same
   /// observer.
   public var observer: (any MachineObserver)? {
     get { events.observer }
@@ -67,7 +67,7 @@ public struct Stage2PageTable {
   /// The physical address of the start tables: VTTBR_EL2.BADDR.
   public var baseAddress: PhysicalAddress { memory.physicalAddress(of: root) }
 
-  /// How many tables stand side by side at the start level (`kvm_pgd_pages`).
+  /// The number of tables side by side at the start level (`kvm_pgd_pages`).
   public var rootTables: Int {
     let shift = granule.shift(level: startLevel - 1)
     return ipaBits > shift ? 1 << (ipaBits - shift) : 1

@@ -1,4 +1,4 @@
-/// Where a descriptor stands in ``TableMemory``: what a `kvm_pte_t *` is to the kernel.
+/// The place of a descriptor in ``TableMemory``: a `kvm_pte_t *` of the kernel.
 public struct EntryReference: Hashable, Sendable {
   @usableFromInline let word: Int
 
@@ -16,8 +16,8 @@ public struct EntryReference: Hashable, Sendable {
 /// Tables lie in one range of physical memory of their own, so that a physical address is one subtraction
 /// away from its entry.
 ///
-/// A copy shares its pages until one of the two is to change. Who changes some calls `makeUnique()` before, once for any
-/// number of changes in a row.
+/// A copy shares its pages until one of the two is to change. A function that changes pages calls `makeUnique()` before, once
+/// for any number of changes in a row.
 public struct TableMemory: Sendable {
   /// The physical address of the first table page.
   @inlinable public static var base: PhysicalAddress { 0x1_0000_0000 }
@@ -50,8 +50,8 @@ public struct TableMemory: Sendable {
 
   /// `phys_to_virt`: the first entry of the table at `physical`.
   ///
-  /// Nil where no table has ever been. Only an entry that stands in a table which was freed while it was in use can point
-  /// there; the kernel takes whatever it finds for a table.
+  /// Nil if no table has ever been there. Only an entry of a table that was freed while it was in use can point there. The
+  /// kernel takes the contents of the page for a table.
   @inlinable
   func table(at physical: PhysicalAddress) -> EntryReference? {
     let word = Int(truncatingIfNeeded: (physical &- Self.base) >> 3)
@@ -118,7 +118,7 @@ public struct TableMemory: Sendable {
     if count == 1 { giveBack(page) }
   }
 
-  // Never inlined: it would be most of what a loop over entries does.
+  // Never inlined: it would be most of the code of a loop over entries.
   @inline(never)
   private mutating func giveBack(_ page: Int) { free.append(UInt32(page)) }
 
@@ -133,7 +133,7 @@ extension TableMemory {
   /// `page_count` of each page.
   package var counts: [UInt32] { withEntries { _, counts in Array(counts) } }
 
-  /// ``words`` and ``counts`` where they lie.
+  /// Calls a function with ``words`` and ``counts`` without a copy.
   package func withEntries<Result>(
     _ body: (UnsafeBufferPointer<UInt64>, UnsafeBufferPointer<UInt32>) -> Result
   ) -> Result {
@@ -141,11 +141,11 @@ extension TableMemory {
   }
 }
 
-/// What ``TableMemory`` shares with its copies. All that is unsafe of the page tables is here.
+/// The pages that ``TableMemory`` shares with its copies. All unsafe code of the page tables is here.
 ///
 /// Arrays in its place take longer: `oracle/pgtable --time` says 9.1 ns instead of 7.0 to map a page of a range
 /// and 5.0 instead of 3.3 to unmap it. The first use of memory, which it does not ask for, makes a range's map take 1.4
-/// times as long as the kernel's, as an array that grows is copied. And what it was copied from stays with the process:
+/// times as long as the kernel's, because an array that grows is copied. The memory of the old array stays with the process:
 /// a table of 4 GiB in pages that is made a second time has three times its size resident.
 ///
 /// The subscripts check, whatever an entry or a caller's reference says, that a page of that number was allocated. It is
@@ -163,7 +163,7 @@ final class TableStorage: @unchecked Sendable {
   let capacity: Int
   /// Pages that were ever a table.
   private(set) var pages = 0
-  /// The entries in those.
+  /// The entries in these pages.
   // No check of exclusive access: a walk in another module would make one at each entry.
   @exclusivity(unchecked) @usableFromInline private(set) var words = 0
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>

@@ -1,7 +1,7 @@
 extension Stage2PageTable {
   /// Unmaps `size` bytes from `address`, and frees tables that hold nothing any more: `kvm_pgtable_stage2_unmap`.
   ///
-  /// A block that the range touches goes as a whole; what lay outside the range is faulted in again.
+  /// A block that the range touches goes as a whole. The guest faults the part outside the range in again.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``.
   public mutating func unmap(address: IntermediatePhysicalAddress, size: UInt64) throws(Stage2Error)
@@ -18,7 +18,7 @@ extension Stage2PageTable {
     memory.freeContiguous(root, pages: rootTables)
   }
 
-  /// Cleans the data cache of what is mapped from `address` on: `kvm_pgtable_stage2_flush`. With FEAT_S2FWB there is
+  /// Cleans the data cache of the memory that is mapped from `address` on: `kvm_pgtable_stage2_flush`. With FEAT_S2FWB there is
   /// nothing to clean.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``.

@@ -1,4 +1,4 @@
-/// At which entries a walk calls its visitor (`enum kvm_pgtable_walk_flags`).
+/// The entries at which a walk calls its visitor (`enum kvm_pgtable_walk_flags`).
 @frozen public struct WalkFlags: OptionSet, Sendable {
   public let rawValue: Int
 
@@ -16,7 +16,7 @@
 public struct Visit: Sendable {
   /// Which of the flags this visit is for: exactly one.
   public let kind: WalkFlags
-  /// The IPA that the walk is at. Not aligned to the entry where the walk began inside it.
+  /// The IPA that the walk is at. It is not aligned to the entry if the walk began inside the entry.
   public let address: IntermediatePhysicalAddress
   /// The end of the walk, exclusive.
   public let end: IntermediatePhysicalAddress
@@ -24,7 +24,7 @@ public struct Visit: Sendable {
   public let level: Int
   /// The bytes that the entry maps.
   public let size: UInt64
-  /// Where the entry stands.
+  /// The place of the entry.
   public let entry: EntryReference
 
   @inlinable
@@ -40,16 +40,16 @@ public struct Visit: Sendable {
     self.entry = entry
   }
 
-  /// What a visitor throws to end the walk here.
+  /// The error that a visitor throws to end the walk here.
   @inline(never)
   public func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
     Stage2Error(code, address: address, level: level, entry: table[entry])
   }
 }
 
-/// What is done at each entry of a walk (`struct kvm_pgtable_walker`).
+/// An operation on the entries of a walk (`struct kvm_pgtable_walker`).
 public protocol Stage2Visitor {
-  /// Where the walk calls ``visit(_:in:)``.
+  /// The entries at which the walk calls ``visit(_:in:)``.
   static var flags: WalkFlags { get }
 
   /// Whether the walk is a hook's: it reports each entry that it comes to as ``MachineEvent/visit(_:)``, also the entries at
@@ -67,8 +67,8 @@ extension Stage2Visitor {
 extension Stage2PageTable {
   /// The entry at `reference`.
   ///
-  /// A write is one that KVM's own functions do not make, as a hook's: it takes no reference and invalidates no TLB. The
-  /// observer hears what can go wrong then (``Stage2Warning``).
+  /// A write is not one of KVM's own functions, but for example one of a hook: it takes no reference and invalidates no TLB.
+  /// The observer gets a ``Stage2Warning`` for each rule that the write violates.
   public subscript(reference: EntryReference) -> Stage2Descriptor {
     @inlinable get { memory[reference] }
     set {
@@ -87,9 +87,9 @@ extension Stage2PageTable {
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
-  ///   - visitor: What is called, at the entries that its ``Stage2Visitor/flags`` name.
-  /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws; `EFAULT` where an entry points to what
-  ///   is no table, which the kernel follows all the same.
+  ///   - visitor: The visitor, which is called at the entries of its ``Stage2Visitor/flags``.
+  /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or the error of the visitor; `EFAULT` if an entry points to a
+  ///   page that is no table. The kernel follows such an entry.
   public mutating func walk<Visitor: Stage2Visitor>(
     address: IntermediatePhysicalAddress, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
@@ -136,7 +136,7 @@ extension Stage2PageTable {
     // entries that it has to come back to.
     var position = WalkPosition(address: start, in: self)
     if end &- start == granule.pageSize, !flags.contains(.tablePost) {
-      // One entry in each table, and nobody hears of the way up: there is nothing to come back to.
+      // One entry in each table, and no visit on the way up: there is nothing to come back to.
       while let child = try visitEntry(
         at: position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
       {
@@ -156,7 +156,7 @@ extension Stage2PageTable {
         }
         position.advance()
       } while position.address < end && position.isInTable
-      // Up, until there is more in the table. Nobody hears of the way up at the walk's end without `tablePost`.
+      // Up, until there is more in the table. Without `tablePost`, the walk ends without visits on the way up.
       repeat {
         let next = position.address
         guard !position.isInStartTable, next < end || flags.contains(.tablePost) else { return }
@@ -185,7 +185,7 @@ extension Stage2PageTable {
   ///
   /// Always inlined: the visitor's code is then in the loop over the entries, and a visit is no more than it needs.
   ///
-  /// - Returns: The table below it, where there is one.
+  /// - Returns: The table below the entry, if there is one.
   @inlinable @inline(__always)
   mutating func visitEntry(
     at position: WalkPosition, end: IntermediatePhysicalAddress, flags: WalkFlags,
@@ -211,13 +211,13 @@ extension Stage2PageTable {
   }
 }
 
-/// Where a walk is.
+/// The position of a walk.
 @usableFromInline
 struct WalkPosition {
-  /// Of the entry, or behind its start where the walk began.
+  /// The address of the entry, or an address behind it if the walk began there.
   @usableFromInline var address: IntermediatePhysicalAddress
   @usableFromInline var entry: EntryReference
-  /// Of the table.
+  /// The level of the table.
   @usableFromInline var level: Int
   /// log2 of the bytes that an entry maps.
   @usableFromInline var shift: Int
@@ -331,7 +331,7 @@ extension Stage2PageTable {
 
   /// `kvm_pte_follow`: the table that an entry points to.
   ///
-  /// - Throws: `EFAULT` where there is none (``TableMemory/table(at:)``).
+  /// - Throws: `EFAULT` if there is no table (``TableMemory/table(at:)``).
   @inlinable @inline(__always)
   func table(
     below descriptor: Stage2Descriptor, address: IntermediatePhysicalAddress, level: Int
@@ -378,7 +378,7 @@ extension Stage2PageTable {
     return leaf
   }
 
-  /// The entry that decides over an address of the IPA range; or one that points to a table where none is.
+  /// The entry that decides over an address of the IPA range, or an entry that points to a page that is no table.
   @inline(__always)
   func lastEntry(for address: IntermediatePhysicalAddress) -> Leaf {
     var position = WalkPosition(address: address, in: self)
@@ -430,7 +430,7 @@ extension Stage2PageTable {
     entries(for: address).map { memory.count($0) }
   }
 
-  /// The references of the table at `level` on the way to `address`; nil where there is none.
+  /// The references of the table at `level` on the way to `address`; nil if there is no such table.
   public func references(for address: IntermediatePhysicalAddress, level: Int) -> TableReferences? {
     let path = entries(for: address)
     guard path.indices ~= level - startLevel else { return nil }
@@ -454,10 +454,10 @@ extension Stage2PageTable {
   }
 }
 
-/// What KVM takes to be in a table, and what is in it.
+/// The reference count of a table, and the number of entries that count.
 public struct TableReferences: Hashable, Sendable {
   /// `page_count`
   public let count: Int
-  /// One for the table itself, and one for each entry that is not zero (`stage2_pte_is_counted`).
+  /// The references that the table should have: one for itself, and one for each entry that is not zero (`stage2_pte_is_counted`).
   public let needed: Int
 }
