@@ -72,9 +72,14 @@ public protocol CharacterDevice<Handle>: AnyObject {
   /// default fails with `EINVAL`, as the kernel does for a driver without fsync.
   func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<Handle>)
 
+  /// `lseek(2)` with `SEEK_END`, `SEEK_DATA` or `SEEK_HOLE` on a FUSE node, see ``SeekRequest``. A server does not ask for
+  /// `SEEK_END` if the device has a ``size``. The default takes a device with a size for data without holes, and fails with
+  /// `ESPIPE` for any other.
+  func seek(_ request: consuming SeekRequest, _ file: OpenFile<Handle>)
+
   /// The size of a device that has positions, in bytes. On a FUSE node, `stat(2)` gives it, and `lseek(2)` with `SEEK_END` counts
-  /// from it. Nil for a device without a size: `stat(2)` gives 0, and `SEEK_END` fails with `ESPIPE`. CUSE nodes have no size. The
-  /// default is nil.
+  /// from it. Nil for a device without a size: `stat(2)` gives 0, and ``seek(_:_:)`` answers `SEEK_END`. CUSE nodes have no size.
+  /// The default is nil.
   var size: Int? { get }
 
   /// Whether one read after another gives the same bytes until something is written, and has no other effect. The default is
@@ -128,15 +133,22 @@ extension CharacterDevice {
     request.fail(.invalidArgument)
   }
 
+  public func seek(_ request: consuming SeekRequest, _ file: OpenFile<Handle>) {
+    guard let size else { return request.fail(.illegalSeek) }
+    guard request.offset < size else { return request.fail(.noSuchAddressOrDevice) }
+    request.answer(request.origin == .data ? request.offset : size)
+  }
+
   public var size: Int? { nil }
 
   public var givesTheSameAgain: Bool { false }
 }
 
-/// A device that answers each read and write at once, without positions, and does not tell its clients apart.
+/// A device that answers each read and write at once, without positions, and does not distinguish its clients.
 ///
-/// It may implement the other operations of ``CharacterDevice``, too.
-public protocol SimpleDevice: CharacterDevice where Handle == Void {
+/// It may implement the other operations of ``CharacterDevice``, too. A device whose ``CharacterDevice/Handle`` is not `Void` implements
+/// ``CharacterDevice/open(_:)``.
+public protocol SimpleDevice: CharacterDevice {
   /// `open(2)`. An error is the result of the call. The default accepts each open.
   func open() throws(Errno)
 
@@ -148,9 +160,7 @@ public protocol SimpleDevice: CharacterDevice where Handle == Void {
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
 }
 
-extension SimpleDevice {
-  public func open() throws(Errno) {}
-
+extension SimpleDevice where Handle == Void {
   public func open(_ request: consuming OpenRequest<Void>) {
     do throws(Errno) {
       try open()
@@ -159,13 +169,17 @@ extension SimpleDevice {
       request.fail(error)
     }
   }
+}
 
-  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {
+extension SimpleDevice {
+  public func open() throws(Errno) {}
+
+  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Handle>) {
     request.answer { (buffer) throws(Errno) in try read(into: &buffer) }
   }
 
   public func write(
-    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Void>
+    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Handle>
   ) {
     do throws(Errno) {
       request.answer(taken: try write(bytes))

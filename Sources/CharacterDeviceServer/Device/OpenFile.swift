@@ -7,8 +7,8 @@ public class AnyOpenFile: @unchecked Sendable {
   /// The flags of `open(2)`. `fcntl(2)` can change some of them: ``ReadRequest/flags`` and ``WriteRequest/flags`` are those
   /// of the moment.
   public let flags: Int32
-  /// Whether requests tell the position of a read or write. FUSE nodes do. On a CUSE node the kernel gives 0 for each call:
-  /// the device keeps the position, in the file's handle.
+  /// Whether requests have the position of a read or write. They do on a FUSE node, unless the device says
+  /// ``CharacterDevice/isStream``. On a CUSE node the kernel gives 0 for each call: the device keeps the position, in the file's handle.
   public let hasOffsets: Bool
 
   /// The kernel has to take the file for one with a size as long as it is open; see `apparentSize`. Only the server uses it.

@@ -29,7 +29,7 @@ public struct OpenRequest<Handle>: DeviceRequest, ~Copyable {
   /// If a signal has ended the client's call, the device's ``CharacterDevice/release(_:)`` is called before this returns.
   public consuming func accept(_ handle: Handle) {
     let context = reference.connection
-    let file = OpenFile(handle, flags: flags, hasOffsets: context.hasOffsets)
+    let file = OpenFile(handle, flags: flags, hasOffsets: context.hasOffsets && !context.device.isStream)
     context.accept(reference, info, file)
     discard self
   }

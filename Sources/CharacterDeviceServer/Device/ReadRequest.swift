@@ -36,24 +36,39 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public consuming func answer(
     _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void
   ) -> Bool {
-    let isDelivered = send(fill)
+    let isDelivered = send { (buffer) throws(Errno) in
+      try fill(&buffer)
+      return true
+    }
     discard self
-    return isDelivered
+    return isDelivered ?? false
   }
 
-  private func send(_ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void) -> Bool {
+  /// Gives the client the bytes that `fill` appends, as ``answer(_:)-(_)`` does. If `fill` returns false, the client waits.
+  ///
+  /// - Returns: The request, if the client waits.
+  public consuming func answerUnlessWaiting(
+    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Bool
+  ) -> ReadRequest? {
+    if send(fill) == nil { return self }
+    discard self
+    return nil
+  }
+
+  /// - Returns: Whether the client gets the answer; nil if `fill` returns false, so that there is none.
+  private func send(_ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Bool) -> Bool? {
     reference.withConnection { connection in
       connection.withAnswerBuffer(of: count) { send(fill, in: $0) }
     }
   }
 
   private func send(
-    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void,
+    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Bool,
     in target: UnsafeMutableBufferPointer<UInt8>
-  ) -> Bool {
+  ) -> Bool? {
     var span = OutputSpan(buffer: target, initializedCount: 0)
     do throws(Errno) {
-      try fill(&span)
+      guard try fill(&span) else { return nil }
     } catch {
       return reference.fail(error)
     }

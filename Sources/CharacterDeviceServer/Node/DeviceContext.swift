@@ -16,6 +16,7 @@ class AnyDevice {
   var wantsFlush: Bool { false }
   func flush(_ request: consuming SyncRequest, _ file: AnyOpenFile) {}
   func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: AnyOpenFile) {}
+  func seek(_ request: consuming SeekRequest, _ file: AnyOpenFile) {}
   var size: Int? { nil }
   var givesTheSameAgain: Bool { false }
 }
@@ -73,6 +74,10 @@ final class TypedDevice<Device: CharacterDevice>: AnyDevice {
     device.fsync(request, dataOnly: dataOnly, typed(file))
   }
 
+  override func seek(_ request: consuming SeekRequest, _ file: AnyOpenFile) {
+    device.seek(request, typed(file))
+  }
+
   override var size: Int? { device.size }
 
   override var givesTheSameAgain: Bool { device.givesTheSameAgain }
@@ -125,7 +130,7 @@ final class DeviceContext: FuseSession.Context {
 
   /// Answers an open: the client has `file` from now on.
   func accept(_ request: RequestReference, _ info: fuse_file_info, _ file: AnyOpenFile) {
-    let isStream = hasOffsets && device.isStream
+    let isStream = hasOffsets && !file.hasOffsets
     // The kernel lets writes wait side by side only before the end of the file.
     file.needsSize = hasOffsets && (file.isReadable || isStream)
     if file.needsSize {
@@ -171,33 +176,41 @@ extension DeviceContext {
     fuse_reply_err(request, 0)
   }
 
-  func read(
-    _ request: fuse_req_t?, _ count: Int, at offset: off_t,
-    _ info: UnsafeMutablePointer<fuse_file_info>?, isRepeated: Bool = false
+  /// Calls `body` with the open file of a request.
+  @inline(__always)
+  func withFile(
+    _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?,
+    _ body: (RequestReference, fuse_file_info, AnyOpenFile) -> Void
   ) {
     guard let request, let info, let file = file(info) else {
       fuse_reply_err(request, EBADF)
       return
     }
-    device.read(
-      ReadRequest(
-        RequestReference(request, self), count: count, offset: Int(offset),
-        flags: info.pointee.flags, isRepeated: isRepeated), file)
+    body(RequestReference(request, self), info.pointee, file)
+  }
+
+  func read(
+    _ request: fuse_req_t?, _ count: Int, at offset: off_t,
+    _ info: UnsafeMutablePointer<fuse_file_info>?, isRepeated: Bool = false
+  ) {
+    withFile(request, info) { request, info, file in
+      device.read(
+        ReadRequest(
+          request, count: count, offset: Int(offset), flags: info.flags, isRepeated: isRepeated),
+        file)
+    }
   }
 
   func write(
     _ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, _ count: Int, at offset: off_t,
     _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {
-    guard let request, let info, let file = file(info) else {
-      fuse_reply_err(request, EBADF)
-      return
-    }
-    UnsafeRawBufferPointer(start: bytes, count: count).withMemoryRebound(to: UInt8.self) {
-      device.write(
-        WriteRequest(
-          RequestReference(request, self), count: count, offset: Int(offset),
-          flags: info.pointee.flags), $0.span, file)
+    withFile(request, info) { request, info, file in
+      UnsafeRawBufferPointer(start: bytes, count: count).withMemoryRebound(to: UInt8.self) {
+        device.write(
+          WriteRequest(request, count: count, offset: Int(offset), flags: info.flags), $0.span,
+          file)
+      }
     }
   }
 
@@ -206,24 +219,19 @@ extension DeviceContext {
     _ info: UnsafeMutablePointer<fuse_file_info>?, _ flags: UInt32,
     _ input: UnsafeRawPointer?, _ inputCount: Int, _ outputCount: Int
   ) {
-    guard let request, let info, let file = file(info) else {
-      fuse_reply_err(request, EBADF)
-      return
-    }
-    let ioctl = IoctlRequest(
-      RequestReference(request, self), command, UInt64(UInt(bitPattern: argument)),
-      outputCount: outputCount, flags: info.pointee.flags, ioctlFlags: flags)
-    // The first time, the kernel of an unrestricted node gives no bytes of the client's.
-    if ioctl.isUnrestricted, inputCount == 0, outputCount == 0 {
-      let areas = device.ioctlAreas(ioctl.command, ioctl.argument)
-      guard areas.isEmpty else {
-        ioctl.retry(areas)
-        return
+    withFile(request, info) { request, info, file in
+      let ioctl = IoctlRequest(
+        request, command, UInt64(UInt(bitPattern: argument)), outputCount: outputCount,
+        flags: info.flags, ioctlFlags: flags)
+      // The first time, the kernel of an unrestricted node gives no bytes of the client's.
+      if ioctl.isUnrestricted, inputCount == 0, outputCount == 0 {
+        let areas = device.ioctlAreas(ioctl.command, ioctl.argument)
+        guard areas.isEmpty else { return ioctl.retry(areas) }
       }
+      let bytes = UnsafeBufferPointer(
+        start: input?.assumingMemoryBound(to: UInt8.self), count: inputCount)
+      device.ioctl(ioctl, bytes.span, file)
     }
-    let bytes = UnsafeBufferPointer(
-      start: input?.assumingMemoryBound(to: UInt8.self), count: inputCount)
-    device.ioctl(ioctl, bytes.span, file)
   }
 
   func poll(
@@ -244,21 +252,19 @@ extension DeviceContext {
   }
 
   func flush(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
-    guard device.wantsFlush, let request, let info, let file = file(info) else {
+    guard device.wantsFlush else {
       // The kernel does not ask again.
       fuse_reply_err(request, ENOSYS)
       return
     }
-    device.flush(SyncRequest(RequestReference(request, self)), file)
+    withFile(request, info) { request, _, file in device.flush(SyncRequest(request), file) }
   }
 
   func fsync(
     _ request: fuse_req_t?, _ dataOnly: Bool, _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {
-    guard let request, let info, let file = file(info) else {
-      fuse_reply_err(request, EBADF)
-      return
+    withFile(request, info) { request, _, file in
+      device.fsync(SyncRequest(request), dataOnly: dataOnly, file)
     }
-    device.fsync(SyncRequest(RequestReference(request, self)), dataOnly: dataOnly, file)
   }
 }

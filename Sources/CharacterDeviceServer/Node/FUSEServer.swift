@@ -7,12 +7,7 @@ import SystemPackage
 ///
 /// The server makes a plain file and mounts over it a file system whose root is itself a regular file. Answers come as
 /// near to a character device's as FUSE lets a server come: docs/file-operations.md.
-public final class FUSEServer: NodeServer {
-  public let path: FilePath
-  private let mount: FuseMount
-
-  public var descriptor: FileDescriptor { mount.session.descriptor }
-
+public final class FUSEServer: MountedServer {
   /// Makes the node; when the call returns, it answers.
   ///
   /// - Parameters:
@@ -26,33 +21,13 @@ public final class FUSEServer: NodeServer {
     path: FilePath, access: NodeAccess = NodeAccess(), application: Application,
     device: some CharacterDevice
   ) throws(NodeError) {
-    self.path = path
     // It asks the kernel, which a server in its sandbox may not.
     _ = pageErrorsReachPrograms
     let context = DeviceContext(device, hasOffsets: true)
     context.fileState.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
-    mount = try FuseMount(
+    try super.init(
       over: .file, path, of: application, operations: Self.operations, context: context)
   }
-
-  /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
-  ///
-  /// - Throws: ``NodeError`` where the caller may not unmount it.
-  public static func removeStale(
-    at path: FilePath, of application: Application
-  ) throws(NodeError) {
-    try MountPoint.removeStale(at: path, of: application)
-  }
-
-  public func process() throws(Errno) -> ProcessResult { try mount.session.process() }
-
-  public func disconnect() { mount.session.disconnect() }
-
-  public func remove() { mount.remove() }
-
-  public var removalDescriptors: [FileDescriptor] { [mount.directory.descriptor] }
-
-  public func closeRemovalDescriptors() { mount.directory.close() }
 
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()
@@ -81,19 +56,20 @@ public final class FUSEServer: NodeServer {
       DeviceContext.with(request) { $0.write(request, bytes, count, at: offset, info) }
     }
     operations.getattr = { request, _, info in
-      // Only lseek(SEEK_END) asks for the attributes of an open file: the one seek that a server can refuse.
       let context = DeviceContext.of(request)
       if info == nil || context.device.size != nil {
         context.answerAttributes(request)
       } else {
-        fuse_reply_err(request, ESPIPE)
+        // Only lseek(2) with SEEK_END asks for the attributes of an open file. The kernel adds the call's offset to the size.
+        context.seek(request, 0, from: .end, info)
       }
     }
     operations.setattr = { request, _, attributes, fields, info in
       DeviceContext.of(request).set(attributes, fields, request, info)
     }
-    operations.lseek = { request, _, offset, whence, _ in
-      DeviceContext.of(request).seek(request, offset, whence)
+    operations.lseek = { request, _, offset, whence, info in
+      DeviceContext.of(request).seek(
+        request, offset, from: whence == CLINUX_SEEK_DATA ? .data : .hole, info)
     }
     operations.ioctl = {
       request, _, command, argument, info, flags, input, inputCount, outputCount in
@@ -178,16 +154,13 @@ extension DeviceContext {
     }
   }
 
-  /// SEEK_DATA and SEEK_HOLE: a device with a size is all data.
-  fileprivate func seek(_ request: fuse_req_t?, _ offset: off_t, _ whence: Int32) {
-    guard let size = device.size else {
-      fuse_reply_err(request, ESPIPE)
-      return
-    }
-    if offset >= size {
-      fuse_reply_err(request, ENXIO)
-    } else {
-      fuse_reply_lseek(request, whence == CLINUX_SEEK_DATA ? offset : size)
+  fileprivate func seek(
+    _ request: fuse_req_t?, _ offset: off_t, from origin: SeekRequest.Origin,
+    _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) {
+    withFile(request, info) { request, _, file in
+      device.seek(
+        SeekRequest(request, Int(offset), from: origin, fileState.attributes), file)
     }
   }
 
