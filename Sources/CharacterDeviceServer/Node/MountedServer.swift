@@ -1,4 +1,3 @@
-import CFuse
 import SystemPackage
 
 /// A server whose node is a mount of FUSE: ``FUSEServer`` and ``FileTreeServer``.
@@ -6,16 +5,9 @@ public class MountedServer: NodeServer {
   public final let path: FilePath
   final let mount: FuseMount
 
-  /// Mounts a file system; when the call returns, it answers.
-  ///
-  /// - Throws: ``NodeError``; nothing is left behind then.
-  init(
-    over kind: MountPoint.Kind, _ path: FilePath, of application: Application,
-    operations: fuse_lowlevel_ops, context: FuseSession.Context
-  ) throws(NodeError) {
+  init(_ path: FilePath, _ mount: FuseMount) {
     self.path = path
-    mount = try FuseMount(
-      over: kind, path, of: application, operations: operations, context: context)
+    self.mount = mount
   }
 
   /// Removes the mount and the file that a killed server left at a path. The mount of a server that runs stays.

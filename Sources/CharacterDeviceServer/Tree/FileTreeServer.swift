@@ -3,7 +3,7 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// Serves a ``FileTree`` at a directory, through the kernel's FUSE.
+/// A server of a ``FileTree`` at a directory, through the kernel's FUSE.
 public final class FileTreeServer: MountedServer {
   private let context: TreeContext
 
@@ -32,8 +32,10 @@ public final class FileTreeServer: MountedServer {
         .system, "cannot make a timer for \(path): \(error)",
         advice: "raise the limit of open files: ulimit -n")
     }
-    try super.init(
-      over: .directory, path, of: application, operations: Self.operations, context: context)
+    super.init(
+      path,
+      try FuseMount(
+        over: .directory, path, of: application, operations: Self.operations, context: context))
   }
 
   /// Does a part of the work that takes long: commands, and texts of a user that has used its share of the server's time.
