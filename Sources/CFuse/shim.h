@@ -1,4 +1,4 @@
-// libfuse names and versions its functions by macro: every import goes through this header.
+// The header that imports libfuse for Swift. Libfuse chooses the version of its functions by a macro, so all imports go through this header.
 #ifndef CFUSE_SHIM_H
 #define CFUSE_SHIM_H
 
@@ -12,7 +12,7 @@
 #error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
 #endif
 
-// These two are macros in later releases of libfuse, and Swift sees no macros.
+// The next two functions call macros of later releases of libfuse, which Swift does not import.
 
 static inline struct fuse_session *cfuse_session_new(
     struct fuse_args *args, const struct fuse_lowlevel_ops *operations, size_t size, void *user_data)
@@ -27,7 +27,7 @@ static inline struct fuse_session *ccuse_lowlevel_new(
     return cuse_lowlevel_new(args, info, operations, user_data);
 }
 
-// The answer to an open of a file without positions, as the kernel's linux/fuse.h has it: libfuse knows its flags from 3.15 on.
+// Answers an open of a file without positions. The flags are those of the kernel's linux/fuse.h, as libfuse has them only from 3.15 on.
 static inline int cfuse_reply_open_stream(fuse_req_t request, uint64_t handle, int wants_flush)
 {
     enum { direct_io = 1 << 0, stream = 1 << 4, no_flush = 1 << 5, parallel_direct_writes = 1 << 6 };
@@ -39,12 +39,12 @@ static inline int cfuse_reply_open_stream(fuse_req_t request, uint64_t handle, i
     return fuse_reply_buf(request, (const char *)&answer, sizeof(answer));
 }
 
-// Libfuse's messages come with a va_list. That is a structure on arm64, where Swift 6.2's compiler crashes on a function
-// that takes one: they are put together here.
+// Libfuse's messages come with a va_list. On arm64 this is a structure, and Swift 6.2's compiler crashes on a function that takes one. So C
+// code formats the messages.
 
 typedef void (*cfuse_log_receiver)(const char *message);
 
-// In a function, as Swift compiles no variable of a header.
+// The variable is in a function, because Swift does not compile variables of a header.
 static inline cfuse_log_receiver *cfuse_the_log_receiver(void)
 {
     static cfuse_log_receiver receiver;

@@ -9,9 +9,9 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public let count: Int
   /// The position of the first byte. See ``AnyOpenFile/hasOffsets``.
   public let offset: Int
-  /// The flags of the open file now.
+  /// The present flags of the open file.
   public let flags: Int32
-  /// The answer fills a page of the kernel's page cache with what one read gives, again and again.
+  /// The answer fills a page of the kernel's page cache with repetitions of the bytes of one read.
   private let isRepeated: Bool
 
   init(
@@ -24,12 +24,12 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     self.isRepeated = isRepeated
   }
 
-  /// The open file has `O_NONBLOCK`: a device fails with `EAGAIN` (`Errno.resourceTemporarilyUnavailable`) rather than let the client
-  /// wait.
+  /// The open file has `O_NONBLOCK`: the client does not want to wait, and a device fails with `EAGAIN`
+  /// (`Errno.resourceTemporarilyUnavailable`) instead.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
 
-  /// Gives the client the bytes that `fill` appends, ``count`` at most; none is the end of the file. An error that `fill` throws is the
-  /// result of the client's call.
+  /// Gives the client the bytes that `fill` appends, ``count`` at most; no bytes are the end of the file. An error that `fill` throws
+  /// is the result of the client's call.
   ///
   /// - Returns: False if the client does not get the bytes, as a signal has ended its call.
   @discardableResult
@@ -82,9 +82,9 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     }
   }
 
-  /// Gives the client `bytes`, ``count`` of them at most.
+  /// Gives the client `bytes`, at most ``count`` of these.
   ///
-  /// - Returns: False if the client does not get them, as a signal has ended its call.
+  /// - Returns: False if the client does not get the bytes, as a signal has ended its call.
   @discardableResult
   public consuming func answer(_ bytes: some Sequence<UInt8>) -> Bool {
     answer { (buffer) throws(Errno) in
