@@ -6,57 +6,56 @@ import SystemPackage
 extension ModelEngine: SimpleDevice {
   public func open(_ request: consuming OpenRequest<GuestFile>) {
     var file = GuestFile(flags: request.flags)
-    do throws(Errno) {
-      try open(&file)
-      request.accept(file)
-    } catch {
-      request.fail(error)
-    }
-    wakeUpIfAsked()
+    var failure: Errno?
+    do throws(Errno) { try open(&file) } catch { failure = error }
+    let isWakeUp = file.takeWakeUp()
+    if let failure { request.fail(failure) } else { request.accept(file) }
+    if isWakeUp { wakeUp() }
   }
 
   public func release(_ file: OpenFile<GuestFile>) {
     // A driver of an earlier boot is gone, and its files with it.
     guard file.handle.boot == boots else { return }
     driver?.release(&file.handle, on: &virtualMachine)
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
   }
 
   public func read(_ request: consuming ReadRequest, _ file: OpenFile<GuestFile>) {
     attempt(request, file, nextCall())
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
   }
 
   public func write(
     _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<GuestFile>
   ) {
     attempt(request, bytes, file, nextCall())
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
   }
 
   public func ioctl(
     _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<GuestFile>
   ) {
     attempt(request, input, file, nextCall())
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
   }
 
   public func seek(_ request: consuming SeekRequest, _ file: OpenFile<GuestFile>) {
     let own = file.handle.position
     do throws(Errno) {
+      try openAnew(&file.handle)
       let position = try llseek(request.offset, from: request.origin, of: &file.handle)
       request.answer(position)
     } catch {
       request.fail(error)
     }
     file.handle.position = own
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
   }
 
   public func poll(_ events: PollEvents, _ file: OpenFile<GuestFile>) -> PollEvents? {
     guard (try? openAnew(&file.handle)) != nil else { return .error }
     let events = driver?.poll(&file.handle, on: &virtualMachine)
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
     if events != nil { pollers.add(file) }
     return events
   }
@@ -67,14 +66,16 @@ extension ModelEngine: SimpleDevice {
 
   /// A read without a node, of a file that does not block.
   public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
-    defer { wakeUpIfAsked() }
-    _ = try read(into: &buffer, of: &ownFile)
+    defer { if ownFile.pointee.takeWakeUp() { wakeUp() } }
+    try openOwnFile()
+    _ = try read(into: &buffer, of: &ownFile.pointee)
   }
 
   /// A write without a node, to a file that does not block.
   public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
-    defer { wakeUpIfAsked() }
-    return try write(bytes, of: &ownFile) ?? 0
+    defer { if ownFile.pointee.takeWakeUp() { wakeUp() } }
+    try openOwnFile()
+    return try write(bytes, of: &ownFile.pointee) ?? 0
   }
 
   private func nextCall() -> UInt64 {
@@ -133,6 +134,7 @@ extension ModelEngine {
     var count = 0
     let kept = request.answerUnlessWaiting { (buffer) throws(Errno) in
       let room = buffer.freeCapacity
+      try openAnew(&file.handle)
       let isDone = try read(into: &buffer, of: &file.handle)
       count = room - buffer.freeCapacity
       return isDone
@@ -151,6 +153,7 @@ extension ModelEngine {
     let offset = file.hasOffsets ? request.offset : nil
     let own = file.handle.begin(call, flags: request.flags, at: offset)
     do throws(Errno) {
+      try openAnew(&file.handle)
       let taken = try write(bytes, of: &file.handle)
       file.handle.end(returningTo: own, at: offset, count: taken ?? 0)
       if let taken {
@@ -177,6 +180,7 @@ extension ModelEngine {
     // The request does not have the present flags, so the flags of the last read or write stay.
     file.handle.call = call
     do throws(Errno) {
+      try openAnew(&file.handle)
       var output: [UInt8] = []
       let result = try ioctl(
         request.command, request.argument, input, &output, room: request.outputCount,
@@ -196,21 +200,20 @@ extension ModelEngine {
     }
   }
 
-  @inline(__always)
-  func wakeUpIfAsked() { if virtualMachine.hasWokenUp { wakeUp() } }
-
-  /// Makes all calls that wait once more, and wakes the programs that wait for an event. An answered call may let another one go on.
+  /// Makes all calls that wait once more, and wakes the programs that wait for an event. A call that is answered may wake others.
   func wakeUp() {
-    var hasAnswered: Bool
+    var isWakeUp: Bool
     repeat {
-      virtualMachine.hasWokenUp = false
+      isWakeUp = false
       pollers.notify()
-      hasAnswered = false
       let queue = waiting
       waiting = WaitQueue()
-      while let call = queue.popFirst() { if attempt(call) { hasAnswered = true } }
-    } while hasAnswered && virtualMachine.hasWokenUp
-    virtualMachine.hasWokenUp = false
+      while let call = queue.popFirst() {
+        let file = call.file
+        let isAnswered = attempt(call)
+        if file.handle.takeWakeUp(), isAnswered { isWakeUp = true }
+      }
+    } while isWakeUp
   }
 
   private func attempt(_ waiting: consuming WaitingCall) -> Bool {
@@ -226,7 +229,7 @@ extension ModelEngine {
     guard file.handle.boot == boots else { return }
     file.handle.call = call
     driver?.interrupt(&file.handle, on: &virtualMachine)
-    wakeUpIfAsked()
+    if file.handle.takeWakeUp() { wakeUp() }
   }
 }
 
@@ -244,17 +247,21 @@ extension ModelEngine {
     file.boot = boots
   }
 
-  /// Opens a file in the guest, unless its driver has the file open: the machine was made anew since.
-  @inline(__always)
+  /// Opens the file of a program in the guest, if the machine was made anew since the driver's last open.
   private func openAnew(_ file: inout GuestFile) throws(Errno) {
     if file.boot != boots { try open(&file) }
+  }
+
+  /// Opens ``ownFile`` before its first use, and after each reset.
+  @inline(__always)
+  private func openOwnFile() throws(Errno) {
+    if ownFile.pointee.boot == nil { try open(&ownFile.pointee) }
   }
 
   /// - Returns: False if the call has to wait.
   private func read(
     into buffer: inout OutputSpan<UInt8>, of file: inout GuestFile
   ) throws(Errno) -> Bool {
-    try openAnew(&file)
     do throws(GuestDriverError) {
       try driver?.read(into: &buffer, &file, on: &virtualMachine)
     } catch {
@@ -269,7 +276,6 @@ extension ModelEngine {
   private func write(
     _ bytes: Span<UInt8>, of file: inout GuestFile
   ) throws(Errno) -> Int? {
-    try openAnew(&file)
     let count: Int?
     do throws(GuestDriverError) {
       count = try driver?.write(bytes, &file, on: &virtualMachine)
@@ -286,7 +292,6 @@ extension ModelEngine {
     _ command: IoctlCommand, _ argument: UInt64, _ input: Span<UInt8>, _ output: inout [UInt8],
     room: Int, of file: inout GuestFile
   ) throws(Errno) -> Int32? {
-    try openAnew(&file)
     var result: Int32?
     do throws(GuestDriverError) {
       output = try [UInt8](capacity: room) { (output) throws(GuestDriverError) in
@@ -303,7 +308,6 @@ extension ModelEngine {
   private func llseek(
     _ offset: Int, from origin: SeekRequest.Origin, of file: inout GuestFile
   ) throws(Errno) -> Int {
-    try openAnew(&file)
     do throws(GuestDriverError) {
       return try driver?.llseek(offset, from: origin, &file, on: &virtualMachine) ?? 0
     } catch {

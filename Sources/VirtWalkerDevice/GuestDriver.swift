@@ -5,9 +5,10 @@ import SystemPackage
 /// A kernel module in the guest that drives a character device: its `struct file_operations`.
 ///
 /// A driver reaches its device by the calls of the guest's kernel, which are methods of `VirtualMachine`: `ioremap`, `readb`,
-/// `writeb`, `printk` and `wakeUp`. An operation that a driver leaves out has a default, which does what the kernel does for NULL.
+/// `writeb` and `printk`. An operation that a driver leaves out has a default, which does what the kernel does for NULL.
 ///
-/// A call that cannot be completed yet throws ``GuestDriverError/wait``. After the next `wakeUp`, the engine makes the same call again.
+/// A call that cannot be completed yet throws ``GuestDriverError/wait``. After the next ``GuestFile/wakeUp()`` of any file, the engine
+/// makes the same call again.
 public protocol GuestDriver {
   /// `module_init`: loads the module into the guest of a machine.
   ///
@@ -68,8 +69,8 @@ public protocol GuestDriver {
     on machine: inout VirtualMachine
   ) throws(GuestDriverError) -> Int
 
-  /// `poll`: the events of now. After a `wakeUp`, the kernel asks again for a program that waits for events. The default gives nil,
-  /// which is NULL: the kernel takes the device for one that is always readable and writable, and does not ask again.
+  /// `poll`: the present events. After ``GuestFile/wakeUp()``, the kernel asks again for a program that waits for events. The default
+  /// gives nil, which is NULL: the kernel takes the device for one that is always readable and writable, and does not ask again.
   mutating func poll(_ file: inout GuestFile, on machine: inout VirtualMachine) -> PollEvents?
 
   /// A signal has ended the call ``GuestFile/call``, which waited: the engine does not make it again. The default does nothing.
@@ -127,8 +128,8 @@ extension GuestDriver {
 public enum GuestDriverError: Error, Hashable, Sendable {
   /// The driver returns this error.
   case errno(Errno)
-  /// A read, a write or an ioctl has to wait: `wait_event_interruptible`. The engine makes the call again after the next `wakeUp`.
-  /// If the file is not to block (``GuestFile/isNonBlocking``), or in another operation, the program gets `EAGAIN`.
+  /// A read, a write or an ioctl has to wait: `wait_event_interruptible`. The engine makes the call again after the next
+  /// ``GuestFile/wakeUp()``. If the file has `O_NONBLOCK`, or in any other operation, the program gets `EAGAIN`.
   case wait
   /// The guest does not run any more, so that the driver cannot return.
   case stopped(GuestStopped)

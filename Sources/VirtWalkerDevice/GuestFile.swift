@@ -12,6 +12,8 @@ public struct GuestFile: Sendable {
   /// The number of the call. A call that is made again after a wait has the same number.
   public internal(set) var call: UInt64 = 0
 
+  /// The driver has called ``wakeUp()``, and the engine has not woken the calls yet.
+  private var hasWokenUp = false
   /// The number of the boot in which the driver opened the file; nil before that.
   var boot: Int?
   /// The position that the node's kernel has after reads and writes alone. A request with another position is a `pread(2)`, a
@@ -22,6 +24,18 @@ public struct GuestFile: Sendable {
 
   /// `O_NONBLOCK`: calls do not wait.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
+
+  /// Wakes the programs that wait in the driver, or that wait for an event of the device in `poll(2)`: `wake_up`. They go on when the
+  /// driver's present call has ended.
+  public mutating func wakeUp() { hasWokenUp = true }
+
+  /// - Returns: Whether the driver has called ``wakeUp()`` since the last call of this.
+  @inline(__always)
+  mutating func takeWakeUp() -> Bool {
+    guard hasWokenUp else { return false }
+    hasWokenUp = false
+    return true
+  }
 
   /// Begins a call.
   ///

@@ -37,7 +37,7 @@ struct FIFODriver: GuestDriver {
     let part = bytes.prefix(buffer.freeCapacity)
     for byte in part { buffer.append(byte) }
     bytes.removeFirst(part.count)
-    machine.wakeUp()
+    file.wakeUp()
   }
 
   mutating func write(
@@ -47,7 +47,7 @@ struct FIFODriver: GuestDriver {
     try wait(until: room > 0, file)
     let taken = min(room, new.count)
     for index in 0..<taken { bytes.append(new[index]) }
-    machine.wakeUp()
+    file.wakeUp()
     return taken
   }
 
@@ -65,7 +65,7 @@ struct FIFODriver: GuestDriver {
       guard let new = UInt32(in: input) else { throw .errno(.invalidArgument) }
       give(capacity, &output)
       capacity = Int(new)
-      machine.wakeUp()
+      file.wakeUp()
     case Command.drain: try wait(until: bytes.isEmpty, file)
     case Command.waiting: return Int32(waiting.count)
     default: throw .errno(.inappropriateIOCTLForDevice)

@@ -33,10 +33,6 @@ extension VirtualMachine {
     kvm.stage2.events.emit(.log(LogMessage(.driver, format, value())))
   }
 
-  /// Wakes the tasks that wait in the driver, or that wait for an event of the device in `poll(2)`: `wake_up`. They go on when the
-  /// driver's call has ended.
-  public mutating func wakeUp() { hasWokenUp = true }
-
   /// Reports that the guest does not run any more, so that a driver cannot complete what it does.
   public func reportGuestStopped() { kvm.stage2.events.emit(.guestStopped) }
 

@@ -15,8 +15,6 @@ public struct VirtualMachine {
   /// The hooks in `io_mem_abort`.
   var hooks: [any MMIOHook] = []
   var stage1 = Stage1()
-  /// A driver has called ``wakeUp()``, and the tasks were not woken yet.
-  package var hasWokenUp = false
 
   /// Hears of what the hypervisor does. A copy of the machine has the same observer.
   public var observer: (any MachineObserver)? {
