@@ -164,7 +164,7 @@ let package = Package(
       path: "Examples/AccessCounter",
       swiftSettings: strict
     ),
-    // The tests are in layers, each a folder: scripts/test runs the targets of a folder.
+    // Each folder in Tests with test targets is a layer: scripts/test runs the targets of a folder.
     .testTarget(
       name: "Stage2SimTests",
       dependencies: [

@@ -1,5 +1,6 @@
 // swift-tools-version: 6.2
-// A package of its own, so that who uses virt-walker does not get what only measuring needs. scripts/bench builds and runs it.
+// A separate package, so that users of virt-walker do not get the dependencies of measurements. scripts/bench builds
+// and runs it.
 import PackageDescription
 
 let strict: [SwiftSetting] = [

@@ -68,7 +68,7 @@ def page(results):
     machine, settings = results["machine"], results["settings"]
     parts = [f"""# Performance
 
-`scripts/bench --write` has written this page. It measured commit {machine['commit']} on {machine['date']}, in {settings['minutes']:.0f} minutes.
+`scripts/bench --write` has written this page, and measured commit {machine['commit']} on {machine['date']}, in {settings['minutes']:.0f} minutes.
 
 | | |
 |---|---|
@@ -124,7 +124,7 @@ each side, after {{warm_up}} s that are not counted.
 - {PAIR[4].title}: the pairs of all clients together.
 
 Unless a row names another one, the reference is [null-fuse](../Benchmarks/reference/null-fuse.c), the smallest server that runs in \
-libfuse's own loop (`fuse_session_loop`). It keeps one byte, and has no machine behind it.
+libfuse's own loop (`fuse_session_loop`). This server keeps one byte, and has no machine.
 
 The server takes only a small part of a pair's time. Client and server are on two CPUs. Each CPU halts when it has nothing to do, and the \
 other CPU has to wake it with an interrupt. `--poll auto` divides the requests into bursts of 64, and tries a different way of waiting in each \
@@ -135,9 +135,9 @@ burst:
 it 10 to 20 ms after the last request. Only root may make such a request, so a daemon without root skips this way.
 - The daemon polls.
 
-It keeps the fastest way, measures again when this way gets slower, and tries all ways again from time to time. Another way was tried and \
-left out: following the client to its CPU (sched_setaffinity). It was as fast as "Pinned together" until the kernel woke the client on the \
-idle CPU, which happened every few bursts, and then as slow as without.
+The daemon keeps the fastest way, measures again when this way gets slower, and tries all ways again from time to time. Another way was tried \
+and left out: following the client to its CPU (sched_setaffinity). This way was as fast as "Pinned together" until the kernel woke the client on \
+the idle CPU, which happened every few bursts. Then it was as slow as without.
 """,
     "A write+read pair on a node of CUSE": """\
 These are the same measurements on a character device, with [null-cuse](../Benchmarks/reference/null-cuse.c) as the reference, in the \

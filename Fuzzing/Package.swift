@@ -1,5 +1,6 @@
 // swift-tools-version: 6.2
-// A package of its own, so that who uses virt-walker does not get what only fuzzing needs. scripts/fuzz builds and runs it.
+// A separate package, so that users of virt-walker do not get the dependencies of fuzzing. scripts/fuzz builds and runs
+// it.
 import PackageDescription
 
 let strict: [SwiftSetting] = [
@@ -8,7 +9,7 @@ let strict: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
-/// One fuzzer: an executable that gives what libFuzzer makes up to a part of virt-walker.
+/// One fuzzer: an executable that passes libFuzzer's inputs to a part of virt-walker.
 func fuzzer(_ name: String, of modules: [String]) -> Target {
   .executableTarget(
     name: "fuzz-\(name)",

@@ -1,4 +1,4 @@
-// libfuse's own loops, as both references run them.
+// libfuse's loops, which both references use.
 #include <fuse_lowlevel.h>
 
 static int run_loop(struct fuse_session *session, int is_threaded)

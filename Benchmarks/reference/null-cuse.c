@@ -1,5 +1,5 @@
-// The least character device that libfuse's own loop can be: what any device on CUSE costs. It keeps the byte that was written
-// last, and nothing else.
+// The smallest character device in libfuse's own loop, to show the cost of any device on CUSE. The device keeps the
+// byte that was written last.
 //
 // usage: null-cuse NAME [--threads]       (until SIGTERM; with --threads by fuse_session_loop_mt)
 //
@@ -55,7 +55,7 @@ int main(int count, char **arguments)
         fputs("usage: null-cuse NAME [--threads]\n", stderr);
         return 64;
     }
-    // It opens /dev/cuse, and says itself what is wrong.
+    // cuse_lowlevel_setup opens /dev/cuse, and prints the reason of an error.
     session = cuse_lowlevel_setup(2, options, &device, &operations, &is_multithreaded, NULL);
     if (!session)
         return 71;

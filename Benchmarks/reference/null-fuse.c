@@ -1,9 +1,9 @@
-// The least server of a one-byte file that libfuse's own loop can be: what any device on FUSE costs. It keeps the byte that was
-// written last, and nothing else.
+// The smallest server of a one-byte file in libfuse's own loop, to show the cost of any device on FUSE. The server
+// keeps the byte that was written last.
 //
 // usage: null-fuse FILE [--threads]       (until SIGTERM; with --threads by fuse_session_loop_mt)
 //
-// Prints "ready" when the file answers. The file has to exist.
+// Prints "ready" when the file answers. The file must exist.
 #define FUSE_USE_VERSION 314
 #include <errno.h>
 #include <fuse_lowlevel.h>

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How long the kernel's arch/arm64/kvm/hyp/pgtable.c takes, in user space (oracle/pgtable --benchmark builds it). Under
- * the kernel's license for the reason that stub.h gives.
+ * Measures the time of the kernel's arch/arm64/kvm/hyp/pgtable.c in user space (oracle/pgtable
+ * --benchmark builds it). The file is under the kernel's license for the reason that stub.h
+ * gives.
  *
  * usage: pgtable-bench MIB ROUNDS
  *
- * model-bench does the same, in the same order, at the same addresses, and has the same names for it. Both print JSON: nanoseconds for each operation, the median
- * round's, and sums that are the same on both sides if both did the same.
+ * model-bench performs the same operations, in the same order, at the same addresses, and with
+ * the same names. Both print JSON: the nanoseconds of each operation in the median round, and
+ * sums. Equal sums on both sides show that both sides have done the same.
  */
 #include <inttypes.h>
 #include <time.h>
@@ -14,7 +16,7 @@
 #include "harness.c"
 
 #define IPA		0x40000000UL	/* HideSeek.target */
-/* One page off any block, so that a range is mapped by pages. */
+/* The address is one page off the alignment of a block, so that a range is mapped by pages. */
 #define PAGES_PHYS	(IPA + (1UL << 41) + PAGE_SIZE)
 #define BLOCKS_PHYS	(IPA + (1UL << 41))
 #define BLOCK_SIZE	(PAGE_SIZE * (PAGE_SIZE / 8))
@@ -49,12 +51,12 @@ static void check(int error)
 
 static void map(u64 addr, u64 size, u64 phys)
 {
-	static char memcache; /* only whether there is one counts */
+	static char memcache; /* only its existence counts */
 
 	check(kvm_pgtable_stage2_map(&pgt, addr, size, phys, PROT, &memcache));
 }
 
-/* --- What is timed. Each returns a sum. */
+/* --- The timed operations. Each function returns a sum. */
 
 static u64 map_page(u64 pages)
 {
@@ -130,11 +132,11 @@ static u64 split_block(u64 blocks)
 	return state.pages_in_use;
 }
 
-/* In this order: one needs what the others before it have left. */
+/* The order matters: an operation needs the table that the operations before it have left. */
 static struct row {
 	const char *name;
 	u64 (*run)(u64 count);
-	u64 unit; /* bytes that one operation is about */
+	u64 unit; /* the bytes for each operation */
 	u64 sum;
 	double samples[MAX_ROUNDS];
 } rows[] = {
@@ -183,7 +185,7 @@ int main(int count, char **arguments)
 	}
 	state.is_logging = 0;
 	create(40, false);
-	/* Tables lie in memory that was used before: what a first use of it costs is not asked for. */
+	/* The first round is not counted: the first use of memory takes extra time. */
 	run_round(size, 0);
 	for (round = 0; round < round_count; round++)
 		run_round(size, round);

@@ -1,9 +1,9 @@
-// A byte that goes to another process by a pipe, and back by another: what no server in user space, asked by a system call, gets
-// below on this machine, unless it does not sleep.
+// Sends a byte to another process through a pipe, and back through a second pipe. A server in user space that sleeps
+// between system calls cannot be faster on this machine.
 //
-// usage: ping-pong CPU CPU SECONDS       (where the two processes run; twice the same CPU: both on it)
+// usage: ping-pong CPU CPU SECONDS       (the CPUs of the two processes; they can be the same)
 //
-// Prints JSON: the round trips, and percentiles of how long one takes, in nanoseconds.
+// Prints JSON: the number of round trips, and percentiles of their times in nanoseconds.
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdio.h>

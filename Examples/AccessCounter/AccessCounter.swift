@@ -50,12 +50,12 @@ machine.observer = faults
 machine.register(AccessCounter(), at: [AccessCounter.registers])
 for round in 1...20 as ClosedRange<UInt64> {
   for page in 1...5 as ClosedRange<UInt64> where round % page == 0 {
-    machine.run(.access(.store(.byte, from: 0), address: AccessCounter.memory + page << 12))
+    machine.run(.access(.store(.byte, from: 0), address: 0x4000_0000 + page << 12))
   }
-  machine.run(.access(.store(.byte, from: 0), address: AccessCounter.registers.address))
+  machine.run(.access(.store(.byte, from: 0), address: 0x0900_0000))
 }
 print("page rounds access-flag-faults")
 for page in [0, 1, 2, 3, 4, 5, 512] as [UInt64] {  // 512: the guest's kernel runs there.
-  machine.run(.access(.load(.byte, to: 1), address: AccessCounter.registers.address + page))
+  machine.run(.access(.load(.byte, to: 1), address: 0x0900_0000 + page))
   print(page, machine.vcpu[1], faults.counts[page, default: 0])
 }

@@ -6,7 +6,7 @@ import PackagePlugin
 struct SourceCommit: BuildToolPlugin {
   func createBuildCommands(context: PluginContext, target: any Target) -> [Command] {
     let directory = context.pluginWorkDirectoryURL
-    // A file that is as it was stays, and nothing is built anew.
+    // An unchanged file is not written, so that nothing is built again.
     let script = """
       commit=$(git -C "$1" describe --always --dirty --exclude '*' --abbrev=12 2>/dev/null) || commit=unknown
       line="let sourceCommit = \\"$commit\\""

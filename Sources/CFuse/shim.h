@@ -1,4 +1,4 @@
-// The header that imports libfuse for Swift. Libfuse chooses the version of its functions by a macro, so all imports go through this header.
+// libfuse renames and versions its functions by macros, so every import goes through this header.
 #ifndef CFUSE_SHIM_H
 #define CFUSE_SHIM_H
 
@@ -12,7 +12,7 @@
 #error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
 #endif
 
-// The next two functions call macros of later releases of libfuse, which Swift does not import.
+// Later releases of libfuse have these two functions as macros, which Swift cannot call.
 
 static inline struct fuse_session *cfuse_session_new(
     struct fuse_args *args, const struct fuse_lowlevel_ops *operations, size_t size, void *user_data)
@@ -27,7 +27,8 @@ static inline struct fuse_session *ccuse_lowlevel_new(
     return cuse_lowlevel_new(args, info, operations, user_data);
 }
 
-// Answers an open of a file without positions. The flags are those of the kernel's linux/fuse.h, as libfuse has them only from 3.15 on.
+// The answer to an open of a file without positions, with the kernel's flag from linux/fuse.h: libfuse has such a flag
+// from 3.15 on.
 static inline int cfuse_reply_open_stream(fuse_req_t request, uint64_t handle, int wants_flush)
 {
     enum { direct_io = 1 << 0, stream = 1 << 4, no_flush = 1 << 5, parallel_direct_writes = 1 << 6 };
@@ -39,12 +40,12 @@ static inline int cfuse_reply_open_stream(fuse_req_t request, uint64_t handle, i
     return fuse_reply_buf(request, (const char *)&answer, sizeof(answer));
 }
 
-// Libfuse's messages come with a va_list. On arm64 this is a structure, and Swift 6.2's compiler crashes on a function that takes one. So C
-// code formats the messages.
+// The messages of libfuse come with a va_list, which is a structure on arm64. The compiler of Swift 6.2 crashes on a
+// function with such a parameter, so C formats the messages.
 
 typedef void (*cfuse_log_receiver)(const char *message);
 
-// The variable is in a function, because Swift does not compile variables of a header.
+// The receiver is in a function, because Swift does not compile variables of a header.
 static inline cfuse_log_receiver *cfuse_the_log_receiver(void)
 {
     static cfuse_log_receiver receiver;

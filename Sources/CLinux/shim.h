@@ -1,4 +1,4 @@
-// What Linux has and Swift's Glibc module leaves out.
+// Linux functions that are missing in Swift's Glibc module.
 #ifndef CLINUX_SHIM_H
 #define CLINUX_SHIM_H
 
@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// These need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
+// These constants need _GNU_SOURCE, which cannot be set for one module. O_DIRECT differs between architectures.
 static const int CLINUX_O_DIRECT = __O_DIRECT;
 static const int CLINUX_O_ASYNC = O_ASYNC;
 static const int CLINUX_F_SETSIG = 10;
@@ -28,10 +28,11 @@ static const short CLINUX_POSIX_SPAWN_SETSID = 0x80;
 long syscall(long number, ...);
 int setgroups(size_t count, const gid_t *groups);
 
-// Swift does not offer it, as a child of a process with several threads may do next to nothing. Call it while there is one.
+// Swift does not offer fork, because the child of a process with several threads may call only few functions. Call it
+// while the process has one thread.
 static inline pid_t clinux_fork(void) { return fork(); }
 
-// prctl(2) and syscall(2) take a variable number of arguments, and Swift calls no such functions.
+// prctl(2) and syscall(2) take a variable number of arguments, and Swift cannot call such functions.
 
 static inline int clinux_prctl(int option, unsigned long argument)
 {
@@ -45,7 +46,7 @@ static inline int clinux_close_range(unsigned int first, unsigned int last)
     return syscall(SYS_close_range, first, last, 0U);
 }
 
-// A descriptor for a process, which no other process can take the place of: pidfd_open(2), pidfd_send_signal(2).
+// A descriptor for one process, even if its pid is reused: pidfd_open(2), pidfd_send_signal(2).
 
 static inline int clinux_pidfd_open(pid_t pid) { return syscall(SYS_pidfd_open, pid, 0U); }
 
@@ -69,8 +70,8 @@ static inline int clinux_set_capabilities(const struct __user_cap_data_struct *d
     return syscall(SYS_capset, &header, data);
 }
 
-// struct landlock_ruleset_attr as of version 6 of its interface: the headers that programs are built with may be older than the
-// kernel that they run on.
+// struct landlock_ruleset_attr of version 6 of the interface: the headers of the build may be older than the kernel on
+// which the program runs.
 struct clinux_landlock_rules {
     uint64_t file_system, network, scopes;
 };
@@ -90,8 +91,8 @@ static inline int clinux_landlock_restrict_self(int ruleset)
     return syscall(SYS_landlock_restrict_self, ruleset, 0U);
 }
 
-// Nanoseconds since the host was started, without the time that it was suspended. In C, as Swift would take struct timespec
-// from whichever module it saw it in first.
+// Nanoseconds since the start of the host, without the time of suspension. The function is in C, because Swift would
+// take struct timespec from whichever module declares it first.
 static inline uint64_t clinux_nanoseconds(clockid_t clock)
 {
     struct timespec time;

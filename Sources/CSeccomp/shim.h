@@ -1,4 +1,4 @@
-// libseccomp names its actions by macros with an argument, which Swift does not see.
+// libseccomp names its actions by macros with an argument, which Swift cannot use.
 #ifndef CSECCOMP_SHIM_H
 #define CSECCOMP_SHIM_H
 

@@ -185,7 +185,7 @@ enum GuestStop {
   /// The result of the guest's last access.
   static func describe(_ stop: GuestStopped) -> String {
     let abort = stop.abort.map {
-      ", abort esr=\(hexadecimal($0.syndrome.rawValue, digits: 8)) far=\(hexadecimal($0.far, digits: 16)) hpfar=\(hexadecimal($0.hpfar, digits: 10))"
+      ", abort esr=\(hexadecimal($0.syndrome.rawValue, digits: 8)) far=\(hexadecimal($0.far.rawValue, digits: 16)) hpfar=\(hexadecimal($0.hpfar, digits: 10))"
     }
     return reason(stop.result) + (abort ?? "")
   }

@@ -18,9 +18,9 @@ extension MachineView {
 private struct Dump {
   private(set) var text = "---[ Guest IPA ]---\n"
   /// The range that the walk is in.
-  private var range: (start: UInt64, level: Int, attributes: UInt64)?
+  private var range: (start: IntermediatePhysicalAddress, level: Int, attributes: UInt64)?
 
-  mutating func note(_ address: UInt64, _ leaf: Leaf) {
+  mutating func note(_ address: IntermediatePhysicalAddress, _ leaf: Leaf) {
     let attributes = leaf.descriptor.rawValue & Self.mask
     if let range, range.level != leaf.level || range.attributes != attributes {
       text +=

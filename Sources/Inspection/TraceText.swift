@@ -1,7 +1,7 @@
 import Scenarios
 import Stage2Sim
 
-/// Text as ftrace has it (kernel/trace/trace.c and trace_output.c of Linux 6.1).
+/// Text as ftrace has it (kernel/trace/trace.c and trace_output.c).
 struct TraceFormat {
   /// What stands in front of each line, up to its time: task and pid, CPU, and flags of which none is set.
   private let context: String

@@ -52,8 +52,11 @@ extension WalkReport {
     }
   }
 
-  private static func bits(of value: UInt64, _ high: Int, _ low: Int) -> String {
-    let digits = String(value >> UInt64(low) & (1 << UInt64(high - low + 1) - 1), radix: 2)
+  private static func bits(of address: IntermediatePhysicalAddress, _ high: Int, _ low: Int)
+    -> String
+  {
+    let digits = String(
+      address.rawValue >> UInt64(low) & (1 << UInt64(high - low + 1) - 1), radix: 2)
     return String(repeating: "0", count: high - low + 1 - digits.utf8.count) + digits
   }
 
@@ -111,19 +114,20 @@ extension WalkReport {
 
     drawing.text(
       "the entry: \(entry), level \(leaf.level)", x: Drawing.margin, y: top - 24, weight: "bold")
-    for (index, field) in Field.all.enumerated() {
-      let isByte = field.high == 58
-      let left = x(ofBit: field.high)
-      let width = cell * Double(field.high - field.low + 1)
+    for (index, field) in DescriptorField.sideBySide.enumerated() {
+      let isByte = field == .byte
+      let (high, low) = (field.bits.upperBound, field.bits.lowerBound)
+      let left = x(ofBit: high)
+      let width = cell * Double(field.bits.count)
       drawing.box(
         x: left, y: top, width: width, height: 30, stroke: "#333",
         fill: isByte ? Drawing.highlight : index % 2 == 0 ? "#eee" : "#fff")
-      for bit in field.low...field.high {
+      for bit in field.bits {
         drawing.text(
           entry.rawValue >> UInt64(bit) & 1 == 0 ? "0" : "1", x: x(ofBit: bit) + cell / 2,
           y: top + 20, weight: isByte ? "bold" : "normal", anchor: "middle")
       }
-      for bit in field.high == field.low ? [field.high] : [field.high, field.low] {
+      for bit in high == low ? [high] : [high, low] {
         drawing.text(
           "\(bit)", x: x(ofBit: bit) + cell / 2, y: top - 5, size: 9, anchor: "middle",
           color: Drawing.quiet)
@@ -138,7 +142,7 @@ extension WalkReport {
         color: Drawing.quiet)
     }
 
-    let left = x(ofBit: 58)
+    let left = x(ofBit: DescriptorField.byte.bits.upperBound)
     let byte = entry.hiddenByte
     drawing.text(
       "hidden byte \(hex(UInt64(byte), digits: 2))\(Self.character(byte))", x: left, y: top + 118,

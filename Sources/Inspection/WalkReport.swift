@@ -70,14 +70,16 @@ struct WalkReport {
 
   /// The entry's 64 bits, the byte's marked below.
   private var picture: [String] {
-    let bits = Field.all.map { $0.digits(of: entry) }.joined(separator: " ")
+    let fields = DescriptorField.sideBySide
+    let bits = fields.map { $0.digits(of: entry) }.joined(separator: " ")
     let byte = entry.hiddenByte
     // The number of the first and of the last bit of each field, from the top down.
     let numbers = [10, 1].map { place in
-      let line = Field.all.map { field in
+      let line = fields.map { field in
         String(
-          (field.low...field.high).reversed().map { bit in
-            let isNamed = [field.high, field.low].contains(bit) && (bit >= 10 || place == 1)
+          field.bits.reversed().map { bit in
+            let isEnd = bit == field.bits.upperBound || bit == field.bits.lowerBound
+            let isNamed = isEnd && (bit >= 10 || place == 1)
             return isNamed ? Character("\(bit / place % 10)") : " "
           })
       }.joined(separator: " ")
@@ -98,10 +100,10 @@ struct WalkReport {
   private var fields: [String] {
     // Of an entry that is not valid the CPU looks at no other bit.
     ["field        bits     value   is"]
-      + (entry.isValid ? Field.described : [Field.valid]).map { field in
-        let value = field.digits(of: entry)
+      + (entry.isValid ? DescribedField.all : [.valid]).map { described in
+        let field = described.field
         return
-          "\(left(field.name, 12)) \(left(field.place, 8)) \(left(value, 7)) \(field.meaning(entry, leaf.level, configuration))"
+          "\(left(field.name, 12)) \(left(field.place, 8)) \(left(field.digits(of: entry), 7)) \(described.meaning(entry, leaf.level, configuration))"
       }
   }
 
@@ -115,70 +117,77 @@ struct WalkReport {
   }
 }
 
-/// Some bits of an entry that belong together (Arm ARM D8.3, stage-2 block and page descriptors).
-struct Field: Sendable {
-  let name: String
-  /// The highest and the lowest.
-  let high: Int
-  let low: Int
-  /// What its value says, standing at a level.
-  let meaning: @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
-
-  init(
-    _ name: String, _ high: Int, _ low: Int,
-    _ meaning: @escaping @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
-  ) {
-    self.name = name
-    self.high = high
-    self.low = low
-    self.meaning = meaning
-  }
-
-  var place: String { high == low ? "[\(high)]" : "[\(high):\(low)]" }
-
-  func value(of entry: Stage2Descriptor) -> UInt64 {
-    entry.rawValue >> UInt64(low) & (1 << UInt64(high - low + 1) - 1)
+extension DescriptorField {
+  var place: String {
+    bits.count == 1 ? "[\(bits.lowerBound)]" : "[\(bits.upperBound):\(bits.lowerBound)]"
   }
 
   func digits(of entry: Stage2Descriptor) -> String {
-    let digits = String(value(of: entry), radix: 2)
-    return String(repeating: "0", count: high - low + 1 - digits.utf8.count) + digits
+    let digits = String((entry.rawValue & mask) >> UInt64(bits.lowerBound), radix: 2)
+    return String(repeating: "0", count: bits.count - digits.utf8.count) + digits
   }
 
-  private init(_ name: String, _ high: Int, _ low: Int) {
-    self.init(name, high, low) { _, _, _ in "" }
-  }
+  /// The hidden byte.
+  static let byte = DescriptorField("byte", mask: 0xff << UInt64(HiddenBit.shift))
 
-  /// All 64 bits side by side.
-  static let all = [
-    Field("", 63, 59), Field("byte", 58, 51), Field("", 50, 48), Field("output address", 47, 12),
-    Field("", 11, 11), Field("AF", 10, 10), Field("SH", 9, 8), Field("S2AP", 7, 6),
-    Field("MemAttr", 5, 2), Field("type", 1, 1), Field("valid", 0, 0),
-  ]
+  /// All 64 bits side by side: the byte, the other fields, and the bits between fields without a name.
+  static let sideBySide: [DescriptorField] = {
+    var fields: [DescriptorField] = []
+    var end = 64
+    func addBits(downTo bit: Int) {
+      guard bit < end else { return }
+      fields.append(DescriptorField("", mask: (.max >> UInt64(64 - end + bit)) << UInt64(bit)))
+    }
+    for field in [byte] + all where field.mask & byte.mask == 0 || field == byte {
+      addBits(downTo: field.bits.upperBound + 1)
+      fields.append(field)
+      end = field.bits.lowerBound
+    }
+    addBits(downTo: 0)
+    return fields
+  }()
+}
+
+/// A field of an entry with its meaning.
+struct DescribedField: Sendable {
+  let field: DescriptorField
+  /// What its value says, standing at a level.
+  let meaning: @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
+
+  private init(
+    _ field: DescriptorField,
+    _ meaning: @escaping @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
+  ) {
+    self.field = field
+    self.meaning = meaning
+  }
 
   /// Those that mean something here, from the highest bit down.
-  static let described: [Field] = [
-    Field("software", 58, 55) { entry, _, _ in "ignored by the CPU: bits 4 to 7 of the byte" },
-    Field("XN", 54, 53) { entry, _, configuration in execution(entry, configuration.cpu) },
-    Field("Contiguous", 52, 52) { entry, _, _ in
+  static let all: [DescribedField] = [
+    DescribedField(.software) { entry, _, _ in "ignored by the CPU: bits 4 to 7 of the byte" },
+    DescribedField(.executeNever) { entry, _, configuration in execution(entry, configuration.cpu)
+    },
+    DescribedField(.contiguous) { entry, _, _ in
       entry.rawValue & Stage2Descriptor.contiguous == 0
         ? "stands alone" : "one of a run that may share a TLB entry"
     },
-    Field("DBM", 51, 51) { _, _, _ in "no effect: KVM 6.1 leaves VTCR_EL2.HD clear" },
-    Field("AF", 10, 10) { entry, _, _ in
+    DescribedField(.dirtyBitModifier) { _, _, configuration in
+      "no effect: KVM \(configuration.kernel.rawValue) leaves VTCR_EL2.HD clear"
+    },
+    DescribedField(.accessFlag) { entry, _, _ in
       entry.rawValue & Stage2Descriptor.accessFlag == 0 ? "old: the next access faults" : "accessed"
     },
-    Field("SH", 9, 8) { entry, _, _ in
+    DescribedField(.shareability) { entry, _, _ in
       entry.rawValue & Stage2Descriptor.shareability == Stage2Descriptor.innerShareable
         ? "inner shareable" : "not inner shareable"
     },
-    Field("S2AP", 7, 6) { entry, _, _ in
+    DescribedField(.accessPermissions) { entry, _, _ in
       let read = entry.rawValue & Stage2Descriptor.read != 0
       let write = entry.rawValue & Stage2Descriptor.write != 0
       return ["no access", "write only", "read only", "read and write"][
         (read ? 2 : 0) + (write ? 1 : 0)]
     },
-    Field("MemAttr", 5, 2) { entry, _, configuration in
+    DescribedField(.memoryAttributes) { entry, _, configuration in
       let hasFWB = configuration.cpu.hasFWB
       let normal: UInt64 = (hasFWB ? 0b0110 : 0b1111) << 2
       let what =
@@ -186,14 +195,14 @@ struct Field: Sendable {
         ? "normal memory, write-back" : "not as KVM maps memory"
       return hasFWB ? "\(what) (FEAT_S2FWB)" : what
     },
-    Field("type", 1, 1) { entry, level, _ in
+    DescribedField(.type) { entry, level, _ in
       entry.rawValue & Stage2Descriptor.tableOrPage == 0
         ? "block" : level == Granule.lastLevel ? "page" : "table"
     },
     valid,
   ]
 
-  static let valid = Field("valid", 0, 0) { entry, _, _ in
+  static let valid = DescribedField(.valid) { entry, _, _ in
     entry.isValid
       ? "the CPU uses the entry" : "the next access faults; the CPU ignores all other bits"
   }

@@ -78,16 +78,16 @@ public protocol MachineView: AnyObject {
 
   /// The entries on the way to the one that maps an address, from the start level down; empty for an address beyond the IPA
   /// range.
-  func path(to address: UInt64) -> [TableVisit]
+  func path(to address: IntermediatePhysicalAddress) -> [TableVisit]
 
   /// The entry, valid or not, that maps an address; nil for an address beyond the IPA range, and if the walk comes to no entry.
-  func leaf(for address: UInt64) -> Leaf?
+  func leaf(for address: IntermediatePhysicalAddress) -> Leaf?
 
   /// The references of the table at a level on the way to an address; nil if there is no such table.
-  func references(for address: UInt64, level: Int) -> TableReferences?
+  func references(for address: IntermediatePhysicalAddress, level: Int) -> TableReferences?
 
   /// Calls a function for each entry that points to no table, in the order of their addresses.
-  func forEachLeaf(_ body: (_ address: UInt64, Leaf) -> Void)
+  func forEachLeaf(_ body: (_ address: IntermediatePhysicalAddress, Leaf) -> Void)
 
   /// The reason why the guest does not run any more; nil as long as it runs.
   var guestStop: GuestStopped? { get }

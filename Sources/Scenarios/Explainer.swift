@@ -8,8 +8,8 @@ public struct Explainer {
 
   /// The addresses of the assignment (docs/inspection.md).
   private static let target = MachineDescription.memoryBase
-  private static let hideAddress: UInt64 = 0x0b00_0000
-  private static let seekAddress: UInt64 = 0x0b00_0001
+  private static let hideAddress: IntermediatePhysicalAddress = 0x0b00_0000
+  private static let seekAddress: IntermediatePhysicalAddress = 0x0b00_0001
 
   /// An explainer on an engine whose hook has HIDE at 0x0b000000 and SEEK at 0x0b000001. It resets the engine's machine again and
   /// again.
@@ -180,7 +180,7 @@ public struct Explainer {
 package struct Mapping: Equatable {
   let isValid: Bool
   let level: Int
-  let outputAddress: UInt64
+  let outputAddress: PhysicalAddress
 }
 
 extension Leaf {

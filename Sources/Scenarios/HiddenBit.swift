@@ -10,7 +10,11 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
   private init(number: Int) { self.number = number }
 
   /// In the entry, 51 to 58.
-  public var entryBit: Int { number + 51 }
+  public var entryBit: Int { number + Self.shift }
+
+  /// The number of the first bit of the byte in the entry.
+  @inlinable
+  public static var shift: Int { 51 }
 
   private var mask: UInt64 { 1 << UInt64(entryBit) }
 
@@ -19,28 +23,25 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
 
   /// Its field in the Arm ARM; `sw55` to `sw58` for those that the architecture leaves to software.
   public var field: String {
-    switch mask {
-    case Stage2Descriptor.dirtyBitModifier: "DBM"
-    case Stage2Descriptor.contiguous: "Contiguous"
-    case Stage2Descriptor.executeNever0: "XN[0]"
-    case Stage2Descriptor.executeNever: "XN[1]"
-    default: "sw\(entryBit)"
-    }
+    guard let field = DescriptorField.all.first(where: { $0.mask & mask != 0 }),
+      field != .software
+    else { return "sw\(entryBit)" }
+    return field.mask == mask ? field.name : "\(field.name)[\(entryBit - field.bits.lowerBound)]"
   }
 
   /// What the CPU and KVM take it for, in at most 67 characters.
-  public func meaning(on cpu: CPUModel) -> String {
+  public func meaning(on machine: VirtualMachine.Configuration) -> String {
     switch mask {
     case Stage2Descriptor.dirtyBitModifier:
-      "dirty bit modifier: no effect, KVM 6.1 leaves VTCR_EL2.HD clear"
+      "dirty bit modifier: no effect, KVM \(machine.kernel.rawValue) leaves VTCR_EL2.HD clear"
     case Stage2Descriptor.contiguous:
       "hint: one of a run of entries that may share one TLB entry"
     case Stage2Descriptor.executeNever0:
-      cpu.hasXNX
+      machine.cpu.hasXNX
         ? "EL1 may execute where XN[0] = XN[1] (FEAT_XNX); KVM ignores it"
         : "RES0: this CPU has no FEAT_XNX"
     case Stage2Descriptor.executeNever:
-      cpu.hasXNX
+      machine.cpu.hasXNX
         ? "EL1 may execute where XN[1] = XN[0] (FEAT_XNX); KVM clears it alone"
         : "execute-never; KVM clears it when the guest executes"
     default: "left to software; KVM uses none in a guest's entries"

@@ -10,23 +10,26 @@ public struct Instruction: Hashable, Sendable {
   let prefix, suffix: String
   /// Its encoding.
   public let word: UInt32
-  /// How far behind x1 the access is: 1 for a pre-index by one.
-  public let offset: UInt64
 
-  private init(_ text: String, _ word: UInt32, offset: UInt64 = 0) {
+  private init(_ text: String, _ word: UInt32) {
     let parts = text.split(separator: " ")
     let operands = parts[1].split(separator: "A")
     mnemonic = String(parts[0])
     prefix = String(operands[0])
     suffix = String(operands[1])
     self.word = word
-    self.offset = offset
   }
 
   /// What its address has to be a multiple of.
   public var alignment: UInt64 {
     guard case .access(let access, _) = A64Instruction(decoding: word) else { return 1 }
     return UInt64(access.size.bytes)
+  }
+
+  /// How far behind x1 the access is: 1 for a pre-index by one.
+  public var offset: UInt64 {
+    guard case .access(_, let place) = A64Instruction(decoding: word) else { return 0 }
+    return UInt64(bitPattern: place.offset)
   }
 
   /// The instruction as the language writes it, with `address` in its brackets.
@@ -70,8 +73,8 @@ public struct Instruction: Hashable, Sendable {
     Instruction("stxr w2,x0,[A]", 0xc802_7c20),
     Instruction("strb w0,[A],#1", 0x3800_1420),
     Instruction("ldrb w0,[A],#1", 0x3840_1420),
-    Instruction("strb w0,[A]!", 0x3800_1c20, offset: 1),
-    Instruction("ldrb w0,[A]!", 0x3840_1c20, offset: 1),
+    Instruction("strb w0,[A]!", 0x3800_1c20),
+    Instruction("ldrb w0,[A]!", 0x3840_1c20),
     Instruction("stp w0,w2,[A]", 0x2900_0820),
     Instruction("ldp w0,w2,[A]", 0x2940_0820),
     Instruction("stp x0,x2,[A]", 0xa900_0820),
@@ -95,7 +98,7 @@ extension LineParser {
   /// An instruction, and the address in its brackets.
   mutating func instruction(
     mnemonic: Word
-  ) throws(ScenarioError) -> (Instruction, address: UInt64) {
+  ) throws(ScenarioError) -> (Instruction, address: GuestVirtualAddress) {
     let named = Instruction.all.filter { $0.mnemonic == mnemonic.text }
     guard !named.isEmpty else {
       throw error(
@@ -108,12 +111,12 @@ extension LineParser {
     let number = operands.part(from: prefix.utf8.count).text.utf8
       .prefix { $0 != UInt8(ascii: "]") && $0 != UInt8(ascii: ",") }.count
     let digits = operands.part(from: prefix.utf8.count, count: number)
-    let address = try self.number(digits, "an address")
+    let address = GuestVirtualAddress(try self.number(digits, "an address"))
     let rest = operands.part(from: prefix.utf8.count + number)
     guard let found = alike.first(where: { $0.suffix == rest.text }) else {
       throw error(at: rest, expected: "the end of \(alternatives(alike.map(\.description)))")
     }
-    guard address % found.alignment == 0 else {
+    guard address.rawValue % found.alignment == 0 else {
       throw error(
         at: digits, expected: "an address that is a multiple of \(found.alignment)")
     }

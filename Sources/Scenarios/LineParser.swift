@@ -182,5 +182,10 @@ package func hex(_ value: UInt64, digits: Int = 1) -> String {
   "0x\(hexadecimal(value, digits: digits))"
 }
 
-/// A guest physical address as the recordings write it.
-func address(_ value: UInt64) -> String { hex(value, digits: 8) }
+/// `0x` and an address in hex, with zeros in front to `digits`.
+package func hex(_ address: some MachineAddress, digits: Int = 1) -> String {
+  hex(address.rawValue, digits: digits)
+}
+
+/// An address of the guest as the recordings write it.
+func address(_ address: some MachineAddress) -> String { hex(address, digits: 8) }

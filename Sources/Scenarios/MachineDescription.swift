@@ -11,7 +11,7 @@ public struct MachineDescription: Hashable, Sendable {
   /// Where guest RAM begins.
   public static let memoryBase = VirtualMachine.Configuration.memoryBase
   /// The slot for the instruction of a step. It bounds guest RAM.
-  public static let codeSlot: UInt64 = 0x8000_0000
+  public static let codeSlot: IntermediatePhysicalAddress = 0x8000_0000
   /// The sizes of guest RAM that the language has, in MiB.
   public static let memoryRange: ClosedRange<UInt64> = 4...(codeSlot - memoryBase) >> 20
 
@@ -80,7 +80,7 @@ public struct MachineDescription: Hashable, Sendable {
       }
       configuration.granule = found
     case .ipa:
-      let range = VirtualMachine.Configuration.ipaSizes
+      let range = configuration.kernel.ipaSizes
       configuration.ipaBits = try Int(
         parser.decimal(
           value, "a number of bits", in: UInt64(range.lowerBound)...UInt64(range.upperBound)))
@@ -97,7 +97,7 @@ public struct MachineDescription: Hashable, Sendable {
     case .dirtyLog:
       configuration.dirtyLogProtection = try choice(
         of: DirtyLogProtection.allCases.filter { $0 != .automatic })
-    case .code: code = try parser.number(value, "an address")
+    case .code: code = IntermediatePhysicalAddress(try parser.number(value, "an address"))
     }
   }
 
@@ -110,14 +110,16 @@ public struct MachineDescription: Hashable, Sendable {
       throw parser.error(
         at: word, expected: "at most the \(cpu.physicalAddressBits) bits of \(cpu.rawValue)")
     }
-    if let word = values[.code], code % 4 != 0 || !codeRanges.contains(where: { $0 ~= code }) {
+    if let word = values[.code],
+      !code.isAligned(to: 4) || !codeRanges.contains(where: { $0 ~= code })
+    {
       let ranges = codeRanges.map { "\(address($0.lowerBound)) to \(address($0.upperBound))" }
       throw parser.error(at: word, expected: "a multiple of 4 in \(alternatives(ranges))")
     }
   }
 
   /// Where the instruction and the store behind it have room: in RAM, and below the recorder's exception vectors.
-  private var codeRanges: [ClosedRange<UInt64>] {
+  private var codeRanges: [ClosedRange<IntermediatePhysicalAddress>] {
     [
       Self.memoryBase...Self.memoryBase + configuration.memorySize - 8,
       Self.codeSlot...Self.codeSlot + 0x7f8,

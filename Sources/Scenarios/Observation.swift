@@ -9,17 +9,17 @@ public enum Observation: Hashable, Sendable {
   /// The word that the VMM has read from the guest's memory.
   case value(UInt32)
   /// Pages in the dirty log: the first address, and their number.
-  case dirty(address: UInt64, pages: Int)
+  case dirty(address: IntermediatePhysicalAddress, pages: Int)
   /// A stage-2 abort: ESR_EL2, FAR_EL2 and HPFAR_EL2.
-  case abort(syndrome: UInt64, far: UInt64, hpfar: UInt64)
+  case abort(syndrome: UInt64, far: GuestVirtualAddress, hpfar: UInt64)
   /// KVM has invalidated the TLB entries of one IPA.
-  case invalidation(ipa: UInt64, level: Int)
+  case invalidation(ipa: IntermediatePhysicalAddress, level: Int)
   /// KVM has invalidated all TLB entries of the VM.
   case invalidationOfAll
   /// A line that the hook has logged.
   case log(String)
   /// The entry that maps an address, before the step and after it.
-  case leaf(UInt64, before: ObservedLeaf, after: ObservedLeaf)
+  case leaf(IntermediatePhysicalAddress, before: ObservedLeaf, after: ObservedLeaf)
 }
 
 /// The end of a run of the guest, as the recorder sees it.
@@ -29,10 +29,10 @@ public struct GuestRun: Hashable, Sendable {
     /// The guest has done the instruction.
     case retired
     /// The guest has taken an exception: ESR_EL1, and FAR_EL1 if the exception has an address.
-    case exception(syndrome: UInt64, address: UInt64?)
+    case exception(syndrome: UInt64, address: GuestVirtualAddress?)
     /// KVM_RUN has returned with KVM_EXIT_MMIO. `data` is what a store writes, nil for a load; `then` is the register after the
     /// recorder has answered a load.
-    case mmio(address: UInt64, length: Int, data: UInt64?, then: UInt64?)
+    case mmio(address: IntermediatePhysicalAddress, length: Int, data: UInt64?, then: UInt64?)
     /// KVM_RUN has failed.
     case failed(KernelError)
     /// The guest gets no further, and a signal has ended KVM_RUN.
@@ -88,9 +88,9 @@ extension Observation: CustomStringConvertible {
     case .dirty(let address, let pages):
       "dirty \(hex(address))" + (pages > 1 ? " pages \(pages)" : "")
     case .abort(let syndrome, let far, let hpfar):
-      "abort esr=\(hexadecimal(syndrome, digits: 8)) far=\(hexadecimal(far, digits: 16)) hpfar=\(hexadecimal(hpfar, digits: 10))"
+      "abort esr=\(hexadecimal(syndrome, digits: 8)) far=\(hexadecimal(far.rawValue, digits: 16)) hpfar=\(hexadecimal(hpfar, digits: 10))"
     case .invalidation(let ipa, let level):
-      "tlbi ipa=\(hexadecimal(ipa, digits: 10)) level=\(level)"
+      "tlbi ipa=\(hexadecimal(ipa.rawValue, digits: 10)) level=\(level)"
     case .invalidationOfAll: "tlbi all"
     case .log(let line): "log \(line)"
     case .leaf(let address, let before, let after):
@@ -106,7 +106,7 @@ extension GuestRun: CustomStringConvertible {
     case .retired: "retired \(state)"
     case .exception(let syndrome, let address):
       "exception esr_el1=\(hexadecimal(syndrome, digits: 8))"
-        + (address.map { " far_el1=\(hexadecimal($0, digits: 16))" } ?? "") + " \(state)"
+        + (address.map { " far_el1=\(hexadecimal($0.rawValue, digits: 16))" } ?? "") + " \(state)"
     case .mmio(let address, let length, let data, let then):
       "mmio \(data == nil ? "read" : "write") \(hex(address)) len \(length)"
         + (data.map { " data \(hex($0))" } ?? "") + " \(state)"
@@ -155,23 +155,25 @@ extension Observation {
       guard let address = words.number() else { return nil }
       let pages = words.isAtEnd ? 1 : words.skip("pages") ? words.decimal() : nil
       guard let pages else { return nil }
-      self = .dirty(address: address, pages: pages)
+      self = .dirty(address: IntermediatePhysicalAddress(address), pages: pages)
     case "abort":
       guard let syndrome = words.field("esr="), let far = words.field("far="),
         let hpfar = words.field("hpfar=")
       else { return nil }
-      self = .abort(syndrome: syndrome, far: far, hpfar: hpfar)
+      self = .abort(syndrome: syndrome, far: GuestVirtualAddress(far), hpfar: hpfar)
     case "tlbi":
       if words.skip("all") {
         self = .invalidationOfAll
       } else {
         guard let ipa = words.field("ipa="), let level = words.field("level=") else { return nil }
-        self = .invalidation(ipa: ipa, level: Int(level))
+        self = .invalidation(ipa: IntermediatePhysicalAddress(ipa), level: Int(level))
       }
     case "log":
       self = .log(words.rest())
     case "leaf":
-      guard let address = words.number(), let before = ObservedLeaf(&words) else { return nil }
+      guard let address = words.number().map(IntermediatePhysicalAddress.init(_:)),
+        let before = ObservedLeaf(&words)
+      else { return nil }
       guard words.skip("->") else {
         self = .leaf(address, before: before, after: before)
         break
@@ -195,7 +197,8 @@ extension GuestRun {
       end = .failed(error)
     case "exception":
       guard let syndrome = words.field("esr_el1=") else { return nil }
-      end = .exception(syndrome: syndrome, address: words.field("far_el1="))
+      end = .exception(
+        syndrome: syndrome, address: words.field("far_el1=").map(GuestVirtualAddress.init(_:)))
     case "mmio":
       let isWrite = words.skip("write")
       guard isWrite || words.skip("read"), let address = words.number(), words.skip("len"),
@@ -205,7 +208,9 @@ extension GuestRun {
       guard isWrite == (data != nil), let (moved, x0) = Self.state(&words) else { return nil }
       let then = words.skip("then") ? words.number() : nil
       self.init(
-        .mmio(address: address, length: length, data: data, then: then), moved: moved, x0: x0)
+        .mmio(
+          address: IntermediatePhysicalAddress(address), length: length, data: data, then: then),
+        moved: moved, x0: x0)
       return
     case "not":
       guard words.skip("modelled,"), words.skip("instruction"), let word = words.number(),

@@ -24,9 +24,11 @@ public enum Step: Hashable, Sendable {
   }
 
   /// The address that the step is about; a recording has its leaf below the step.
-  public var touchedAddress: UInt64? {
+  public var touchedAddress: IntermediatePhysicalAddress? {
     switch self {
-    case .guest(.instruction(_, let address, _)), .guest(.fetch(let address, _)): address
+    // Stage 1 of the guest is off.
+    case .guest(.instruction(_, let address, _)), .guest(.fetch(let address, _)):
+      IntermediatePhysicalAddress(address.rawValue)
     case .host(let step): step.touchedAddress
     }
   }
@@ -35,14 +37,14 @@ public enum Step: Hashable, Sendable {
 /// What the guest does.
 public enum GuestStep: Hashable, Sendable {
   /// Runs one instruction that accesses `address`, with `x0` in its register.
-  case instruction(Instruction, address: UInt64, x0: UInt64)
+  case instruction(Instruction, address: GuestVirtualAddress, x0: UInt64)
   /// Goes on at `address`.
-  case fetch(address: UInt64, x0: UInt64)
+  case fetch(address: GuestVirtualAddress, x0: UInt64)
 
   fileprivate init(_ parser: inout LineParser) throws(ScenarioError) {
     let name = try parser.word("fetch or an instruction")
     if name.text == "fetch" {
-      let address = try parser.number("an address")
+      let address = GuestVirtualAddress(try parser.number("an address"))
       self = .fetch(address: address, x0: try Self.x0(&parser))
     } else {
       let (instruction, address) = try parser.instruction(mnemonic: name)
@@ -62,13 +64,15 @@ public enum GuestStep: Hashable, Sendable {
 /// A range of guest physical addresses, as far as a host's step can name it: below 2^48.
 public struct AddressRange: Hashable, Sendable {
   /// The first address.
-  public let address: UInt64
+  public let address: IntermediatePhysicalAddress
   /// In bytes; 0 to 2^48.
   public let size: UInt64
 
   /// Nil for what begins above 2^48, or is longer.
-  public init?(address: UInt64, size: UInt64) {
-    guard address <= HostStep.lastAddress, size <= HostStep.lastAddress + 1 else { return nil }
+  public init?(address: IntermediatePhysicalAddress, size: UInt64) {
+    guard address <= HostStep.lastAddress, size <= HostStep.lastAddress.rawValue + 1 else {
+      return nil
+    }
     self.address = address
     self.size = size
   }
@@ -77,9 +81,9 @@ public struct AddressRange: Hashable, Sendable {
 /// What the host does, or the VMM on it.
 public enum HostStep: Hashable, Sendable {
   /// The VMM writes four bytes.
-  case write(address: UInt64, value: UInt32)
+  case write(address: IntermediatePhysicalAddress, value: UInt32)
   /// The VMM reads four bytes.
-  case read(address: UInt64)
+  case read(address: IntermediatePhysicalAddress)
   /// madvise(2)
   case madvise(MemoryAdvice, AddressRange)
   /// mprotect(2)
@@ -95,14 +99,14 @@ public enum HostStep: Hashable, Sendable {
   /// KSM merges what it finds equal.
   case ksm
   /// Idle page tracking makes a page old.
-  case age(address: UInt64)
+  case age(address: IntermediatePhysicalAddress)
   /// KVM's dirty log of guest RAM.
   case dirtyLog(DirtyLogStep)
   /// The memory slot of guest RAM.
   case slot(SlotStep)
 
   /// No guest physical address is above it.
-  static let lastAddress: UInt64 = 1 << 48 - 1
+  static let lastAddress = IntermediatePhysicalAddress(1 << 48 - 1)
 
   private enum Name: String, CaseIterable {
     case write, read, madvise, mprotect, munmap, mmap, fork
@@ -136,7 +140,7 @@ public enum HostStep: Hashable, Sendable {
     }
   }
 
-  package var touchedAddress: UInt64? {
+  package var touchedAddress: IntermediatePhysicalAddress? {
     switch self {
     case .write(let address, _), .read(let address), .age(let address): address
     case .madvise(_, let range), .mprotect(_, let range), .munmap(let range), .mmap(let range):
@@ -172,7 +176,7 @@ public enum SlotStep: Hashable, Sendable {
   /// Makes it with `KVM_MEM_READONLY`.
   case addReadOnly
   /// To another guest physical address.
-  case move(to: UInt64)
+  case move(to: IntermediatePhysicalAddress)
 
   fileprivate init(_ parser: inout LineParser) throws(ScenarioError) {
     let names: KeyValuePairs<String, SlotStep?> = [
@@ -186,13 +190,15 @@ public enum SlotStep: Hashable, Sendable {
 }
 
 extension LineParser {
-  fileprivate mutating func hostAddress(alignment: UInt64 = 1) throws(ScenarioError) -> UInt64 {
+  fileprivate mutating func hostAddress(
+    alignment: UInt64 = 1
+  ) throws(ScenarioError) -> IntermediatePhysicalAddress {
     let word = try word("an address")
-    let address = try number(word, "an address")
+    let address = IntermediatePhysicalAddress(try number(word, "an address"))
     guard address <= HostStep.lastAddress else {
       throw error(at: word, expected: "an address of at most 48 bits")
     }
-    guard address % alignment == 0 else {
+    guard address.rawValue % alignment == 0 else {
       throw error(at: word, expected: "an address that is a multiple of \(alignment)")
     }
     return address

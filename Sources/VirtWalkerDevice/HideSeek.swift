@@ -1,14 +1,15 @@
+import Scenarios
 import Stage2Sim
 
 /// The hook of the original system: it hides one byte in bits [58:51] of the stage-2 entry of the first page of guest RAM, and
 /// reads the byte from there.
 public struct HideSeek: MMIOHook {
   /// The guest physical address of the register HIDE: a write of one byte hides the byte.
-  public static let hideAddress: UInt64 = 0x0b00_0000
+  public static let hideAddress: IntermediatePhysicalAddress = 0x0b00_0000
   /// The guest physical address of the register SEEK: a read of one byte gives the hidden byte.
-  public static let seekAddress: UInt64 = 0x0b00_0001
+  public static let seekAddress: IntermediatePhysicalAddress = 0x0b00_0001
   /// The guest physical address of the page whose entry holds the byte.
-  public static let target: UInt64 = 0x4000_0000
+  public static let target: IntermediatePhysicalAddress = 0x4000_0000
 
   /// The addresses that the hook claims: one more than it has registers. The hook compares only the first address of an access.
   private static let claimed = hideAddress...hideAddress + 2
@@ -50,7 +51,8 @@ public struct HideSeek: MMIOHook {
   /// - Throws: `EFAULT` if the walk finds no entry.
   @discardableResult
   public static func walk(
-    hiding byte: UInt8?, at target: UInt64 = target, in stage2: inout Stage2PageTable
+    hiding byte: UInt8?, at target: IntermediatePhysicalAddress = target,
+    in stage2: inout Stage2PageTable
   ) throws(KernelError) -> UInt8 {
     var found: UInt8?
     do throws(Stage2Error) {
@@ -95,7 +97,10 @@ extension VirtualMachine {
 extension Stage2Descriptor {
   /// Bits [58:51]: DBM, Contiguous, XN[1:0] and the four software bits.
   public var hiddenByte: UInt8 {
-    get { UInt8(truncatingIfNeeded: rawValue >> 51) }
-    set { rawValue = rawValue & ~(0xff << 51) | UInt64(newValue) << 51 }
+    get { UInt8(truncatingIfNeeded: rawValue &>> UInt64(HiddenBit.shift)) }
+    set {
+      let shift = UInt64(HiddenBit.shift)
+      rawValue = rawValue & ~(0xff &<< shift) | UInt64(newValue) &<< shift
+    }
   }
 }

@@ -116,17 +116,19 @@ extension ModelEngine: MachineView {
 
   public var tablePages: Int { virtualMachine.stage2.memory.pagesInUse }
 
-  public func path(to address: UInt64) -> [TableVisit] {
+  public func path(to address: IntermediatePhysicalAddress) -> [TableVisit] {
     look { $0.stage2.path(to: address) }
   }
 
-  public func leaf(for address: UInt64) -> Leaf? { look { try? $0.leaf(for: address) } }
+  public func leaf(for address: IntermediatePhysicalAddress) -> Leaf? {
+    look { try? $0.leaf(for: address) }
+  }
 
-  public func references(for address: UInt64, level: Int) -> TableReferences? {
+  public func references(for address: IntermediatePhysicalAddress, level: Int) -> TableReferences? {
     look { $0.stage2.references(for: address, level: level) }
   }
 
-  public func forEachLeaf(_ body: (_ address: UInt64, Leaf) -> Void) {
+  public func forEachLeaf(_ body: (_ address: IntermediatePhysicalAddress, Leaf) -> Void) {
     look { $0.stage2.forEachLeaf(body) }
   }
 

@@ -5,9 +5,9 @@ import Stage2Sim
 /// recording has below the step.
 struct ModelRecorder {
   /// The address whose store leaves the guest after the instruction of a step.
-  private static let left: UInt64 = 0x0c00_0000
+  private static let left: IntermediatePhysicalAddress = 0x0c00_0000
   /// The address whose store leaves the guest after an exception.
-  private static let exception: UInt64 = 0x0c00_0010
+  private static let exception: IntermediatePhysicalAddress = 0x0c00_0010
   /// STR XZR, [X9]: the store to ``left``.
   private static let leave: UInt64 = 0xf900_013f
   /// STR XZR, [X10]: the store to ``exception``.
@@ -15,13 +15,13 @@ struct ModelRecorder {
   private static let codeSlotNumber = 1
 
   /// The first address of the slot for the instruction of a step, and the exception vectors.
-  private let codeSlot: UInt64
+  private let codeSlot: IntermediatePhysicalAddress
   /// The address of the instruction of a step.
-  private let code: UInt64
+  private let code: IntermediatePhysicalAddress
   private var seen = StepEvents()
   private var letters = FrameLetters()
   /// The settings that the VMM has chosen for the RAM slot.
-  private var ram: (ipa: UInt64, isThere: Bool, flags: MemorySlot.Flags)
+  private var ram: (ipa: IntermediatePhysicalAddress, isThere: Bool, flags: MemorySlot.Flags)
 
   /// A recorder for `machine`. The machine gets an additional page for the recorder's code and exception vectors.
   ///
@@ -29,7 +29,9 @@ struct ModelRecorder {
   ///   - machine: A machine without another recorder.
   ///   - code: The guest physical address of the instruction of a step; nil for an address in the additional page.
   /// - Throws: `EINVAL`, `EEXIST` or `EFAULT` if the machine has no room for the page.
-  init(of machine: inout VirtualMachine, code: UInt64? = nil) throws(KernelError) {
+  init(of machine: inout VirtualMachine, code: IntermediatePhysicalAddress? = nil)
+    throws(KernelError)
+  {
     let configuration = machine.configuration
     let end = VirtualMachine.Configuration.memoryBase + configuration.memorySize
     codeSlot =
@@ -40,13 +42,13 @@ struct ModelRecorder {
       slot: Self.codeSlotNumber, at: codeSlot, size: configuration.granule.pageSize)
     let vectors = codeSlot + 0x800
     try machine.write(Self.leaveByException, to: vectors + 0x200, count: 4)
-    machine.setVectorBase(vectors)
-    machine.setRegister(9, to: Self.left)
-    machine.setRegister(10, to: Self.exception)
+    machine.setVectorBase(GuestVirtualAddress(flat: vectors))
+    machine.setRegister(9, to: Self.left.rawValue)
+    machine.setRegister(10, to: Self.exception.rawValue)
   }
 
   /// The first address of the slot if guest RAM covers the usual one.
-  private static let codeSlotBelowMemory: UInt64 = 0x0d00_0000
+  private static let codeSlotBelowMemory: IntermediatePhysicalAddress = 0x0d00_0000
 
   /// Performs a step.
   ///
@@ -64,7 +66,7 @@ struct ModelRecorder {
 
   /// Calls `action`, and looks at the leaves before and after it. The order of the looks determines the letters of frames.
   private mutating func observe(
-    _ address: UInt64?, on machine: inout VirtualMachine,
+    _ address: IntermediatePhysicalAddress?, on machine: inout VirtualMachine,
     _ action: (inout ModelRecorder, inout VirtualMachine) -> [Observation]
   ) -> [Observation] {
     let target = HideSeek.target
@@ -78,7 +80,7 @@ struct ModelRecorder {
     machine.observer = observer
     if let targetBefore { observations.append(leaf(target, before: targetBefore, &machine)) }
     if let address, let touchedBefore,
-      address & ~(machine.configuration.granule.pageSize - 1) != target
+      address.aligned(to: machine.configuration.granule.pageSize) != target
     {
       observations.append(leaf(address, before: touchedBefore, &machine))
     }
@@ -92,35 +94,34 @@ extension ModelRecorder {
   private mutating func perform(
     _ step: GuestStep, on machine: inout VirtualMachine
   ) -> [Observation] {
-    let start: UInt64
-    let address: UInt64
+    let start: GuestVirtualAddress
     switch step {
     case .fetch(let place, let x0):
       machine.setRegister(0, to: x0)
       start = place
-      address = place
     case .instruction(let instruction, let place, let x0):
       machine.setRegister(0, to: x0)
-      machine.setRegister(1, to: place &- instruction.offset)
-      start = code
-      address = place
+      machine.setRegister(1, to: place.rawValue &- instruction.offset)
+      start = GuestVirtualAddress(flat: code)
       do throws(KernelError) {
-        try write(UInt64(instruction.word), to: start, on: &machine)
-        try write(Self.leave, to: start + 4, on: &machine)
+        try write(UInt64(instruction.word), to: code, on: &machine)
+        try write(Self.leave, to: code + 4, on: &machine)
       } catch {
         return [.result(error)]
       }
     }
     machine.setRegister(2, to: 0)
     machine.setRegister(3, to: 0)
-    return observe(address, on: &machine) { recorder, machine in
+    return observe(Step.guest(step).touchedAddress, on: &machine) { recorder, machine in
       let run = Self.run(from: start, on: &machine)
       return [.run(run)] + recorder.observedEvents(isHung: run.end == .hung)
     }
   }
 
   /// Lets the guest run, and completes the exit as the recorder of the oracle does.
-  private static func run(from start: UInt64, on machine: inout VirtualMachine) -> GuestRun {
+  private static func run(from start: GuestVirtualAddress, on machine: inout VirtualMachine)
+    -> GuestRun
+  {
     let result = machine.run(at: start)
     let moved = Int64(bitPattern: machine.vcpu.pc &- start)
     let x0 = machine.vcpu[0]
@@ -195,13 +196,13 @@ extension ModelRecorder {
     return []
   }
 
-  private func isCode(_ address: UInt64) -> Bool {
+  private func isCode(_ address: IntermediatePhysicalAddress) -> Bool {
     address &- codeSlot < 4096
   }
 
   /// The VMM writes a word of the guest's memory.
   private func write(
-    _ value: UInt64, to address: UInt64, on machine: inout VirtualMachine
+    _ value: UInt64, to address: IntermediatePhysicalAddress, on machine: inout VirtualMachine
   ) throws(KernelError) {
     if isCode(address) {
       try machine.write(value, to: address, count: 4)
@@ -211,7 +212,7 @@ extension ModelRecorder {
   }
 
   /// The offset of a guest physical address from the first address that the VMM has chosen for the RAM slot.
-  private func offset(of address: UInt64) throws(KernelError) -> UInt64 {
+  private func offset(of address: IntermediatePhysicalAddress) throws(KernelError) -> UInt64 {
     guard address >= ram.ipa else { throw .badAddress }
     return address - ram.ipa
   }
@@ -328,18 +329,18 @@ extension ModelRecorder {
 
   /// A leaf in the form of a recording, with letters for its frame; nil beyond the IPA range.
   private mutating func observedLeaf(
-    _ address: UInt64, _ machine: inout VirtualMachine
+    _ address: IntermediatePhysicalAddress, _ machine: inout VirtualMachine
   ) -> ObservedLeaf? {
     guard let leaf = try? machine.leaf(for: address) else { return nil }
     let frame = leaf.descriptor.outputAddress(machine.configuration.granule)
     return ObservedLeaf(
-      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame,
+      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame.rawValue,
       frame: frame == 0 ? nil : letters[frame],
       counts: machine.stage2.referenceCounts(for: address))
   }
 
   private mutating func leaf(
-    _ address: UInt64, before: ObservedLeaf, _ machine: inout VirtualMachine
+    _ address: IntermediatePhysicalAddress, before: ObservedLeaf, _ machine: inout VirtualMachine
   ) -> Observation {
     .leaf(address, before: before, after: observedLeaf(address, &machine) ?? before)
   }
@@ -347,11 +348,11 @@ extension ModelRecorder {
 
 /// Letters for frames, in the order in which they were first seen.
 private struct FrameLetters {
-  private var known: [UInt64: String] = [:]
+  private var known: [PhysicalAddress: String] = [:]
   private var count = 0
 
   /// The letters of a frame: A to Z, AA, AB and so on.
-  subscript(frame: UInt64) -> String {
+  subscript(frame: PhysicalAddress) -> String {
     mutating get {
       if let text = known[frame] { return text }
       count += 1
@@ -368,7 +369,7 @@ private struct FrameLetters {
   }
 
   /// Forgets the letters of free frames. A frame that is freed and allocated again gets new letters.
-  mutating func forget(where isFree: (UInt64) -> Bool) {
+  mutating func forget(where isFree: (PhysicalAddress) -> Bool) {
     known = known.filter { !isFree($0.key) }
   }
 }

@@ -4,7 +4,7 @@ import SystemPackage
 /// The kernel module of the original system: the driver of the registers HIDE and SEEK.
 public struct VirtWalkerDriver: GuestDriver {
   /// The virtual address of HIDE. SEEK follows it.
-  private let registers: UInt64
+  private let registers: GuestVirtualAddress
 
   /// Loads the module: maps the two registers.
   ///

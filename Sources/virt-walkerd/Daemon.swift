@@ -5,8 +5,8 @@ import Logging
 import Scenarios
 import SystemPackage
 
-/// The life of a serving process, from its options to its end. What it makes it takes away in reverse order, whether
-/// the next step fails or a signal comes.
+/// The life of a serving process, from its options to its end. The daemon removes all that it has made, in reverse
+/// order, if a step of the start fails and if a signal comes.
 struct Daemon {
   private let options: Serve
   private let log: Logger
@@ -15,7 +15,7 @@ struct Daemon {
   init(_ options: Serve) throws {
     self.options = options
     try openStandardDescriptors()
-    // A file that may not grow any more is an error that a write returns, and no end of the daemon.
+    // If a file has reached the limit of its size, write(2) shall return an error instead of ending the daemon.
     signal(SIGXFSZ, SIG_IGN)
     if let logFile = options.logFile { try redirectStandardError(to: logFile) }
     let level = options.logLevel
@@ -35,7 +35,7 @@ struct Daemon {
       for instance in instances.reversed() { instance.remove() }
       trees?.remove()
       pidFile?.remove()
-      // Last: the next start waits for the lock of one node, and all is gone then.
+      // The locks go last: the next start waits for the lock of a node, and finds everything removed.
       for instance in instances { instance.unlock() }
     }
     defer {
@@ -51,7 +51,7 @@ struct Daemon {
       instances.append(try Instance(options, number: number, in: directory, log: log))
     }
 
-    // After the locks: another daemon's file is not to be replaced.
+    // The locks come first: without them, the daemon could replace the pid file of another daemon.
     pidFile = try options.pidFile.map(PIDFile.init)
 
     let loop = try EventLoop(waiting: AdaptiveWait(options.poll))
@@ -78,7 +78,7 @@ struct Daemon {
         for tree in try mounts.missingTrees() { dropTree(tree, loop) }
       case .end:
         log.error(
-          "the keeper was killed, so nothing removes \(describe(instances)) when the daemon ends: restart the daemon, or the next start removes what is left"
+          "the keeper was killed, so nothing removes \(describe(instances)) when the daemon ends: restart the daemon; otherwise, the next start removes the rest"
         )
         loop.remove(started.descriptor)
       }
@@ -90,7 +90,7 @@ struct Daemon {
     systemd.send("STOPPING=1")
   }
 
-  /// From here on, nothing but what is open.
+  /// Gives up all rights except the descriptors that are open.
   private func giveUpRights() throws {
     let confinement = try enterSandbox()
     let seccomp = confinement.seccomp ? "seccomp" : "no seccomp in this kernel"
@@ -102,10 +102,10 @@ struct Daemon {
     do throws(NodeError) {
       return try Sandbox.enter(
         as: options.runAs.user,
-        advice: "run with --user root, which has no capabilities then, either")
+        advice: "run with --user root: the daemon gives up root's capabilities, too")
     } catch {
       guard error.kind == .notPermitted, options.runAs.isDefault else { throw error }
-      // A container's root may have no other users.
+      // The root user of a container may be unable to become another user.
       log.warning("\(error.problem): continues as root, without root's capabilities")
     }
     return try Sandbox.enter(as: nil)
@@ -136,7 +136,7 @@ struct Daemon {
     instance.onLongStep { loop.serveOthers(than: instance.server) }
   }
 
-  /// The tree is gone, and the device serves without. A second call does nothing.
+  /// Removes the tree from the loop; the device is served without a tree. A second call does nothing.
   private func dropTree(_ tree: FileTreeServer, _ loop: EventLoop) {
     guard tree.isConnected else { return }
     log.warning(
@@ -146,18 +146,18 @@ struct Daemon {
     tree.disconnect()
   }
 
-  /// Tells whoever waits that each node answers.
+  /// Tells the starter of the daemon and systemd that each node answers.
   private func announceReady(_ instances: [Instance]) {
     let lines = instances.map {
       "\($0.node) is ready (\($0.backend.rawValue), pid \(getpid()))".printable + "\n"
     }
-    // Whoever started the daemon may have gone already: then nobody reads this, and that is no error.
+    // The starter of the daemon may have ended. A failed write is no error then.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)
     systemd.send(
       "READY=1\nSTATUS=serving \(describe(instances)) by \(instances[0].backend.rawValue)")
   }
 
-  /// The node, or the first and the last of many.
+  /// The path of the node, or the paths of the first and the last of several nodes.
   private func describe(_ instances: [Instance]) -> String {
     let nodes = instances.map(\.node.string)
     return nodes.count == 1 ? nodes[0] : "\(nodes[0]) to \(nodes[nodes.count - 1])"
@@ -182,16 +182,16 @@ private final class Mounts {
     table = try MountTable()
     let mounts = table.mounts(at: instances.map(\.node) + instances.compactMap(\.tree?.path))
     for instance in instances {
-      // A character device is no mount.
+      // A node that is a character device has no mount.
       if let mount = mounts[instance.node] { nodes[mount] = instance.node }
       if let tree = instance.tree, let mount = mounts[tree.path] { trees[mount] = tree }
     }
   }
 
-  /// The trees that were unmounted since this was asked last.
+  /// Returns the trees that were unmounted since the last call.
   ///
-  /// - Throws: Where a node was. While clients have it open it would go on for them, and who opens it later would write to the
-  ///   file below.
+  /// - Throws: ``Failure`` if a node was unmounted. A served node would remain for the clients that have it open, and
+  ///   later clients would open the file below the mount.
   func missingTrees() throws(Failure) -> [FileTreeServer] {
     let missing = table.missing(of: Array(nodes.keys) + trees.keys)
     for mount in missing {
@@ -201,11 +201,11 @@ private final class Mounts {
   }
 }
 
-/// Those who follow a pipe of a tree. They are told of news a little later and all at once, so that the device does not
-/// wait for them at each byte.
+/// The clients that read a pipe of a tree. The daemon wakes all of them together after a delay, so that the device does
+/// not wait for them at each byte.
 private final class Followers {
   private let timer: DelayTimer
-  /// As often as people can see.
+  /// A delay as short as people can see.
   private let delay = 10  // milliseconds
 
   init(_ instances: [Instance], _ loop: EventLoop) throws {
@@ -216,15 +216,16 @@ private final class Followers {
     }
   }
 
-  /// Something may have happened to a machine.
+  /// Starts the delay, because the machine may have new events.
   func noteNews(of instance: Instance) {
     if instance.tree?.hasWaiting == true { timer.start(milliseconds: delay) }
   }
 }
 
-/// Makes sure that 0, 1 and 2 are open: else the next file takes the number, and what is printed goes there.
+/// Makes sure that descriptors 0, 1 and 2 are open. Otherwise the next open file would get such a number, and output
+/// would go to that file.
 ///
-/// Nothing is read from standard input, so what it was is not kept for the server.
+/// Standard input becomes /dev/null, because the daemon reads nothing from it.
 private func openStandardDescriptors() throws {
   close(STDIN_FILENO)
   var descriptor: Int32
@@ -232,7 +233,7 @@ private func openStandardDescriptors() throws {
     descriptor = open("/dev/null", O_RDWR | O_CLOEXEC)
     guard descriptor >= 0 else {
       throw Failure(
-        .current, doing: "open", at: "/dev/null", advice: "see why: ls -l /dev/null")
+        .current, doing: "open", at: "/dev/null", advice: "look at its mode: ls -l /dev/null")
     }
   } while descriptor <= STDERR_FILENO
   close(descriptor)

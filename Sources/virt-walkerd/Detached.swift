@@ -4,14 +4,14 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// `--detach`: the same program once more, in a session of its own, and this one waits until it is ready.
+/// `--detach`: starts the same program again in a session of its own, and waits until that child is ready.
 ///
-/// A Swift process cannot fork and go on; it can start itself anew.
+/// A Swift process cannot continue after fork(2), so the child is a new process of the same program.
 enum Detached {
-  /// Returns when the child is ready; ends with the child's own status when it is not.
+  /// Returns when the child is ready. If the child ends before that, throws the exit status of the child.
   static func run() throws {
     let pipe = try FileDescriptor.pipe()
-    // The child inherits the other end, to write to when the node answers.
+    // The child inherits the write end, and writes to it when the node answers.
     _ = fcntl(pipe.readEnd.rawValue, F_SETFD, FD_CLOEXEC)
     let child = try spawn(ready: pipe.writeEnd)
     try pipe.writeEnd.close()
@@ -19,7 +19,7 @@ enum Detached {
     let count = try withUnsafeMutableBytes(of: &byte) { try pipe.readEnd.read(into: $0) }
     if count == 1 { return }
     let status = waitForEnd(of: child)
-    // Its own words stand on standard error already.
+    // The child has already printed its message on standard error.
     let isExit = status & 0x7f == 0
     throw isExit ? ExitCode(status >> 8 & 0xff) : ExitCode.systemError
   }
@@ -49,7 +49,7 @@ enum Detached {
     return child
   }
 
-  /// The child's way out of the terminal and of the directory that it was started in.
+  /// The steps by which the child leaves the terminal and its working directory.
   struct Exit {
     private let ready: FileDescriptor
     private let null: FileDescriptor
@@ -57,12 +57,13 @@ enum Detached {
     init(ready: Int32) throws {
       self.ready = FileDescriptor(rawValue: ready)
       null = try FileDescriptor.open("/dev/null", .readWrite, options: [.closeOnExec])
-      // Started as /proc/self/exe, it would be "exe" to ps(1), top(1) and the kernel's log.
+      // Without this call, ps(1), top(1) and the kernel's log would show "exe", because the child was started as
+      // /proc/self/exe.
       clinux_set_name("virt-walkerd")
       chdir("/")
     }
 
-    /// Goes, and tells the one who waits.
+    /// Leaves the terminal, and tells the waiting parent that the child is ready.
     func take(keepingStandardError: Bool) throws {
       dup2(null.rawValue, STDOUT_FILENO)
       if !keepingStandardError { dup2(null.rawValue, STDERR_FILENO) }

@@ -72,7 +72,7 @@ struct Explain: ParsableCommand {
     let (digits, radix) =
       text.hasPrefix("0x")
       ? (text.dropFirst(2), 16) : text.hasPrefix("0b") ? (text.dropFirst(2), 2) : (text[...], 10)
-    // A zero in front makes a number octal to some.
+    // Some languages read a number with a leading zero as octal.
     let isPlain = radix != 10 || digits == "0" || digits.first != "0"
     guard isPlain, digits.first != "+", let byte = UInt8(digits, radix: radix) else {
       if let character = text.utf8.first, text.utf8.count == 1 {
@@ -111,7 +111,7 @@ extension Explanation {
         let new = bit.isSet(in: after.descriptor) ? "1" : "0"
         let mark = old == new ? " " : "*"
         return
-          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.configuration.cpu))"
+          "  \(pad("\(bit.number)", -4)) \(pad("\(bit.entryBit)", -5)) \(pad(bit.field, 10)) \(mark) \(old) \(new)    \(bit.meaning(on: machine.configuration))"
       }
   }
 
@@ -168,7 +168,7 @@ extension Explanation {
 }
 
 extension Stage2Warning {
-  /// Its name in the table of all bytes.
+  /// The name of the warning in the table of all bytes.
   fileprivate var flag: String {
     switch self {
     case .breakBeforeMake: "bbm"
@@ -188,7 +188,7 @@ extension Stage2Warning {
     }
   }
 
-  /// What may come of it.
+  /// The possible damage.
   fileprivate var risk: String {
     switch self {
     case .breakBeforeMake:
@@ -199,7 +199,7 @@ extension Stage2Warning {
       "unmapping then frees the table too early, with all that it still maps"
     case .leakedReference: "the table is never freed"
     case .livelock(let fault):
-      "ESR_EL2 \(fault.syndrome) for 0x\(String(fault.pageAddress, radix: 16)) again and again: KVM finds nothing more to allow"
+      "ESR_EL2 \(fault.syndrome) for \(fault.pageAddress) again and again: KVM finds nothing more to allow"
     }
   }
 }
@@ -234,7 +234,7 @@ private func describeBriefly(_ outcome: EventOutcome) -> String {
 }
 
 extension Explanation {
-  /// Those of the hide and of the guest's accesses, each once.
+  /// The warnings of the hide and of the guest's accesses, each once.
   fileprivate var flags: [String] {
     var flags: [String] = []
     for warning in warnings + outcomes.flatMap(\.warnings) where !flags.contains(warning.flag) {
@@ -247,7 +247,7 @@ extension Explanation {
 private func summary(of explanations: [Explanation]) -> [String] {
   func count(_ isCounted: (Explanation) -> Bool) -> Int { explanations.count(where: isCounted) }
   let harmless = explanations.filter(\.isHarmless)
-  // Where a byte is harmless if each of its bits is, the bits say it all.
+  // If a byte is harmless exactly when each of its bits is harmless, a list of bits describes all harmless bytes.
   let bits = HiddenBit.allCases.filter { bit in
     harmless.contains { $0.byte == 1 << bit.number }
   }
@@ -270,16 +270,16 @@ private func summary(of explanations: [Explanation]) -> [String] {
 // MARK: - Text
 
 extension MachineDescription {
-  /// Its line, and what has happened on it.
+  /// The line of the machine, and the state of the machine before the hide.
   fileprivate var heading: [String] {
     [description, "booted: the guest has run from the page at 0x40000000"]
   }
 }
 
-/// Two digits.
+/// The byte in two hexadecimal digits.
 private func hex(_ byte: UInt8) -> String { hexadecimal(UInt64(byte), digits: 2) }
 
-/// Spaces behind `text` up to `width`, in front of it for a negative one.
+/// Adds spaces up to `width`: after the text, or before the text if `width` is negative.
 private func pad(_ text: String, _ width: Int) -> String {
   let spaces = String(repeating: " ", count: max(0, abs(width) - text.count))
   return width < 0 ? spaces + text : text + spaces

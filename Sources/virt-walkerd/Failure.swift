@@ -4,7 +4,7 @@ import Glibc
 import Scenarios
 import SystemPackage
 
-/// What ends a command: a line for the user, and a status for scripts (sysexits.h).
+/// An error that ends a command: a line for the user, and an exit status for scripts (sysexits.h).
 struct Failure: Error {
   let description: String
   let status: ExitCode
@@ -25,7 +25,7 @@ struct Failure: Error {
     self.init(error.description, status: status)
   }
 
-  /// For a file of ours that the system refuses.
+  /// Describes an error of the system with a file of the daemon.
   init(_ errno: Errno, doing action: String, at path: FilePath, advice: String) {
     self.init(
       "cannot \(action) \(path): \(errno): \(advice)",
@@ -47,11 +47,11 @@ extension ExitCode {
   static let cannotCreate = ExitCode(73)
   /// EX_NOPERM
   static let noPermission = ExitCode(77)
-  /// What an init script's `status` answers where nothing runs (LSB).
+  /// The exit status that the LSB gives to `status` of an init script if the program does not run.
   static let notRunning = ExitCode(3)
 }
 
-/// Runs a command's `body`; a failure goes to standard error, and its status to the shell.
+/// Runs `body`. A failure is printed to standard error, and its status becomes the exit status.
 func reportingFailures(_ body: () throws -> Void) throws {
   do {
     try body()

@@ -3,20 +3,21 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// Whether the guest behind a node runs, as the file `stats` of its inspection tree says.
+/// The state of the guest behind a node, from the file `stats` of its inspection tree.
 ///
-/// A server may have been taken over, and what it says is only compared with what is known. It may also never answer: who
-/// waits for it then, waits in the kernel, where no signal ends it. So a child of this process waits, and is left behind.
+/// The server of the tree may be under the control of an attacker, so its answer is only compared with known lines. A
+/// server that never answers would block this process in the kernel, where no signal ends the wait. So a child process
+/// reads the file, and this process does not wait for a blocked child.
 enum GuestState {
   case running
-  /// Each read and write of the node fails.
+  /// The guest has stopped: each read and write of the node fails.
   case stopped
-  /// The tree does not say, or not to this user.
+  /// The tree does not show the state, or this user may not read it.
   case unknown
-  /// The tree's server has not answered in time.
+  /// The server of the tree did not answer in time.
   case silent
 
-  /// Asks all at once, and waits for the answers until `milliseconds` have gone by.
+  /// Reads the state of all trees at the same time, and waits at most `milliseconds` for the answers.
   static func ask(_ trees: [FilePath], within milliseconds: Int) -> [FilePath: GuestState] {
     var questions = trees.map { ($0, Question($0)) }
     let deadline = clinux_monotonic_nanoseconds() + UInt64(milliseconds) * 1_000_000
@@ -33,7 +34,7 @@ enum GuestState {
   /// A child that reads the file.
   private struct Question {
     private let child: pid_t
-    /// Where the child writes the state's byte.
+    /// The pipe to which the child writes the state as one byte.
     private let result: Int32
 
     init?(_ tree: FilePath) {
@@ -50,9 +51,10 @@ enum GuestState {
       }
     }
 
-    /// The work of the child.
+    /// Reads the file in the child.
     private static func read(_ path: String, _ output: Int32) -> Never {
-      // A reader that waits for the end of this process's output does not wait for the child.
+      // The child closes the inherited output. Otherwise a reader of this process's output would also wait for the
+      // child to end.
       if output > 0 { _ = clinux_close_range(0, UInt32(output) - 1) }
       _ = clinux_close_range(UInt32(output) + 1, .max)
       let file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
@@ -70,7 +72,7 @@ enum GuestState {
       defer {
         close(result)
         kill(child, SIGKILL)
-        // Not waited for, where the kernel does not let it end.
+        // This call does not wait: the kernel may be unable to end the child now.
         waitpid(child, nil, WNOHANG)
       }
       let now = clinux_monotonic_nanoseconds()
@@ -86,7 +88,7 @@ enum GuestState {
 }
 
 extension GuestState {
-  /// What `status` says of it below the line of the node; nil where there is nothing to say.
+  /// The line that `status` prints below the line of the node; nil if the guest runs or if its state is unknown.
   func note(node: FilePath, tree: FilePath) -> String? {
     switch self {
     case .running, .unknown: nil

@@ -12,9 +12,9 @@ import VirtWalkerDevice
 final class Instance {
   let node: FilePath
   let backend: Backend
-  /// What answers at the node.
+  /// The server of the node.
   let server: any NodeServer
-  /// What answers in the tree; nil where there is none.
+  /// The server of the tree; nil if there is no tree.
   private(set) var tree: FileTreeServer?
 
   private let options: Serve
@@ -22,7 +22,7 @@ final class Instance {
   private let lock: NodeLock
   private let device: InspectedDevice
 
-  /// The program, for the library.
+  /// The name of the program and its advice, for the library.
   private static let application = {
     var advice = Application.Advice()
     advice.otherNode = "choose another node with --name or --path"
@@ -35,9 +35,9 @@ final class Instance {
     return Application(name: "virt-walkerd", fileSystem: "virt_walker", advice: advice)
   }()
 
-  /// Makes node and tree; when it returns, both are there.
+  /// Makes the node and the tree. Both exist when the initializer returns.
   ///
-  /// - Parameter number: Among several; nil for a node alone.
+  /// - Parameter number: The number of this node among several; nil if the daemon serves one node.
   init(_ options: Serve, number: Int?, in directory: RuntimeDirectory, log: Logger) throws {
     self.options = options
     self.log = log
@@ -45,7 +45,7 @@ final class Instance {
     lock = try NodeLock(node, in: directory)
     do {
       device = try Self.boot(options, node)
-      // All nodes have the same backend for the same reason.
+      // All nodes get the same backend for the same reason, so only the first node logs the reason.
       (server, backend) = try Self.makeServer(
         options, node, device, notice: { if number ?? 0 == 0 { log.notice("\($0)") } })
     } catch {
@@ -68,7 +68,7 @@ final class Instance {
     }
   }
 
-  /// Says in the log, once, why clients get errors and how to go on.
+  /// Logs once why clients get errors, and how to start the guest again.
   private func logGuestStops() {
     let next = tree.map { "to boot the machine anew: echo 1 > \($0.path)/reset" }
     device.onGuestStop = { [log, node] reason in
@@ -84,33 +84,34 @@ final class Instance {
     server.disconnect()
   }
 
-  /// Takes away what is left of node and tree.
+  /// Removes the node and the tree.
   func remove() {
     tree?.remove()
     server.remove()
   }
 
-  /// Gives the node free for another daemon.
+  /// Releases the lock, so that another daemon can serve the node.
   func unlock() { lock.release() }
 
-  /// The descriptors for the keeper: the lock, which holds as long as it is open in any process, and those for ``remove()``.
+  /// The descriptors for the keeper: the lock, which holds while any process has it open, and the descriptors for
+  /// ``remove()``.
   var keptDescriptors: [FileDescriptor] {
     [lock.descriptor] + server.removalDescriptors + (tree?.removalDescriptors ?? [])
   }
 
-  /// Closes in this process what only the keeper needs.
+  /// Closes the descriptors that only the keeper needs.
   func closeRemovalDescriptors() {
     server.closeRemovalDescriptors()
     tree?.closeRemovalDescriptors()
   }
 
-  /// Whether there is anything to unmount in the end.
+  /// Whether the end of the daemon has to unmount something.
   var isMounted: Bool { backend == .fuse || tree != nil }
 
-  /// Lets `serve` serve others in the middle of steps of the control file that take long.
+  /// Sets the function that serves other nodes during a long step of the control file.
   func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
 
-  /// Events that each of so many nodes keeps: a few megabytes for all of them.
+  /// The number of events that each node keeps. All nodes together need a few megabytes for them.
   private static func eventCapacity(nodes: Int) -> Int {
     var capacity = 1 << 14
     while capacity * nodes > 1 << 17, capacity > 1 << 9 { capacity /= 2 }
@@ -131,7 +132,7 @@ final class Instance {
         "the machine does not boot: \(error): this is a defect of virt-walkerd",
         status: .systemError)
     }
-    // Nobody reads the lines above this level: then their texts are not even made.
+    // At a higher level, the log drops these lines, so their texts are not made.
     if options.logLevel <= .info {
       let guest = Logger(label: "guest")
       let host = Logger(label: "host")
@@ -141,14 +142,14 @@ final class Instance {
     return device
   }
 
-  /// The server that the options ask for; for `auto` CUSE if it can, else FUSE, and why.
+  /// Makes the server that the options ask for. `auto` takes CUSE if it works, otherwise FUSE, and logs the reason.
   private static func makeServer(
     _ options: Serve, _ node: FilePath, _ device: InspectedDevice,
     notice: (String) -> Void
   ) throws(NodeError) -> (any NodeServer, Backend) {
     let access = NodeAccess(
       mode: options.access.mode, owner: options.access.owner, group: options.access.group)
-    // A daemon that was killed may have served the node by the other backend.
+    // An earlier daemon, ended by SIGKILL, may have served the node by FUSE.
     try FUSEServer.removeStale(at: node, of: application)
     func cuse() throws(NodeError) -> (any NodeServer, Backend) {
       let name = node.lastComponent?.string ?? ""
@@ -174,7 +175,7 @@ final class Instance {
         notice("backend cuse: this machine has it")
         return server
       } catch {
-        // What is in the way at the node itself is in FUSE's way, too.
+        // An existing file at the node also prevents FUSE.
         guard error.kind != .exists else { throw error }
         notice("backend fuse: \(error.problem)")
         return try fuse()
@@ -182,7 +183,8 @@ final class Instance {
     }
   }
 
-  /// The tree where the options want it. Where they say nothing of it, it is no reason not to serve the node.
+  /// Makes the tree at the path that the options name, or at the usual path. Without the option, a failure is only
+  /// logged, and the node is served without a tree.
   private func makeTree(number: Int?) throws -> FileTreeServer? {
     switch options.inspection.tree {
     case .some(.none): return nil
@@ -194,9 +196,9 @@ final class Instance {
     case nil:
       guard let path = usualTree else { return nil }
       do throws(NodeError) {
-        // Of a keeper that was killed after it had unmounted it.
+        // The directory of an earlier tree may be left: a keeper can be killed between umount and rmdir.
         if lock.left?.tree == path { rmdir(path.string) }
-        // What is there belongs to somebody, also if it is empty.
+        // An existing directory belongs to another program, even if it is empty.
         return try mountTree(at: path, mayExist: false)
       } catch {
         log.notice("no inspection tree: \(error)")
@@ -205,7 +207,7 @@ final class Instance {
     }
   }
 
-  /// In the directory for what is there while the system runs; nil where the user has none.
+  /// The default path: in /run for root, otherwise in $XDG_RUNTIME_DIR; nil if the user has no such directory.
   private var usualTree: FilePath? {
     let directory =
       geteuid() == 0
@@ -230,7 +232,7 @@ final class Instance {
 }
 
 extension FilePath {
-  /// The same path with a number behind its name.
+  /// The path with the number at its end.
   fileprivate func numbered(_ number: Int?) -> FilePath {
     guard let number, let last = lastComponent else { return self }
     return removingLastComponent().appending("\(last.string)\(number)")
@@ -238,7 +240,7 @@ extension FilePath {
 }
 
 extension MachineOptions {
-  /// For people.
+  /// A description of the machine for people.
   fileprivate var summary: String {
     "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(host.granule) pages \(host.ipa)-bit IPA"
   }

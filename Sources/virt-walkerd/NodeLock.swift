@@ -2,26 +2,27 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The right to serve one node, held by this process and its keeper until both have ended, whatever way they end.
+/// The right to serve one node. The daemon and its keeper hold it, and the kernel releases it when both have ended.
 ///
-/// It is a lock by flock(2) on a file that only its owner can open. Of such a lock nobody learns a process number, and nobody
-/// needs it: ``RuntimeRecord`` names the process.
+/// The right is a lock by flock(2) on a file that only its owner can open. Such a lock does not tell the pid of its
+/// holder; ``RuntimeRecord`` names the process.
 struct NodeLock {
   private let node: FilePath
   private let directory: RuntimeDirectory
   private let entry: DirectoryEntry
   private let file: OwnedDescriptor
-  /// The file that becomes the record. It is made early, so that the inspection tree does not take the last inode from it.
+  /// The file that becomes the record. The daemon makes it before the inspection tree, so that the tree cannot take the
+  /// last inode.
   private let recordFile: OwnedDescriptor
-  /// The record of a daemon that was killed with its keeper.
+  /// The record of an earlier daemon that was killed together with its keeper.
   let left: RuntimeRecord?
 
-  /// - Throws: ``Failure`` if another daemon has it.
+  /// - Throws: ``Failure`` if another daemon has the lock.
   init(_ node: FilePath, in directory: RuntimeDirectory) throws {
     self.node = node
     self.directory = directory
     let name = RuntimeRecord.name(of: node)
-    // A keeper takes a moment to clean up.
+    // A keeper needs some time to clean up.
     let pause: UInt32 = 10_000  // microseconds
     var pauses = 1000
     while true {
@@ -30,7 +31,7 @@ struct NodeLock {
       do throws(Errno) {
         file = try entry.openRegularFile(O_RDONLY | O_CREAT, mode: 0o600)
       } catch .noSuchFileOrDirectory {
-        // The last daemon to end took the directory away.
+        // The daemon that ended last has removed the directory.
         try directory.makeAgain()
         continue
       } catch {
@@ -39,7 +40,7 @@ struct NodeLock {
       }
       let isLocked = flock(file.descriptor.rawValue, LOCK_EX | LOCK_NB) == 0
       if isLocked, (try? FileIdentity(file.descriptor)) != (try? entry.identity) {
-        // The file was removed between open and lock, by the daemon that held it.
+        // The daemon that held the lock has removed the file between open and lock.
         continue
       }
       let record = RuntimeRecord(
@@ -54,7 +55,7 @@ struct NodeLock {
       }
       guard pauses > 0 else {
         throw Failure(
-          "\(node) was served by a daemon that has ended, and its keeper still holds \(Self.path(of: name, directory)): see what it waits for: fuser -v \(Self.path(of: name, directory))",
+          "\(node) was served by a daemon that has ended, and its keeper still holds \(Self.path(of: name, directory)): list the processes that hold it: fuser -v \(Self.path(of: name, directory))",
           status: .cannotCreate)
       }
       pauses -= 1
@@ -83,7 +84,7 @@ struct NodeLock {
     _ name: String, _ directory: RuntimeDirectory, lock: DirectoryEntry
   ) throws -> OwnedDescriptor {
     let entry = newRecord(name, directory)
-    // A daemon that was killed may have left one.
+    // A daemon that was killed may have left such a file.
     entry.remove()
     do throws(Errno) {
       return try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: geteuid() == 0 ? 0o644 : 0o600)
@@ -94,12 +95,12 @@ struct NodeLock {
     }
   }
 
-  /// The record before it is complete.
+  /// The file of the record before it is complete.
   private static func newRecord(_ name: String, _ directory: RuntimeDirectory) -> DirectoryEntry {
     DirectoryEntry(".\(name)", in: directory.records)
   }
 
-  /// Says what is served. The record appears whole or not at all.
+  /// Writes the record. Other processes see either the whole record or none.
   func write(_ record: RuntimeRecord) throws {
     do {
       _ = try recordFile.descriptor.writeAll(record.text.utf8)
@@ -113,7 +114,7 @@ struct NodeLock {
     recordFile.close()
   }
 
-  /// Gives the node free. The lock's file goes last: the next daemon makes a new one.
+  /// Releases the lock. The file of the lock is removed last, because the next daemon then makes a new one.
   func release() {
     DirectoryEntry(entry.name, in: directory.records).remove()
     Self.newRecord(entry.name, directory).remove()
@@ -122,12 +123,12 @@ struct NodeLock {
     file.close()
   }
 
-  /// Held as long as it is open in any process.
+  /// The descriptor of the lock, which is held while any process has it open.
   var descriptor: FileDescriptor { file.descriptor }
 }
 
 extension FilePath {
-  /// The command that ends the daemon of this node.
+  /// The command that stops the daemon of this node.
   var stopCommand: String {
     let isInDev = removingLastComponent() == "/dev"
     let selector =
@@ -137,7 +138,7 @@ extension FilePath {
 }
 
 extension String {
-  /// As a shell takes it for one word.
+  /// The text as one word of a shell.
   fileprivate var quotedForShell: String {
     let isPlain = utf8.allSatisfy {
       switch $0 {

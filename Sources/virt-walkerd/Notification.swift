@@ -1,13 +1,13 @@
 import Glibc
 
-/// What systemd is told where it listens: sd_notify(3).
+/// Messages to systemd: sd_notify(3). Without systemd, nothing is sent.
 struct Notification {
   private let socket: Int32?
 
-  /// Connects to the socket that NOTIFY_SOCKET names, where it names one.
+  /// Connects to the socket in the environment variable NOTIFY_SOCKET, if it is set.
   init() { socket = getenv("NOTIFY_SOCKET").flatMap { Self.connect(to: String(cString: $0)) } }
 
-  /// Sends `state`, where somebody listens.
+  /// Sends `state` if there is a socket.
   func send(_ state: String) {
     if let socket { _ = write(socket, state, state.utf8.count) }
   }
@@ -19,7 +19,7 @@ struct Notification {
     var bytes = Array(name.utf8)
     let capacity = MemoryLayout.size(ofValue: address.sun_path)
     guard bytes.count < capacity else { return nil }
-    // A name that begins with '@' is of Linux's abstract namespace.
+    // A name that begins with '@' is in Linux's abstract namespace.
     if bytes[0] == UInt8(ascii: "@") { bytes[0] = 0 }
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
     let length = MemoryLayout<sa_family_t>.size + bytes.count

@@ -9,7 +9,7 @@ extension CPUModel: ExpressibleByArgument {}
 
 extension Backing: ExpressibleByArgument {}
 
-/// Which node a command is about.
+/// The options that select a node.
 struct NodeOptions: ParsableArguments {
   @Option(help: "The node is /dev/NAME. (default: virt_walker)", transform: NodeOptions.parseName)
   var name: String?
@@ -27,7 +27,7 @@ struct NodeOptions: ParsableArguments {
     }
   }
 
-  /// The node, its directory without symbolic links, as the mount table and other daemons name it.
+  /// The node as the mount table and other daemons name it: the directory contains no symbolic links.
   var node: FilePath {
     get throws {
       guard let path else { return FilePath("/dev").appending(name ?? "virt_walker") }
@@ -68,9 +68,9 @@ struct NodeOptions: ParsableArguments {
   }
 }
 
-/// Where the machine can be looked into.
+/// The options of the inspection tree.
 struct TreeOptions: ParsableArguments {
-  /// What `--tree` says.
+  /// The values of `--tree`.
   enum Place: Equatable {
     case directory(FilePath)
     case none
@@ -99,7 +99,7 @@ struct TreeOptions: ParsableArguments {
   }
 }
 
-/// What decides over the entry that a byte is hidden in.
+/// The options that determine the entry with the hidden byte.
 struct HostOptions: ParsableArguments {
   @Option(help: "The host's CPU model.")
   var cpu = CPUModel.cortexA76
@@ -124,8 +124,8 @@ struct HostOptions: ParsableArguments {
   var ipa = VirtualMachine.Configuration().ipaBits
 
   func validate() throws {
-    let sizes = VirtualMachine.Configuration.ipaSizes
-    let most = min(cpu.ipaLimit, sizes.upperBound)
+    let sizes = KernelVersion.standard.ipaSizes
+    let most = KernelVersion.standard.ipaLimit(on: cpu)
     guard (sizes.lowerBound...most).contains(ipa) else {
       throw ValidationError(
         "--ipa \(ipa): \(cpu.rawValue) has \(sizes.lowerBound) to \(most) bits")
@@ -171,7 +171,7 @@ struct MachineOptions: ParsableArguments {
     }
   }
 
-  /// With the largest unit that leaves no fraction.
+  /// The size in the largest unit that leaves no fraction.
   private static func size(_ bytes: UInt64) -> String {
     let units: [(String, UInt64)] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
     let fit = units.first { bytes & (1 << $0.1 - 1) == 0 }
@@ -193,7 +193,7 @@ struct MachineOptions: ParsableArguments {
   }
 }
 
-/// Who may use the node.
+/// The options for the access rights of the node.
 struct AccessOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp("The node's mode, 000 to 777, octal. (default: 0600)", valueName: "mode"),
@@ -241,7 +241,7 @@ struct AccessOptions: ParsableArguments {
   }
 }
 
-/// Whom the daemon becomes when it has made its nodes.
+/// The user that the daemon becomes after it has made its nodes.
 struct UserOptions: ParsableArguments {
   @Option(
     name: .customLong("user"),
@@ -257,14 +257,14 @@ struct UserOptions: ParsableArguments {
     }
   }
 
-  /// Nobody has said whom.
+  /// Whether the option was left out.
   var isDefault: Bool { given == nil }
 
-  /// Nil for who has started the daemon, without root's rights.
+  /// The user to become; nil if the daemon was not started by root, and keeps its user.
   var user: Sandbox.User? {
     guard geteuid() == 0 else { return nil }
     return given ?? Self.lookUp("virt-walker") ?? Self.lookUp("nobody")
-      // A system as small as an initramfs.
+      // A system such as an initramfs may have no user database.
       ?? Sandbox.User(name: "nobody", id: 65534, group: 65534)
   }
 
@@ -283,7 +283,7 @@ struct UserOptions: ParsableArguments {
 }
 
 extension FilePath {
-  /// The same file, its directory without symbolic links.
+  /// The same file in a directory without symbolic links.
   func inResolvedDirectory(advice: String) throws -> FilePath {
     do throws(Errno) {
       let entry = try DirectoryEntry(self)

@@ -8,12 +8,12 @@ struct PIDFile {
   private let identity: FileIdentity
   private static let text = "\(getpid())\n"
 
-  /// Writes the file. A file that a killed daemon left is replaced; anything but a regular file with a pid is not ours.
+  /// Writes the file, in place of a file that a killed daemon left. Any other existing file is an error.
   init(_ path: FilePath) throws {
     do throws(Errno) {
       entry = try DirectoryEntry(path)
       try Self.removeOld(entry)
-      // A new file, not the old one's content: its identity is this daemon's alone.
+      // The file is created, not overwritten, so that its identity belongs to this daemon alone.
       let file = try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)
       do {
         _ = try file.descriptor.writeAll(Self.text.utf8)
@@ -36,7 +36,7 @@ struct PIDFile {
     if (try? entry.identity) == content.identity { entry.remove() }
   }
 
-  /// Removes the file, unless another file or another daemon's is there by now.
+  /// Removes the file, unless another file or another daemon's pid is at the path now.
   func remove() {
     guard let content = Self.content(of: entry), content.identity == identity,
       content.text == Self.text
@@ -44,7 +44,7 @@ struct PIDFile {
     entry.remove()
   }
 
-  /// What ``remove()`` needs to be open.
+  /// The directory that ``remove()`` needs to be open.
   var directory: OwnedDescriptor { entry.directory }
 
   /// The beginning of the regular file at `entry`; nil if there is no such file.

@@ -35,7 +35,7 @@ struct Replay: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
-      // All are read before one is played, and only one at a time is kept.
+      // All files are read before the first one is played. Only one text at a time stays in memory.
       let texts = try files.map(Text.init)
       if check {
         try compare(texts)
@@ -72,7 +72,7 @@ struct Replay: ParsableCommand {
   }
 }
 
-/// A file of the command line that is in the language.
+/// A scenario or recording that the command line names.
 private struct Text {
   private let path: String
   private let name: String
@@ -93,7 +93,7 @@ private struct Text {
     }
   }
 
-  /// - Throws: The error in the text, with its place.
+  /// - Throws: ``Failure`` with the place of the error in the text.
   private static func parsing<Result>(
     _ bytes: [UInt8], _ name: String, _ parse: (inout RecordingReader) throws -> Result
   ) throws -> Result {
@@ -113,7 +113,8 @@ private struct Text {
     }
   }
 
-  /// All bytes of the file, or the first of what is too long, and whether it is a file that has them for another time.
+  /// Returns the bytes of the file, at most a little more than the maximum size, and whether the file can be read
+  /// again.
   private static func read(_ path: String, _ name: String) throws -> ([UInt8], Bool) {
     do {
       let file =
@@ -154,7 +155,7 @@ private struct Text {
     }
   }
 
-  /// Prints each step when it was done, with the comments before it.
+  /// Prints each step after it was performed, with the comments before it.
   func play() throws {
     try parsingAgain { reader in
       let engine: any Engine
@@ -178,7 +179,7 @@ private struct Text {
     }
   }
 
-  /// Where the model first differs, to print; nil where it does not.
+  /// The first difference from the model, as text to print; nil if there is none.
   func difference(width: Int?) throws -> String? {
     let engine: any Engine
     do {
@@ -200,12 +201,12 @@ private struct Text {
   }
 }
 
-/// Prints `text` without what would steer a terminal, as it may be somebody else's.
+/// Prints `text`, which may come from another user, without the characters that would control the terminal.
 func write(_ text: String) throws {
   _ = try FileDescriptor.standardOutput.writeAll(text.printable(allowing: ["\n"]).utf8)
 }
 
-/// The columns of the terminal; nil where lines may be of any length.
+/// The number of columns of the terminal; nil if lines can have any length.
 private func outputWidth() -> Int? {
   if let columns = getenv("COLUMNS").flatMap({ Int(String(cString: $0)) }), columns > 0 {
     return columns

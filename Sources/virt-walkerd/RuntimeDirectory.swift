@@ -4,13 +4,13 @@ import SystemPackage
 
 /// A directory with a record of each node that is served, and with the locks of the nodes.
 ///
-/// Only its owner can write to it. Root's can be read by everybody, so that any user of a node can see which daemon serves
-/// it; the locks lie in a directory that nobody else can enter.
+/// Only its owner can write to it. All users can read root's directory, so that any user of a node can see which daemon
+/// serves it. The locks are in a directory that only the owner can enter.
 final class RuntimeDirectory {
   let path: FilePath
-  /// Where the records are.
+  /// The directory with the records.
   private(set) var records: OwnedDescriptor
-  /// Where the locks are.
+  /// The directory with the locks.
   private(set) var locks: OwnedDescriptor
   private let entry: DirectoryEntry
 
@@ -42,7 +42,7 @@ final class RuntimeDirectory {
     (records, locks) = try Self.make(path, entry)
   }
 
-  /// Makes it anew after the last daemon to end has taken it away.
+  /// Makes the directory anew, after the daemon that ended last has removed it.
   func makeAgain() throws { (records, locks) = try Self.make(path, entry) }
 
   private static func make(
@@ -63,7 +63,7 @@ final class RuntimeDirectory {
     }
   }
 
-  /// - Returns: Nil if another process has just removed it.
+  /// - Returns: The directory; nil if another process has just removed it.
   private static func make(
     _ entry: DirectoryEntry, mode: mode_t, at path: FilePath
   ) throws -> OwnedDescriptor? {
@@ -80,7 +80,7 @@ final class RuntimeDirectory {
 
   /// Opens a directory to list its records.
   ///
-  /// - Returns: Nil if there is none.
+  /// - Returns: The directory; nil if there is none.
   static func records(in path: FilePath) throws -> OwnedDescriptor? {
     let isSystem = path == system
     guard let entry = try? DirectoryEntry(path) else { return nil }
@@ -88,7 +88,8 @@ final class RuntimeDirectory {
       entry, owner: isSystem ? 0 : geteuid(), allowed: isSystem ? 0o755 : 0o700, at: path)
   }
 
-  /// Opens a directory whose content can be trusted: `owner` has it, and others have no rights but `allowed`.
+  /// Opens a directory whose content can be trusted: it belongs to `owner`, and other users have no rights except
+  /// `allowed`.
   private static func open(
     _ entry: DirectoryEntry, owner: uid_t, allowed: mode_t, at path: FilePath
   ) throws -> OwnedDescriptor? {
@@ -121,22 +122,22 @@ final class RuntimeDirectory {
       : "remove it, or set XDG_RUNTIME_DIR to a directory of yours"
   }
 
-  /// Takes it away after the last record.
+  /// Removes the directory after its last record.
   func removeIfEmpty() {
     DirectoryEntry(Self.locksName, in: records).removeDirectory()
     entry.removeDirectory()
   }
 
-  /// What ``removeIfEmpty()`` and ``NodeLock/release()`` need to be open.
+  /// The descriptors that ``removeIfEmpty()`` and ``NodeLock/release()`` need to be open.
   var descriptors: [OwnedDescriptor] { [entry.directory, records, locks] }
 }
 
 extension Failure {
-  /// For a directory or file in which the system lets the daemon write nothing.
+  /// Describes a failure to write in a directory or to a file.
   init(refused errno: Errno, doing action: String, at path: FilePath) {
     let advice =
       switch errno {
-      case .noSpace: "make room there: df and df -i say what is full"
+      case .noSpace: "make room there: df and df -i show the full file system"
       case .readOnlyFileSystem: "mount its file system writable"
       case .fileTooLarge: "allow larger files: ulimit -f unlimited"
       default: "make it writable for you"

@@ -2,10 +2,10 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The description of a running daemon in a file, by which `status`, `stop` and `watch` find it.
+/// The description of a running daemon in a file, by which `status`, `stop` and `watch` find the daemon.
 ///
-/// The daemon writes it while it still has the rights of the user that has started it. A server that was taken over later has
-/// no descriptor to change it by.
+/// The daemon writes the file while it still has the rights of the user who started it. An attacker who takes over the
+/// server later has no descriptor to change the file.
 struct RuntimeRecord {
   var node: FilePath
   var backend: String
@@ -45,7 +45,7 @@ struct RuntimeRecord {
       tree: value("tree").map { FilePath($0) }, process: process)
   }
 
-  /// The record at `entry`; nil if there is none, or something else.
+  /// The record at `entry`; nil if there is no file, or if the file is not a record.
   init?(_ entry: DirectoryEntry, owner: uid_t) {
     guard let file = try? entry.openRegularFile(O_RDONLY),
       let attributes = try? file.descriptor.attributes(), attributes.st_uid == owner
@@ -56,7 +56,7 @@ struct RuntimeRecord {
     self.init(parsing: String(decoding: bytes.prefix(count ?? 0), as: UTF8.self))
   }
 
-  /// A record that was found, and what has become of its daemon.
+  /// A record, and the state of its daemon.
   struct Found {
     let record: RuntimeRecord
     let state: ServerProcess.State
@@ -73,7 +73,7 @@ struct RuntimeRecord {
   static func all() throws -> [Found] {
     var found = try records(in: RuntimeDirectory.own)
     if RuntimeDirectory.own != RuntimeDirectory.system {
-      // Another user can do nothing about what is wrong with root's.
+      // Another user cannot repair root's directory, so its errors are ignored.
       found += (try? records(in: RuntimeDirectory.system)) ?? []
     }
     return found.sorted { $0.record.node.string < $1.record.node.string }
@@ -97,7 +97,7 @@ struct RuntimeRecord {
     return found
   }
 
-  /// The record of the daemon that serves `node`, or that was killed there.
+  /// The record of the daemon that serves `node`, or that was killed while it served `node`.
   static func find(_ node: FilePath) throws -> Found? {
     try all().first { $0.record.node == node }
   }
@@ -113,14 +113,14 @@ struct RuntimeRecord {
 
   // MARK: - Names and values
 
-  /// The name of the record of `node`: one component for a whole path, and no two paths alike. It does not begin with a dot.
+  /// The name of the record of `node`: one path component, different for each path, and without a leading dot.
   static func name(of node: FilePath) -> String {
     let name = escaped(String(node.string.dropFirst()), besides: "/")
     return name.hasPrefix(".") ? "%2E\(name.dropFirst())" : name
   }
 
-  /// `text` with `%` and two hexadecimal digits for each control character, each `%`, and each of `others`, so that no value
-  /// can look like another line.
+  /// The text with `%` and two hexadecimal digits for each control character, each `%`, and each of `others`, so that a
+  /// value cannot look like another line.
   private static func escaped(_ text: String, besides others: String = "") -> String {
     String(
       decoding: text.utf8.flatMap { byte -> [UInt8] in

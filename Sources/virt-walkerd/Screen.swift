@@ -2,21 +2,21 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The terminal with a view on it: the alternate screen, no cursor, each key at once.
+/// The terminal that shows a view: the alternate screen without a cursor. Keys arrive at once.
 ///
-/// It is opened anew and never waited for: one that takes nothing more, as at the end of a connection that hangs, shall
-/// not keep the program from ending.
+/// The terminal is opened anew and is non-blocking. A terminal that accepts no more output, as when a connection hangs,
+/// must not prevent the program from ending.
 final class Screen {
   /// Readable when a key was pressed.
   let descriptor: FileDescriptor
   private var settings = termios()
   private var isEntered = false
-  /// What stands there; empty where that is not known.
+  /// The lines on the screen; empty if the content of the screen is unknown.
   private var shown: [String] = []
-  /// What the terminal has not taken yet.
+  /// The output that the terminal has not accepted yet.
   private var pending: ArraySlice<UInt8> = []
 
-  /// - Throws: Where the process has no terminal.
+  /// - Throws: The error of open(2) if the process has no terminal.
   init() throws(Errno) {
     let terminal = open("/dev/tty", O_RDWR | O_NONBLOCK | O_CLOEXEC)
     guard terminal >= 0 else { throw .current }
@@ -25,12 +25,12 @@ final class Screen {
 
   deinit { try? descriptor.close() }
 
-  /// Takes the terminal, or takes it back from whoever had it while this process was stopped. The next ``draw(_:)`` writes
-  /// all of it.
+  /// Takes the terminal at the start, and takes it back after the process was stopped. The next ``draw(_:)`` writes all
+  /// lines.
   func enter() {
     if !isEntered { tcgetattr(descriptor.rawValue, &settings) }
     var raw = settings
-    // Keys come without a newline, and Ctrl-S does not stop the output. Ctrl-C and Ctrl-Z stay signals.
+    // A key arrives without a newline, and Ctrl-S does not stop the output. Ctrl-C and Ctrl-Z remain signals.
     raw.c_lflag &= ~tcflag_t(ICANON | ECHO)
     raw.c_iflag &= ~tcflag_t(IXON)
     tcsetattr(descriptor.rawValue, TCSANOW, &raw)
@@ -40,7 +40,7 @@ final class Screen {
     shown = []
   }
 
-  /// Gives the terminal back as it was. A second call does nothing.
+  /// Restores the terminal. A second call does nothing.
   func leave() {
     guard isEntered else { return }
     isEntered = false
@@ -48,7 +48,7 @@ final class Screen {
     tcsetattr(descriptor.rawValue, TCSANOW, &settings)
   }
 
-  /// What a terminal is taken for that does not know its size.
+  /// The size that is assumed if the terminal does not know its own.
   private static let usualSize = (columns: 80, rows: 24)
 
   var size: (columns: Int, rows: Int) {
@@ -58,26 +58,29 @@ final class Screen {
     return (Int(size.ws_col), Int(size.ws_row))
   }
 
-  /// The keys that were pressed; nil where the terminal has gone.
+  /// The keys that were pressed; nil if the terminal is gone.
   func keys() -> [UInt8]? {
     var bytes = [UInt8](repeating: 0, count: 64)
+    // A new one for each read, so that the key Esc does not take the next letter with it.
+    var parser = KeyParser()
     do {
       let count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }
-      return count == 0 ? nil : Array(bytes.prefix(count))
+      return count == 0 ? nil : bytes.prefix(count).compactMap { parser.parse($0) }
     } catch {
       return error as? Errno == .resourceTemporarilyUnavailable ? [] : nil
     }
   }
 
-  /// Shows `lines`, as many as there are rows, and none longer than a row. Writes those that are not there yet.
+  /// Shows `lines`, one for each row, each at most as long as a row. Only changed lines are written.
   func draw(_ lines: [String]) {
     flush()
-    // The terminal is behind: it misses a frame.
+    // The terminal has not accepted the last frame, so this frame is skipped.
     guard pending.isEmpty else { return }
     var frame = ""
     for (index, line) in lines.enumerated() where shown.count != lines.count || shown[index] != line
     {
-      // Cleared first: behind a line that fills the row the cursor still stands on its last column.
+      // The row is cleared before the line is written: after a line that fills the row, the cursor is still on its last
+      // column, and clearing would erase the last character.
       frame += "\u{1b}[\(index + 1);1H\u{1b}[K\(line)"
     }
     shown = lines

@@ -6,7 +6,7 @@ import Stage2Sim
 import SystemPackage
 import VirtWalkerDevice
 
-/// Which server brings the device to its node.
+/// The kind of server that makes the node.
 enum Backend: String, ExpressibleByArgument, CaseIterable {
   case auto, cuse, fuse
 }
@@ -71,7 +71,8 @@ struct Serve: ParsableCommand {
   @Option(help: .hidden)
   var readyDescriptor: Int32?
 
-  /// A process has 1024 keys for data of its threads (PTHREAD_KEYS_MAX), and libfuse takes one for each node and tree.
+  /// The limit follows from PTHREAD_KEYS_MAX: a process has 1024 keys for thread-specific data, and libfuse takes one
+  /// for each node and each tree.
   private static let mostNodes = 500
 
   func validate() throws {
@@ -96,7 +97,8 @@ struct Serve: ParsableCommand {
     }
   }
 
-  /// The caller's files, locks and sockets are no business of a server that strangers talk to, and it would keep them open.
+  /// Closes the caller's files, locks and sockets: the server answers to untrusted clients, and it would keep these
+  /// files open.
   private func closeInheritedDescriptors() {
     var kept = readyDescriptor.map { [$0] } ?? []
     // sd_listen_fds(3)
@@ -108,7 +110,7 @@ struct Serve: ParsableCommand {
     closeDescriptors(but: kept)
   }
 
-  /// In microseconds: longer than any client needs that goes on.
+  /// The longest time to poll, in microseconds: a client that is still busy makes its next request earlier.
   private static let longestPoll = 10_000
 
   private static func parsePolling(_ text: String) throws -> PollPolicy {
@@ -137,9 +139,10 @@ struct Serve: ParsableCommand {
   }
 }
 
-/// Makes sure that so many nodes can be served: the limit that a shell sets is often 1024.
+/// Makes sure that the process can open enough files for all nodes. The limit that a shell sets is often 1024.
 private func allowOpenFiles(forNodes count: Int) throws {
-  // A node's connection, its tree's, its lock and two directories; standard streams, signals, timer and what a moment needs.
+  // Each node needs five: its connection, its tree's, its lock and two directories. The other 32 are for standard
+  // streams, signals, timer and short-lived files.
   let needed = rlim_t(5 * count + 32)
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)

@@ -3,10 +3,10 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The process of a daemon, as its record names it.
+/// The process of a daemon, as its record describes it.
 ///
-/// A process number alone is reused. With the time of the start, the boot and the namespace it names one process for good;
-/// ``find()`` compares these, the program and the user with the process that has the number now.
+/// A pid alone is reused. Together with the time of the start, the boot and the pid namespace, it names one process for
+/// ever. ``find()`` compares these, the program and the user with the process that has the pid now.
 struct ServerProcess: Equatable {
   let pid: pid_t
   /// Clock ticks between the boot and the start: field 22 of proc_pid_stat(5).
@@ -20,7 +20,7 @@ struct ServerProcess: Equatable {
   /// The user that the daemon becomes when it serves.
   let user: uid_t
 
-  /// This process.
+  /// Describes this process.
   init(servingAs user: uid_t) throws(Errno) {
     pid = getpid()
     guard let start = Self.start(of: pid), let namespace = Self.namespace(of: "self"),
@@ -33,7 +33,7 @@ struct ServerProcess: Equatable {
     self.user = user
   }
 
-  /// The fields of a record; nil if one is missing or is no process that a daemon can be.
+  /// Reads the fields of a record; nil if a field is missing, or if the process cannot be a daemon's.
   init?(_ field: (String) -> String?) {
     guard let pid = field("pid").flatMap({ pid_t($0) }), pid > 1,
       let start = field("start").flatMap({ UInt64($0) }), let boot = field("boot"),
@@ -59,9 +59,9 @@ struct ServerProcess: Equatable {
   enum State {
     case running(Handle)
     case ended
-    /// The process is in another pid namespace, where only its number there says which it is.
+    /// The process is in another pid namespace, and this namespace cannot identify it.
     case elsewhere
-    /// A process has the number, and the system does not let the caller see whether it is the same.
+    /// A process has the pid, but the system does not let the caller see whether it is the daemon.
     case hidden
   }
 
@@ -69,7 +69,7 @@ struct ServerProcess: Equatable {
   func find() -> State {
     guard boot == Self.boot else { return .ended }
     guard namespace == Self.namespace(of: "self") else { return .elsewhere }
-    // The descriptor first: it stays with the process that it was opened for.
+    // The descriptor is opened before the comparison, so that the compared process is the process of the descriptor.
     let descriptor = clinux_pidfd_open(pid)
     guard descriptor >= 0 else { return errno == ESRCH ? .ended : .hidden }
     let handle = Handle(OwnedDescriptor(FileDescriptor(rawValue: descriptor)))
@@ -81,7 +81,7 @@ struct ServerProcess: Equatable {
     return .running(handle)
   }
 
-  /// One process, whatever becomes of its number: pidfd_open(2).
+  /// A descriptor of one process, even if its pid is reused: pidfd_open(2).
   struct Handle {
     private let descriptor: OwnedDescriptor
 
@@ -95,25 +95,25 @@ struct ServerProcess: Equatable {
 
     var hasEnded: Bool { waitForEnd(milliseconds: 0) }
 
-    /// - Returns: Whether it has ended.
+    /// - Returns: Whether the process has ended.
     func waitForEnd(milliseconds: Int32) -> Bool {
       var entry = pollfd(fd: descriptor.descriptor.rawValue, events: Int16(POLLIN), revents: 0)
       return poll(&entry, 1, milliseconds) == 1
     }
   }
 
-  // MARK: - What /proc says
+  // MARK: - Facts from /proc
 
   private static var boot: String {
     String(text(of: "/proc/sys/kernel/random/boot_id").prefix { !$0.isWhitespace })
   }
 
   private static func start(of pid: pid_t) -> UInt64? {
-    // The name of the program, in parentheses, may hold anything.
+    // The name of the program is in parentheses, and may contain any character.
     let text = text(of: "/proc/\(pid)/stat")
     guard let name = text.lastIndex(of: ")") else { return nil }
     let fields = text[name...].split(separator: " ")
-    // Field 2 is the first of them.
+    // The first element is field 2 of proc_pid_stat(5).
     return fields.count > 20 ? UInt64(fields[20]) : nil
   }
 
@@ -122,7 +122,8 @@ struct ServerProcess: Equatable {
     return stat("/proc/\(process)/ns/pid", &attributes) == 0 ? UInt64(attributes.st_ino) : nil
   }
 
-  /// Nil if the caller may not know it, as root without CAP_SYS_PTRACE in a container.
+  /// The identity of the program's file; nil if the caller may not see it, such as root without CAP_SYS_PTRACE in a
+  /// container.
   private static func program(of pid: pid_t) -> String? {
     var attributes = stat()
     guard stat("/proc/\(pid)/exe", &attributes) == 0 else { return nil }

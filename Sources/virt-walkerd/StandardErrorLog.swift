@@ -4,8 +4,8 @@ import Scenarios
 
 /// Log lines on standard error: `guest: read length: 1 bytes`.
 ///
-/// A reader that has stopped reading never stops the device: where standard error takes no more, lines are dropped,
-/// and their number is told when it takes lines again.
+/// A reader that has stopped reading never stops the device: while standard error accepts no more output, lines are
+/// dropped. Their number is logged when standard error accepts lines again.
 struct StandardErrorLog: LogHandler {
   let label: String
   var logLevel: Logger.Level
@@ -13,7 +13,7 @@ struct StandardErrorLog: LogHandler {
   var metadataProvider: Logger.MetadataProvider?
   private let dropped = Counter()
 
-  /// Touched by the process's one thread only.
+  /// A class without a lock, because the process has one thread.
   private final class Counter: @unchecked Sendable { var value = 0 }
 
   init(label: String, logLevel: Logger.Level) {
@@ -40,7 +40,8 @@ struct StandardErrorLog: LogHandler {
     line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
   }
 
-  /// Room for a line. A pipe that polls writable takes at least PIPE_BUF bytes, 4096 on Linux, at once.
+  /// Whether standard error has room for a line. A pipe that polls as writable takes at least PIPE_BUF bytes, 4096 on
+  /// Linux, at once.
   private var isWritable: Bool {
     var entry = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
     return poll(&entry, 1, 0) == 1 && entry.revents & Int16(POLLOUT) != 0

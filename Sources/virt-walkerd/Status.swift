@@ -71,7 +71,7 @@ struct Stop: ParsableCommand {
           "pid \(pid) still serves \(node) after 10 s: kill -9 \(pid) ends it",
           status: .systemError)
       }
-      // If the daemon was killed, its keeper still takes the node away.
+      // If the daemon was killed, its keeper removes the node a little later.
       let pause: UInt32 = 10_000  // microseconds
       for _ in 0..<1000 {
         guard let left = try RuntimeRecord.find(node),
@@ -85,7 +85,7 @@ struct Stop: ParsableCommand {
     }
   }
 
-  /// The process that is proven to be the daemon of the record.
+  /// The handle of the process, if the system proves that the process is the daemon of the record.
   private func handle(
     _ found: RuntimeRecord.Found, at node: FilePath
   ) throws -> ServerProcess.Handle {

@@ -2,12 +2,13 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The directory in which a daemon of several nodes has their trees. It is made if it is missing, and removed in the end.
+/// The directory with the trees of a daemon that serves several nodes. The daemon makes it if it is missing, and
+/// removes it at its end.
 struct TreesDirectory {
   private let entry: DirectoryEntry
   private let identity: FileIdentity
 
-  /// Makes the directory; nil if something is there already, which stays.
+  /// Makes the directory; nil if something exists at the path already, which stays.
   init?(_ path: FilePath) throws {
     do throws(Errno) {
       entry = try DirectoryEntry(path)
@@ -18,7 +19,7 @@ struct TreesDirectory {
       }
       do throws(Errno) {
         let directory = try entry.open(O_RDONLY | O_DIRECTORY)
-        // Each tree in it says who may enter, whatever the umask is.
+        // The mode does not depend on the umask: each tree in the directory has access rights of its own.
         guard fchmod(directory.descriptor.rawValue, 0o755) == 0 else { throw .current }
         identity = try FileIdentity(directory.descriptor)
       } catch {
@@ -32,11 +33,11 @@ struct TreesDirectory {
     }
   }
 
-  /// Removes the directory, if it is empty and no other one is there by now.
+  /// Removes the directory, unless it has content or another directory has replaced it.
   func remove() {
     if (try? entry.identity) == identity { entry.removeDirectory() }
   }
 
-  /// What ``remove()`` needs to be open.
+  /// The directory that ``remove()`` needs to be open.
   var directory: OwnedDescriptor { entry.directory }
 }

@@ -1,7 +1,8 @@
 import CharacterDeviceServer
 
-/// Semantic versioning; CHANGELOG.md says what each version has. The Debian package takes the number from here.
+/// The version number, by semantic versioning. CHANGELOG.md lists the changes of each version, and the Debian package
+/// takes its number from this line.
 let versionNumber = "1.0.0"
 
-/// What `--version` prints. The commit ends in `-dirty` where files differed from it, and is `unknown` outside a checkout.
+/// The text of `--version`. The commit ends in `-dirty` if files differed from it, and is `unknown` outside a checkout.
 let version = "\(versionNumber) (commit \(sourceCommit), libfuse \(LibFuse.version))"

@@ -21,7 +21,8 @@ struct VirtWalkerd: ParsableCommand {
     ],
     defaultSubcommand: Serve.self)
 
-  /// Runs the command that the arguments name. A word that is no command would be taken for an argument of the default one.
+  /// Runs the command that the arguments name. An unknown word is reported here, because the parser would take it for
+  /// an argument of the default command.
   static func main() {
     var words = CommandLine.arguments.dropFirst()
     if words.first == "help" { words.removeFirst() }
@@ -60,7 +61,7 @@ struct VirtWalkerd: ParsableCommand {
 }
 
 extension String {
-  /// How many characters have to be added, removed or replaced to make the other string.
+  /// The number of characters to add, remove or replace to get the other string.
   fileprivate func editDistance(to other: String) -> Int {
     var row = Array(0...other.count)
     for (index, character) in enumerated() {

@@ -55,7 +55,7 @@ struct Watch: ParsableCommand {
     }
   }
 
-  /// The tree, and the daemon that it belongs to, where that is known.
+  /// The tree, and the record of its daemon, if one is known.
   private func findTree() throws -> (FilePath, RuntimeRecord?) {
     if let tree {
       let path = realpath(tree, nil).map { resolved in
@@ -75,16 +75,16 @@ struct Watch: ParsableCommand {
   }
 }
 
-/// The files of a tree that are shown, opened once: they stay those of one daemon.
+/// The files of a tree that are shown. The files are opened once, so that all of them belong to one daemon.
 private struct WatchedFiles {
   private let walk: FileDescriptor
   private let stats: FileDescriptor
   private let tracePipe: FileDescriptor
 
-  /// More than any of the texts, and than one read of the pipe gives.
+  /// The size of the buffer: larger than each text, and than the result of one read of the pipe.
   private static let size = 1 << 14
-  /// How often the pipe is read at once, about a page each time: what is behind comes the next time, so that neither the
-  /// view nor the device waits for a long trace.
+  /// The number of reads of the pipe in one update, of about a page each. The rest is read in the next update, so that
+  /// neither the view nor the device waits for a long trace.
   private static let mostReads = 64
 
   init(_ tree: FilePath) throws {
@@ -107,9 +107,9 @@ private struct WatchedFiles {
     tracePipe = try open("trace_pipe")
   }
 
-  /// What `walk` and `stats` say now, and what `trace_pipe` has said since the last time.
+  /// Returns the present texts of `walk` and `stats`, and the lines of `trace_pipe` since the last call.
   func read() throws -> WatchedTexts {
-    // Events first: the walk is then at least as new as they are.
+    // The events are read first, so that the walk is at least as new as they are.
     let (trace, isBehind) = try readTrace()
     return WatchedTexts(
       walk: try Self.text { try walk.read(fromAbsoluteOffset: 0, into: $0) },
@@ -138,15 +138,15 @@ private struct WatchedFiles {
   }
 }
 
-/// Brings the files to the screen, again and again, until it is told to end.
+/// Shows the files on the screen again and again until a key or a signal ends it.
 private final class Watcher {
   private let files: WatchedFiles
-  /// What they show.
+  /// The node or the tree that is shown, for messages.
   private let subject: FilePath
   private let screen: Screen
   private var view: WatchView
   private let interval: Int  // milliseconds
-  /// The interval while there is more in the trace than one look takes.
+  /// The interval in milliseconds while the trace has more lines than one update takes.
   private static let catchingUp = 100
   private let hasColours =
     (getenv("NO_COLOR").map { String(cString: $0) } ?? "").isEmpty
@@ -163,7 +163,7 @@ private final class Watcher {
     interval = milliseconds
   }
 
-  /// - Throws: ``Failure`` where the files answer no more.
+  /// - Throws: ``Failure`` if the files no longer answer.
   func run() throws {
     let signals = try TerminationSignals(and: [SIGWINCH, SIGTSTP, SIGCONT])
     let timer = try DelayTimer()
@@ -181,9 +181,7 @@ private final class Watcher {
     }
     try loop.add(screen.descriptor) { [self] in
       guard let keys = screen.keys(), !keys.contains(UInt8(ascii: "q")) else { return loop.stop() }
-      // An arrow or a function key is an escape and some letters.
-      guard keys.first != 0x1b else { return }
-      if keys.contains(where: { "p ".utf8.contains($0) }) { view.isPaused.toggle() }
+      for key in keys where "p ".utf8.contains(key) { view.isPaused.toggle() }
       draw()
     }
     try loop.add(timer.descriptor) { [self] in
@@ -200,7 +198,7 @@ private final class Watcher {
     try loop.run()
   }
 
-  /// Until the next look, in milliseconds.
+  /// The time until the next update, in milliseconds.
   private var pause: Int { view.isBehind ? min(interval, Self.catchingUp) : interval }
 
   private func refresh() throws {

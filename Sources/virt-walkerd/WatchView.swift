@@ -1,20 +1,20 @@
-/// What the files of a tree say.
+/// The texts of the files of a tree.
 struct WatchedTexts {
   var walk: String
   var stats: String
-  /// What `trace_pipe` has said since the last time.
+  /// The new lines of `trace_pipe` since the last time.
   var trace: String
-  /// There is more in it.
+  /// Whether `trace_pipe` has more lines.
   var isBehind = false
 }
 
-/// What `watch` shows: from the texts of a tree to the lines of a screen.
+/// The view of `watch`: it makes the lines of a screen from the texts of a tree.
 struct WatchView {
-  /// The node, and what its machine is made of.
+  /// The node, and a description of its machine.
   let title: String
   var isPaused = false
   private(set) var isBehind = false
-  /// The parts of the walk that have an empty line between them: heading, table, picture, fields.
+  /// The parts of the walk, which empty lines separate: heading, table, picture, fields.
   private var walk: [[Line]] = []
   private var counters: [Counter] = []
   private var events: [Line] = []
@@ -22,16 +22,16 @@ struct WatchView {
   private struct Counter {
     let name: String
     let value: String
-    /// For how many updates it is still marked as changed.
+    /// The number of further updates in which the counter is marked as changed.
     let marks: Int
   }
 
-  /// More than there are rows.
+  /// The number of events that are kept, more than a screen has rows.
   private static let keptEvents = 500
 
   init(title: String) { self.title = title }
 
-  /// - Parameter lately: For how many updates a counter that changes is marked.
+  /// - Parameter lately: The number of updates in which a changed counter is marked.
   mutating func update(_ texts: WatchedTexts, lately: Int) {
     isBehind = texts.isBehind
     walk = texts.walk.split(separator: "\n", omittingEmptySubsequences: false)
@@ -45,7 +45,7 @@ struct WatchView {
       let words = line.split(separator: " ").map(String.init)
       guard words.count == 2 else { return nil }
       let before = old[words[0]]
-      // At the start nothing has changed yet.
+      // In the first update, no counter has changed.
       let hasChanged = words[1] != before?.value ?? words[1]
       return Counter(
         name: words[0], value: words[1],
@@ -55,10 +55,10 @@ struct WatchView {
     events = (events + new).suffix(Self.keptEvents)
   }
 
-  /// As many lines as there are rows. Where they are few, the last parts are cut off; where they are many, the fields of
-  /// the entry are there, too.
+  /// The lines of the screen, one for each row. On a small screen, the last parts are cut off. On a large screen, the
+  /// fields of the entry are shown, too.
   func lines(columns: Int, rows: Int) -> [Line] {
-    // The last row is the footer's.
+    // The footer takes the last row.
     let room = max(0, rows - 1)
     var head: [Line] = []
     for (index, part) in walk.prefix(3).enumerated() {
@@ -75,7 +75,7 @@ struct WatchView {
     return (lines + [footer(columns)]).suffix(rows)
   }
 
-  /// About what happens in a read or a write of the node.
+  /// The number of events in a read or a write of the node, about.
   private static let fewEvents = 7
 
   private func footer(_ columns: Int) -> Line {
@@ -89,7 +89,7 @@ struct WatchView {
       "-- \(name) " + String(repeating: "-", count: max(0, columns - name.utf8.count - 4)), .strong)
   }
 
-  /// Names and numbers, one below the other in as many columns as fit.
+  /// The names and values of the counters, in as many columns as fit.
   private func counterRows(_ columns: Int) -> [Line] {
     for count in stride(from: 6, through: 1, by: -1) {
       let height = (counters.count + count - 1) / count
@@ -118,7 +118,7 @@ struct WatchView {
     return []
   }
 
-  /// The picture of the entry's bits: what `=` marks below them is the hidden byte.
+  /// Marks the hidden byte in the picture of the entry's bits: the byte is above the `=` signs.
   private static func highlighted(_ picture: [Line]) -> [Line] {
     guard let marks = picture.last?.text, picture.count > 1 else { return picture }
     let bits = picture[picture.count - 2].text
@@ -131,7 +131,7 @@ struct WatchView {
     return picture.dropLast(2) + [byte, Line(marks, .strong)]
   }
 
-  /// A line of the trace without what is the same in each: so the fields have room in 80 columns.
+  /// A line of the trace without the parts that are the same in all lines, so that the fields have room in 80 columns.
   private static func event(_ line: Substring) -> Line {
     // "virt-walkerd-123 [000] ..... 12.345678: name: fields"
     let text = (line.firstRange(of: "] ").map { line[$0.upperBound...].dropFirst(6) } ?? line)
@@ -148,10 +148,10 @@ struct WatchView {
   }
 }
 
-/// A line of the screen, in parts of one style each. A byte is a column, and one that is not a printable character of
-/// ASCII is shown as `?`: nothing in a file steers the terminal.
+/// A line of the screen, in spans of one style each. Each byte takes one column. Any byte except printable ASCII is
+/// shown as `?`, so that the content of a file cannot control the terminal.
 struct Line: Equatable {
-  /// With the parameters of its SGR sequence; of the 16 colours that every terminal has.
+  /// The raw value has the parameters of the SGR sequence. The colours are among the 16 that every terminal has.
   enum Style: String {
     case plain = ""
     case strong = "1"
@@ -181,7 +181,7 @@ struct Line: Equatable {
   var text: String { spans.map(\.text).joined() }
   var width: Int { spans.map(\.text.utf8.count).reduce(0, +) }
 
-  /// What is written to the terminal, at most so many columns of it.
+  /// The text for the terminal, cut off after `columns` columns.
   func rendered(columns: Int, colours: Bool) -> String {
     var room = columns
     return spans.map { span in

@@ -4,7 +4,7 @@ import Synchronization
 import SystemPackage
 import Testing
 
-/// The checkout that these tests stand in.
+/// The checkout that contains these tests.
 package let repository = FilePath(#filePath).removingLastComponent().removingLastComponent()
   .removingLastComponent()
 
@@ -20,7 +20,7 @@ package let programs = daemonProgram.removingLastComponent()
 /// The folder of the programs that virtual machines run.
 package let staticPrograms = repository.appending(".build-static/release")
 
-/// How a program ended, and what it said.
+/// The exit status and the output of a program.
 package struct Outcome {
   package let status: TerminationStatus
   package let output: String
@@ -29,12 +29,12 @@ package struct Outcome {
   package var succeeded: Bool { status.isSuccess }
 }
 
-/// The factor of all time limits: 1, or that of a slow machine or build in `TEST_PATIENCE`.
+/// The factor of all time limits: 1, or the value of `TEST_PATIENCE` for a slow machine or build.
 private let patience = Int(ProcessInfo.processInfo.environment["TEST_PATIENCE"] ?? "") ?? 1
 
-/// The shell functions of every line: `soon COMMAND` repeats the command until it succeeds. A command that does not succeed
-/// within a minute ends the line and all its processes: the rest of the line would test nothing. `kill_served PID` kills a
-/// server and waits for its keeper: the keeper has then removed all that it removes.
+/// The shell functions for every line. `soon COMMAND` repeats the command until it succeeds. If the command does not
+/// succeed within a minute, the line and all its processes end, because the rest of the line would test nothing.
+/// `kill_served PID` kills a server and waits until its keeper has removed the node and the tree.
 private let shellFunctions = """
   soon() {
       soon_tries=0
@@ -53,7 +53,8 @@ private let shellFunctions = """
 /// Runs a line of shell. `$virt_walkerd` is the daemon's program. `soon COMMAND` waits for a command that succeeds, and
 /// `kill_served PID` kills a server and waits for its keeper.
 ///
-/// The line has a process group of its own. The group is killed after `limit`; the outcome's `errors` say so.
+/// The line has a process group of its own, which is killed after `limit`. The `errors` of the outcome then contain a
+/// message.
 package func shell(
   _ line: String, environment: [Environment.Key: String] = [:], limit: Duration = .seconds(120)
 ) async throws -> Outcome {
@@ -82,7 +83,8 @@ package func shell(
       continuation.yield(.failure(error))
     }
   }
-  // A process that waits for a file server without an answer cannot be killed, and keeps the pipes open.
+  // A process that waits for a file server without an answer cannot be killed. Its pipes remain open, so the test stops
+  // waiting for the end of the output.
   let guardian = Task {
     try await Task.sleep(for: limit + .seconds(20))
     continuation.finish()
@@ -95,7 +97,7 @@ package func shell(
   throw ShellTimeout(line: line, seconds: seconds)
 }
 
-/// A line of shell that is left behind: SIGKILL does not end its processes, or the test is cancelled.
+/// A line of shell that has not ended, because SIGKILL does not end its processes or because the test was cancelled.
 package struct ShellTimeout: Error, CustomStringConvertible {
   let line: String
   let seconds: Int64
@@ -105,7 +107,7 @@ package struct ShellTimeout: Error, CustomStringConvertible {
   }
 }
 
-/// Ends the daemons of a failed test: a daemon whose `stop` the test did not reach.
+/// Ends the daemons of a failed test that did not reach its `stop`.
 package struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
   /// The names of the daemons that the running test has started.
   final class Names: Sendable {
@@ -130,7 +132,7 @@ package struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
     } catch {
       result = .failure(error)
     }
-    // A task of its own: that of a test after its time limit is cancelled.
+    // The task is detached, because the task of a test is cancelled after its time limit.
     await Task.detached { for name in names.all { await Self.end(name) } }.value
     try result.get()
   }
@@ -143,7 +145,7 @@ package struct EndingDaemons: SuiteTrait, TestTrait, TestScoping {
       _ = try? await shell(
         """
         record='\(records)/\(file)'; pid=$(sed -n 's/^pid=//p' "$record"); program=$(readlink /proc/$pid/exe)
-        # The number may be that of another process by now.
+        # The pid may belong to another process now.
         [ "$program" = "$(readlink -f "$virt_walkerd")" ] || exit
         kill -CONT $pid; timeout -s KILL 30 "$virt_walkerd" stop --name '\(file.dropFirst("dev%2F".count))'
         [ ! -e "$record" ] || kill -KILL $pid
@@ -162,10 +164,10 @@ package struct RunningDaemon {
   package let node: String
   /// The options that select the node on the command line.
   package let selector: String
-  /// The inspection tree, where the options do not say otherwise.
+  /// The inspection tree at its default path.
   package var tree: String { "/run/\(node.dropFirst("/dev/".count))" }
 
-  /// A name that no other test uses.
+  /// A name that is different in each test.
   package static func uniqueName() -> String { "virt_walker_\(UUID().uuidString.prefix(8))" }
 
   package init(_ options: String = "", name: String = uniqueName()) async throws {
@@ -185,17 +187,17 @@ package struct RunningDaemon {
     }
   }
 
-  /// Kills it together with the process that would clean up after it.
+  /// Kills the daemon together with its keeper, so that nothing cleans up.
   package func killWithKeeper() async throws {
     let pid = try await pid
     let kill = try await shell(
-      // A zombie has no program any more.
+      // A zombie has no /proc/PID/exe any more.
       "pkill -KILL -P \(pid) && kill -KILL \(pid) && soon test ! -e /proc/\(pid)/exe"
     )
     #expect(kill.succeeded, "\(kill.errors)")
   }
 
-  /// Ends it as users do, and makes sure that nothing is left.
+  /// Stops the daemon by the command for users, and checks that nothing is left.
   package func stop() async throws {
     let stop = try await shell("$virt_walkerd stop \(selector)")
     #expect(stop.succeeded, "\(stop.errors)")
@@ -203,7 +205,7 @@ package struct RunningDaemon {
   }
 }
 
-/// No node, no mount, no tree in its usual place and no record of `node`.
+/// Checks that there is no node, mount, record or tree at the default path of `node`.
 package func expectNothingLeft(of node: String) async throws {
   let mounts = try String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)
   let tree = "/run/\(FilePath(node).lastComponent?.string ?? "")"
@@ -215,9 +217,9 @@ package func expectNothingLeft(of node: String) async throws {
   #expect(!status.output.contains("\(node):"), "a record of \(node) is left")
 }
 
-/// Makes each line of `tap` that did not pass an issue, with its diagnostics.
+/// Records an issue, with its diagnostics, for each line of `tap` that did not pass.
 ///
-/// - Returns: How many tests there were. A plan that does not match is an issue, too.
+/// - Returns: The number of tests. A plan with another number is an issue, too.
 @discardableResult
 package func report(tap: String, from what: String) -> Int {
   var results = 0
@@ -237,13 +239,13 @@ package func report(tap: String, from what: String) -> Int {
   return results
 }
 
-/// A program in C beside these tests, compiled once.
+/// A program in C from this folder, compiled once.
 package actor Probe {
-  /// The program behind scripts/ci/check-file-operations.
+  /// The client of scripts/ci/check-file-operations.
   package static let shared = Probe("FileOperations/probe.c", "file-operations-probe")
-  /// Reads files of a tree in the ways of several programs.
+  /// A client that reads the files of a tree in the ways of several programs.
   package static let treeClient = Probe("TreeClient/client.c", "tree-client")
-  /// Makes each system call on the devices of the examples.
+  /// A client that makes each system call on the devices of the examples.
   package static let deviceClient = Probe("DeviceClient/client.c", "device-client")
 
   private let source: String

@@ -1,5 +1,5 @@
-// A client of the devices in Examples, Tests/TestDevice and Tests/GuestDrivers, as programs in C are; prints TAP. No check depends on how long something takes: a call that
-// should have come back and has not is ended by a time limit.
+// A client of the devices in Examples, Tests/TestDevice and Tests/GuestDrivers, as programs in C are; prints TAP. No check depends on the
+// duration of a call. A time limit ends a call that should have returned and has not.
 //
 //   device-client queue NODE fuse|cuse
 //   device-client ioctl NODE fuse|cuse [unrestricted]
@@ -84,7 +84,7 @@ static void pause_ms(int ms)
     usleep(ms * 1000);
 }
 
-// A process that calls `body` after a moment, in which its parent goes to sleep.
+// Starts a process that calls `body` a little later, when its parent sleeps.
 static pid_t later(void (*body)(void))
 {
     pid_t child = fork();
@@ -106,7 +106,7 @@ static int end_of(pid_t child)
     return status;
 }
 
-// The process ends with success, and without anything that has to be done for it.
+// Whether the process ends with success, and without further help.
 static int ends_soon(pid_t child)
 {
     int status;
@@ -124,7 +124,7 @@ static void on_signal(int number)
     (void)number;
 }
 
-// Signals that come again and again until the call has ended, as the first one may come before it.
+// Starts repeated signals, because the first one may come before the call. They continue until the call has ended.
 static void start_signals(void)
 {
     struct sigaction action = { .sa_handler = on_signal };
@@ -180,7 +180,7 @@ static void check_poll(int file, int events, void (*cause)(void), const char *wh
     end_of(child);
 }
 
-// Before Linux 6.2, a write that waits holds up all others of a file on FUSE.
+// Before Linux 6.2, a write that waits blocks all other writes of a file on FUSE.
 static int writes_wait_side_by_side(void)
 {
     struct utsname system;
@@ -207,7 +207,7 @@ static void queue(void)
     check(bytes[0] == 'a' && bytes[1] == 'b', "... and has its bytes");
     flags = fcntl(file, F_GETFL);
     fcntl(file, F_SETFL, flags | O_NONBLOCK);
-    gives(-1, EAGAIN, read(file, bytes, 1), "F_SETFL: a read has the flags of now");
+    gives(-1, EAGAIN, read(file, bytes, 1), "F_SETFL: a read has the present flags");
     fcntl(file, F_SETFL, flags);
 
     check(events_of(file, POLLIN | POLLOUT, 0) == POLLOUT, "poll: nothing to read, room to write");
@@ -258,9 +258,9 @@ static void queue(void)
     while (write(other, bytes, sizeof(bytes)) > 0)
         ;
     child = later(read_all);
-    gives(3, 0, write(file, "xyz", 3), "a write waits for room");
+    gives(3, 0, write(file, "xyz", 3), "a write waits for room and returns");
     end_of(child);
-    gives(3, 0, read(other, bytes, 10), "... and is there then");
+    gives(3, 0, read(other, bytes, 10), "... and can be read then");
     check(memcmp(bytes, "xyz", 3) == 0, "... with its bytes");
     while (write(other, bytes, sizeof(bytes)) > 0)
         ;
@@ -270,8 +270,9 @@ static void queue(void)
     while (read(other, bytes, sizeof(bytes)) > 0)
         ;
 
-    // A read that waits does not hold up a write of the same open file, and a write that waits no other write. The kernel's locks
-    // for that know no signal: another process calls, and it is enough to end what it waits for.
+    // A read that waits does not block a write of the same open file. A write that waits does not block another write.
+    // A signal does not end a wait for the kernel's locks of files, so another process makes the call, and the test
+    // ends the call that holds the lock.
     child = fork();
     if (child == 0)
         _exit(read(file, bytes, 10) != 1);
@@ -283,7 +284,7 @@ static void queue(void)
     check(is_through, "a read that waits does not hold up a write of the same open file");
     if (!is_through)
         kill(child, SIGKILL);
-    check(end_of(child) == 0, "... which it gets");
+    check(end_of(child) == 0, "... and gets the written byte");
     while (write(other, bytes, sizeof(bytes)) > 0)
         ;
     child = fork();
@@ -302,7 +303,7 @@ static void queue(void)
     while (read(other, bytes, sizeof(bytes)) > 0)
         ;
 
-    // Who waits first is served first, and each byte comes once.
+    // The client that has waited for the longest time gets the first byte. Each byte comes once.
     pid_t readers[4];
     for (int index = 0; index < 4; index++) {
         readers[index] = fork();
@@ -344,20 +345,20 @@ static void counter(int is_unrestricted)
     gives(0, 0, ioctl(file, SET, &value), "_IOW: the device takes the bytes");
     value = 0;
     gives(0, 0, ioctl(file, GET, &value), "_IOR: the device gives bytes");
-    check(value == 5, "... those that it took");
+    check(value == 5, "... which it took before");
     value = 7;
     gives(0, 0, ioctl(file, ADD, &value), "_IOWR: both ways");
     check(value == 12, "... with the sum");
     gives(12, 0, ioctl(file, EXCHANGE, 99UL), "_IO: the argument is a number, and so is the result");
     ioctl(file, GET, &value);
-    check(value == 99, "... which the device has");
+    check(value == 99, "... which the device has got");
     gives(-1, ENOTTY, ioctl(file, _IO('w', 77)), "a command that the device does not know gives ENOTTY");
     gives(-1, EFAULT, ioctl(file, GET, (void *)16), "_IOR at a bad address gives EFAULT");
     gives(-1, EFAULT, ioctl(file, SET, (void *)16), "_IOW at a bad address gives EFAULT");
     child = later(add_one);
     value = 0;
     gives(0, 0, ioctl(file, WAIT, &value), "an ioctl waits");
-    check(value == 100, "... and gives what came");
+    check(value == 100, "... and gives the value that came");
     end_of(child);
     start_signals();
     gives(-1, EINTR, ioctl(file, WAIT, &value), "a signal ends an ioctl that waits");
@@ -405,16 +406,16 @@ static void memory(void)
         gives(-1, ENXIO, lseek(file, 65536, SEEK_DATA), "SEEK_DATA at the end gives ENXIO");
         check(fstat(file, &attributes) == 0 && attributes.st_size == 65536, "stat gives the size");
     } else {
-        gives(0, 0, lseek(file, 3, SEEK_SET), "lseek on CUSE does nothing, and says so of no error");
+        gives(0, 0, lseek(file, 3, SEEK_SET), "lseek on CUSE does nothing, and returns no error");
         gives(0, 0, lseek(file, 0, SEEK_END), "SEEK_END on CUSE, too");
-        gives(3, 0, write(file, "abc", 3), "the next write goes on, as the device keeps the position");
+        gives(3, 0, write(file, "abc", 3), "the next write continues at the device's position");
         other = open_node(O_RDONLY);
         gives(8, 0, read(other, bytes, 8), "another open file has a position of its own");
         check(memcmp(bytes, "helloabc", 8) == 0, "... and reads from the start");
         gives(1, 0, pwrite(file, "x", 1, 100), "pwrite on CUSE");
         gives(1, 0, read(other, bytes, 1), "... writes at the device's position");
-        check(bytes[0] == 'x', "... as the kernel tells none");
-        // More than one request.
+        check(bytes[0] == 'x', "... because the kernel passes none");
+        // The count is larger than one request.
         other = open_node(O_RDWR);
         gives(65536, 0, write(other, bytes, 65536), "a write of all");
         gives(-1, ENOSPC, write(other, bytes, 1), "a write at the end gives ENOSPC");
@@ -436,7 +437,7 @@ static void mirror(void)
     gives(5, 0, read(two, bytes, 10), "another one reads all of them");
     check(memcmp(bytes, "olleh", 5) == 0, "... backwards");
     gives(3, 0, read(one, bytes, 10), "the first one reads the others");
-    check(memcmp(bytes, "leh", 3) == 0, "... those");
+    check(memcmp(bytes, "leh", 3) == 0, "... which follow");
     gives(0, 0, read(one, bytes, 10), "... and is at the end then");
     two = dup(two);
     gives(0, 0, read(two, bytes, 10), "a duplicate has the position of its file");
@@ -601,7 +602,7 @@ static void test(void)
     gives(before.flushes + is_fuse, 0, after.flushes, "... and flushes on FUSE");
     child = fork();
     if (child == 0) {
-        // Another process, and root has all rights.
+        // The child has another pid and, as root, another uid and gid.
         if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
             _exit(1);
         _exit(!(read(other, text, sizeof(text) - 1) > 0 && parse(text, &after) && after.pid == getpid() &&
@@ -616,7 +617,7 @@ static void test(void)
     gives(-1, EBUSY, open(node, O_RDWR | O_SYNC), "an open that the device refuses");
     if (is_fuse) {
         gives(0, 0, fsync(file), "fsync");
-        gives(-1, ENOSPC, fdatasync(file), "fdatasync is told from it");
+        gives(-1, ENOSPC, fdatasync(file), "the device gets fdatasync, and not fsync");
     } else {
         gives(-1, EINVAL, fsync(file), "fsync on CUSE ends in the kernel");
     }
@@ -667,7 +668,7 @@ static int wait_in(const char *what)
 
 int main(int count, char **arguments)
 {
-    // A check that hangs ends the client; children, too.
+    // A check that hangs ends the client, and its children, too.
     if (count == 4 && strcmp(arguments[1], "wait") == 0) {
         node = arguments[3];
         return wait_in(arguments[2]);

@@ -1,11 +1,11 @@
-// One byte at one or more nodes, wrong now and then: what node-checker has to find.
+// Serves one byte at one or more nodes, with a fault from time to time. node-checker has to find the fault.
 //
 // usage: faulty-device FAULT FILE...      (until SIGTERM)
 //
-//   none    it is as it has to be
-//   lose    a write is taken, and forgotten
+//   none    no fault: the device works correctly
+//   lose    a write returns success, and has no effect
 //   mix     a write goes to the next node
-//   invent  a read gives a byte that nobody wrote to that node of late
+//   invent  a read gives a byte that was not written to that node lately
 //   stale   a read gives the byte before the last
 //   empty   a read gives no byte, and no error
 import CharacterDeviceServer
@@ -16,7 +16,7 @@ enum Fault: String { case none, lose, mix, invent, stale, empty }
 
 final class FaultyDevice: SimpleDevice {
   private let fault: Fault
-  /// What takes writes that are mixed up.
+  /// The device that gets the writes that go to the wrong node.
   var other: FaultyDevice?
   private var byte: UInt8 = 0
   private var byteBefore: UInt8 = 0
@@ -24,7 +24,7 @@ final class FaultyDevice: SimpleDevice {
 
   init(_ fault: Fault) { self.fault = fault }
 
-  /// One request in some thousand is wrong: in a run of a second there are a few.
+  /// One of some thousand requests has the fault, so a run of a second has a few faulty requests.
   private func isWrong(_ fault: Fault) -> Bool {
     guard fault == self.fault else { return false }
     requests += 1

@@ -1,10 +1,11 @@
 /*
- * probe NODE: makes each system call that a program could make on the device and prints what it answered,
- * one observation a line: a label, a tab, and the return value or the name of the error.
+ * probe NODE: makes each system call that a program could make on the device, and prints each
+ * answer on a line: a label, a tab, and the return value or the name of the error.
  *
- * expected.txt beside this file says what the answers should be; scripts/ci/check-file-operations compares the two.
- * The calls build on each other (the byte that one writes is the byte that a later one must still find), so their
- * order is part of the test. Nothing changes but the byte in the node and the node's times.
+ * The expected answers are in expected.txt beside this file, and
+ * scripts/ci/check-file-operations compares them. The calls depend on each other (a later call
+ * finds the byte that an earlier call has written), so their order is part of the test. Only the
+ * byte in the node and the node's times change.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,7 +48,7 @@ static const char *error_name(int error)
 {
 	static char number[sizeof "errno -2147483648"];
 
-	/* Not strerrorname_np: it is glibc's alone. */
+	/* strerrorname_np exists in glibc only. */
 	switch (error) {
 	case EACCES: return "EACCES";
 	case EAGAIN: return "EAGAIN";
@@ -82,7 +83,7 @@ static const char *error_name(int error)
 	return number;
 }
 
-/* ---- One line of output each. Where a call is made in the argument, errno is that call's. ---- */
+/* ---- Functions that print one line. A call in an argument sets errno before the function reads it. ---- */
 
 static void text(const char *label, const char *format, ...)
 {
@@ -103,7 +104,7 @@ static void result(const char *label, long long returned)
 		text(label, "%lld", returned);
 }
 
-/* For what differs from run to run when it succeeds: a descriptor, an address. */
+/* For a call whose result differs in each run: a descriptor, an address. */
 static void success(const char *label, int succeeded)
 {
 	text(label, "%s", succeeded ? "ok" : error_name(errno));
@@ -168,7 +169,7 @@ static void status(void)
 
 static void plain_reads_and_writes(void)
 {
-	/* A page that is there but may not be touched: unlike a wild pointer, every kernel looks at it the same way. */
+	/* A page without access rights. All kernels treat it alike, unlike a wild pointer. */
 	char *bad = mmap(NULL, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (bad == MAP_FAILED)
@@ -288,7 +289,7 @@ static void locks_and_flags(void)
 	lock.l_type = F_UNLCK;
 	fcntl(node, F_SETLK, &lock);
 
-	/* Each flag on its own: left set, O_DIRECT would change what the calls that follow do. */
+	/* Each flag is set alone, because O_DIRECT would change the effect of the following calls. */
 	result("fcntl F_SETFL O_NONBLOCK", fcntl(node, F_SETFL, flags | O_NONBLOCK));
 	value("fcntl F_SETFL O_NONBLOCK: value");
 	result("fcntl F_SETFL O_DIRECT", fcntl(node, F_SETFL, flags | O_DIRECT));
@@ -296,7 +297,7 @@ static void locks_and_flags(void)
 	fcntl(node, F_SETFL, flags);
 }
 
-/* A file in memory with one byte in it, and its position at that byte. */
+/* A file in memory with one byte, positioned at that byte. */
 static int file_holding(const char *byte)
 {
 	int file = memfd_create("probe", 0);
@@ -308,7 +309,7 @@ static int file_holding(const char *byte)
 
 static void copies_inside_the_kernel(void)
 {
-	int in[2], out[2]; /* a pipe each: what one call leaves in it must not feed the next */
+	int in[2], out[2]; /* a pipe for each call, so that the rest of one call is not the input of the next */
 	int file = file_holding("F");
 
 	if (pipe(in) == -1 || pipe(out) == -1 || write(out[1], "S", 1) != 1)
@@ -379,7 +380,7 @@ static void attributes(const char *path)
 	result("utimensat now", utimensat(AT_FDCWD, path, NULL, 0));
 }
 
-/* An access control list that says no more than the mode 0600: where it can be set, it changes nothing. */
+/* An access control list with the rights of the mode 0600: if it can be set, it changes nothing. */
 static void access_control_list(const char *path)
 {
 	struct {
@@ -432,8 +433,8 @@ int main(int argc, char **argv)
 	}
 
 	/*
-	 * SIGALRM's default action, not a handler: it ends the process even while a FUSE or CUSE server leaves a
-	 * request unanswered. The last whole line then says which call came before the one that did not return.
+	 * SIGALRM keeps its default action, which ends the process even while a FUSE or CUSE server leaves a request
+	 * unanswered. The last whole line then belongs to the call before the call that did not return.
 	 */
 	alarm(TIME_LIMIT_SECONDS);
 	setvbuf(stdout, NULL, _IOLBF, 0);

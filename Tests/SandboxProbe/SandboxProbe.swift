@@ -1,9 +1,9 @@
-// Tries what a server in its sandbox must not be able to do, in a directory that holds two empty files, `old` and `other`, and
-// says what came of each:
+// Tries the operations that a server in its sandbox must be unable to do, and prints the result of each. The directory
+// contains two empty files, `old` and `other`:
 //
 //   sandbox-probe DIRECTORY outside     without a sandbox
-//   sandbox-probe DIRECTORY inside      in it, as nobody
-//   sandbox-probe DIRECTORY landlock    with that part of it only
+//   sandbox-probe DIRECTORY inside      in the sandbox, as nobody
+//   sandbox-probe DIRECTORY landlock    with the Landlock part of the sandbox only
 import CLinux
 import Glibc
 
@@ -13,7 +13,7 @@ import Glibc
 struct SandboxProbe {
   static func main() throws {
     let directory = CommandLine.arguments[1]
-    // Open before, as the socket to a keeper is.
+    // The sockets are open before the sandbox, as the socket to a keeper is.
     var ends: [Int32] = [-1, -1]
     socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends)
     switch CommandLine.arguments[2] {
@@ -36,7 +36,8 @@ struct SandboxProbe {
     attempt("socket") { socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0) }
     attempt("network") { socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0) }
     attempt("fork") {
-      // With a sanitizer, the child's _exit(2) writes what it has from its parent.
+      // The output is flushed before fork, because with a sanitizer the child's _exit(2) writes the buffer that it has
+      // from its parent.
       fflush(nil)
       let child = clinux_fork()
       if child == 0 { _exit(0) }
@@ -84,7 +85,7 @@ struct SandboxProbe {
   }
 }
 
-/// A server's own threads go on.
+/// A server in its sandbox can still start threads.
 private func startThread() -> Int32 {
   var thread = pthread_t()
   errno = pthread_create(&thread, nil, { _ in nil }, nil)

@@ -1,7 +1,8 @@
-// A device for tests of the library: it tells what it was asked, and answers in each way that the library allows.
+// A device for tests of the library. A read reports the requests that the device has got, and a write selects the next
+// answer.
 //
-// A read gives one line: how many files were opened, released and flushed, and the reader's pid, uid, gid, offset and O_NONBLOCK. A
-// write says how it wants to be answered, or how the next read or close does:
+// A read gives one line: the numbers of files that were opened, released and flushed, and the reader's pid, uid, gid,
+// offset and O_NONBLOCK. A write contains one of these words:
 //
 //   drop      the write is dropped without an answer
 //   thread    the next read is answered by another thread

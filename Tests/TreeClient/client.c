@@ -1,13 +1,13 @@
 /*
- * A client of an inspection tree that does what the programs of coreutils, busybox and others do, each in its own way.
+ * A client that reads the files of an inspection tree in the ways of coreutils, busybox and other programs.
  *
- * usage: client splice FILE     copies as uutils' cat does: by splice(2), and by read(2) where that fails
+ * usage: client splice FILE     copies as uutils' cat does: by splice(2), and by read(2) if splice fails
  *        client sendfile FILE   as busybox's cat does, by sendfile(2)
  *        client map FILE        as dmesg -F does, by mmap(2)
- *        client hold N FILE     opens FILE up to N times, says how often it could, and holds that until standard input ends
+ *        client hold N FILE     opens FILE up to N times, prints how often this worked, and keeps the files open until standard input ends
  *        client read N FILE     the same, and reads one byte of each
  *        client first FILE      reads the first byte again and again, until it is killed
- *        client time N NODE     reads a byte of NODE N times, and says what half and 99 of 100 reads took at most
+ *        client time N NODE     reads a byte of NODE N times, and prints the times of the 50th and 99th percentile
  */
 #define _GNU_SOURCE
 #include <errno.h>

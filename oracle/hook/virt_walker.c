@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The hook of the original system, and what an observer of it needs.
+ * The hook of the original system, and the files for an observer of it.
  *
  * The hook claims three bytes of guest physical address space. A one-byte write to HIDE puts the byte into bits [58:51]
  * of the stage-2 entry of the first page of guest RAM; a one-byte read of SEEK gets it from there.
@@ -40,7 +40,7 @@ static __printf(1, 2) void trace(const char *format, ...)
 
 	spin_lock_irqsave(&trace_lock, flags);
 	va_start(arguments, format);
-	/* What no longer fits is cut; the observer empties the trace after every step. */
+	/* A line that does not fit is cut off; the observer empties the trace after every step. */
 	trace_length += vscnprintf(trace_text + trace_length, sizeof(trace_text) - trace_length,
 				   format, arguments);
 	va_end(arguments);

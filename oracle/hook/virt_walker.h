@@ -4,7 +4,7 @@
 
 #ifdef __KVM_NVHE_HYPERVISOR__
 
-/* The page-table code is built for EL2 as well, for EL2's own tables. Nobody watches those. */
+/* The page-table code is built for EL2 as well, for EL2's own tables. The observer does not read these. */
 static inline void virt_walker_trace_tlbi_ipa(u64 ipa, u32 level) { }
 static inline void virt_walker_trace_tlbi_vmid(void) { }
 
@@ -12,7 +12,7 @@ static inline void virt_walker_trace_tlbi_vmid(void) { }
 
 #include <linux/kvm_host.h>
 
-/* The hook: 0 if the access is not its own, 1 if the guest goes on, or -errno. */
+/* The hook: returns 0 if it declines the access, 1 if the guest continues, or -errno. */
 int virt_walker_mmio(struct kvm_vcpu *vcpu, phys_addr_t ipa, bool is_write, int len,
 		     unsigned long rt);
 

@@ -25,7 +25,7 @@ static ssize_t virt_walker_read(struct file *file, char __user *buffer, size_t l
 
 	pr_info("read length: %zu bytes\n", length);
 	byte = readb(registers + SEEK);
-	/* One byte whatever the length, also for 0. */
+	/* One byte for any length, also for 0. */
 	return put_user(byte, buffer) ? -EFAULT : 1;
 }
 

@@ -2,10 +2,11 @@ import CPageTable
 import Glibc
 import Stage2Sim
 
-/// A machine and operations on it.
+/// A machine, and operations on it.
 ///
-/// Its text has one line for the machine and one for each operation. A record of it is the same text with what was seen
-/// below each line, in lines that begin with two spaces. Lines that begin with `#` are comments.
+/// The text of a case has one line for the machine and one for each operation. A record of a case is the same text with
+/// the observations of each operation below its line, on lines that begin with two spaces. Lines that begin with `#`
+/// are comments.
 struct Case: Equatable {
   var machine: Machine
   var operations: [Operation]
@@ -15,10 +16,10 @@ struct Case: Equatable {
     self.operations = operations
   }
 
-  /// Takes the case out of its text, with or without what was seen.
+  /// Parses a case, with or without observations.
   init(_ text: String) throws(CaseError) {
     let lines = text.split(separator: "\n").filter { !$0.hasPrefix("  ") && !$0.hasPrefix("#") }
-    guard let first = lines.first else { throw CaseError("there is no line 'machine'") }
+    guard let first = lines.first else { throw CaseError("the line 'machine' is missing") }
     machine = try Machine(String(first))
     operations = []
     for line in lines.dropFirst() { operations.append(try Operation(String(line))) }
@@ -36,18 +37,21 @@ extension Machine: CustomStringConvertible {
       words[2].hasPrefix("ipa="), words[3] == "fwb=yes" || words[3] == "fwb=no",
       let granule = Granule(name: words[1].dropFirst(8)),
       let ipaBits = Int(words[2].dropFirst(4)), 32...48 ~= ipaBits
-    else { throw CaseError("'\(text)' is no machine: 'machine granule=4K ipa=40 fwb=no'") }
+    else {
+      throw CaseError(
+        "'\(text)' is not a machine: write a line such as 'machine granule=4K ipa=40 fwb=no'")
+    }
     self.init(granule: granule, ipaBits: ipaBits, hasFWB: words[3] == "fwb=yes")
   }
 }
 
-/// A table as it was at a time.
+/// The state of a table at one time.
 struct Snapshot {
-  /// The entries of every page that was ever a table.
+  /// The entries of each page that has been a table.
   var words: [UInt64] = []
   var counts: [UInt32] = []
   var pagesInUse = 0
-  /// Of the last operation.
+  /// The events of the last operation.
   var events: [pgtable_event] = []
 }
 
@@ -59,14 +63,14 @@ extension Model {
   }
 }
 
-/// Writes down what a table does, a line each.
+/// Makes the record of a table's operations, as lines.
 struct Recorder {
   private let granule: Granule
   private var before = Snapshot()
 
   init(_ granule: Granule) { self.granule = granule }
 
-  /// The record of the model.
+  /// Returns the record of the model.
   static func record(_ modelled: Case) -> [String] {
     var model = Model(modelled.machine)
     var recorder = Recorder(modelled.machine.granule)
@@ -78,7 +82,7 @@ struct Recorder {
     return lines
   }
 
-  /// The record of the kernel's code.
+  /// Returns the record of the kernel's code.
   static func record(_ original: Case, on kernel: KernelLibrary) -> [String] {
     kernel.create(original.machine)
     var recorder = Recorder(original.machine.granule)
@@ -93,13 +97,13 @@ struct Recorder {
     return lines
   }
 
-  /// An operation, what it returned and did, and what it changed.
+  /// Returns the lines of an operation: its result, its events and its changes.
   mutating func lines(_ operation: Operation, _ outcome: Outcome, _ after: Snapshot) -> [String] {
     ["\(operation)", "  result \(describe(outcome, of: operation.kind))"]
       + after.events.map { "  \(describe($0))" } + changes(to: after)
   }
 
-  /// What is different from the snapshot before. Fresh pages begin with zeros.
+  /// Returns the differences from the snapshot before. Fresh pages begin with zeros.
   mutating func changes(to after: Snapshot) -> [String] {
     var lines: [String] = []
     if after.pagesInUse != before.pagesInUse { lines.append("  pages \(after.pagesInUse)") }
@@ -116,7 +120,7 @@ struct Recorder {
   }
 
   private func physical(_ word: Int) -> String {
-    hex(TableMemory.base + UInt64(word) << 3)
+    hex(TableMemory.base.rawValue + UInt64(word) << 3)
   }
 
   private func describe(_ outcome: Outcome, of kind: Operation.Kind) -> String {

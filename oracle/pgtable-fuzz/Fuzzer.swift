@@ -1,20 +1,20 @@
 import Stage2Sim
 import VirtWalkerDevice
 
-/// Drives the kernel's code and the model with the same operations, and compares them after each.
+/// Performs the same operations on the kernel's code and on the model, and compares them after each operation.
 struct Fuzzer {
-  /// Where the model and the kernel's code came apart, or the model trapped or hung.
+  /// A difference between the model and the kernel's code, or a trap or an endless loop of the model.
   struct Difference {
     let session: UInt64
     let found: Case
-    /// How the child ended in which it was seen.
+    /// The end of the child that found the difference.
     let ending: KernelLibrary.Ending
   }
 
-  /// Numbers in the memory that the child process shares.
+  /// The numbers in the memory that is shared with the child process.
   private enum Shared: Int {
     case session, step, operations, isDifferent, warnings, misuses, lost, collapses, largest
-    /// From here on, for each kind of operation one for each errno.
+    /// The first of the numbers for each kind of operation and each errno.
     case outcomes
   }
 
@@ -22,7 +22,7 @@ struct Fuzzer {
     nil, .tryAgain, .outOfMemory, .badAddress, .invalidArgument, .outOfRange,
   ]
 
-  /// Seconds of a CPU that one table's operations may take; more, and the model will not come to an end.
+  /// The limit of CPU seconds for the operations of one table. A model that needs more is in an endless loop.
   static let patience: UInt32 = 5
 
   let kernel: KernelLibrary
@@ -33,7 +33,7 @@ struct Fuzzer {
     nonmutating set { kernel[shared: shared.rawValue] = newValue }
   }
 
-  /// Runs sessions until there were `operations`, in a child process.
+  /// Runs sessions with `operations` operations in a child process.
   func run(operations: UInt64) throws(LibraryError) -> Difference? {
     kernel.clearShared()
     let ending = try kernel.inChild {
@@ -53,7 +53,8 @@ struct Fuzzer {
       session: session, found: replay(session, through: self[.step]), ending: ending)
   }
 
-  /// What a long run has to reach and has not: every function's outcomes, and tables that are replaced or used when freed.
+  /// The outcomes that a long run must reach, but has not reached: results of each function, and tables that are
+  /// replaced or used after they were freed.
   var unreached: [String] {
     let expected: [(Operation.Kind, [KernelError?])] = [
       (.map, [nil, .tryAgain, .outOfMemory, .invalidArgument, .outOfRange]),
@@ -87,7 +88,7 @@ struct Fuzzer {
     return Shared.outcomes.rawValue + Int(kind.rawValue) * (errnos.count + 1) + index
   }
 
-  /// One table from its making to its end. False where the two differ.
+  /// Runs one session, from the creation of its table to its end. Returns false if the two sides differ.
   private func runSession(_ index: UInt64) -> Bool {
     var session = Session(kernel.granule, seed: seed, index: index)
     kernel.limitTime(seconds: Self.patience)
@@ -122,7 +123,7 @@ struct Fuzzer {
     }
   }
 
-  /// The operations of a session once more; the kernel's code alone decides over them.
+  /// Generates the operations of a session again. Only the kernel's code influences them.
   private func replay(_ index: UInt64, through last: UInt64) -> Case {
     var session = Session(kernel.granule, seed: seed, index: index)
     var operations: [Operation] = []
@@ -136,7 +137,7 @@ struct Fuzzer {
 
   // MARK: - Shrinking
 
-  /// The operations up to the one after which the two differ; nil where they do not.
+  /// Returns the operations up to the first difference; nil if there is no difference.
   func difference(in tried: Case) throws(LibraryError) -> Case? {
     self[.isDifferent] = 0
     self[.step] = 0
@@ -164,7 +165,7 @@ struct Fuzzer {
     return shortest
   }
 
-  /// A shorter case with a difference: no operation can be left out of it, and no argument be made simpler.
+  /// Returns a shorter case with a difference, in which no operation can be left out and no argument can be simplified.
   func shrink(_ found: Case) throws(LibraryError) -> Case {
     guard var smallest = try difference(in: found) else { return found }
     var before: Case
@@ -218,7 +219,7 @@ struct Fuzzer {
     return [plain, usual].filter { $0 != machine }
   }
 
-  /// Each is simpler in one argument, in a way that cannot be taken back by another.
+  /// The operations that are simpler in one argument. No simplification can undo another one.
   private func simpler(_ operation: Operation) -> [Operation] {
     let pageSize = kernel.granule.pageSize
     let blockSize = kernel.granule.blockSize
@@ -232,7 +233,7 @@ struct Fuzzer {
     add(\.address, operation.address & ~(pageSize - 1))
     if operation.address >= blockSize {
       let offset = operation.address & (blockSize - 1)
-      for address in [HideSeek.target | offset, offset] where address < operation.address {
+      for address in [HideSeek.target.rawValue | offset, offset] where address < operation.address {
         add(\.address, address)
       }
     }

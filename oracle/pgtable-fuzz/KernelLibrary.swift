@@ -4,13 +4,13 @@ import Stage2Sim
 
 /// The kernel's pgtable.c, as oracle/pgtable builds it for one page size.
 ///
-/// A library that is loaded at run time is reached by unsafe means only; all of them are in this file. The library, its
-/// memory and what it exports stay as long as the process.
+/// A library that is loaded at run time can only be accessed by unsafe code. All of this code is in this file. The
+/// library and its memory exist until the process ends.
 struct KernelLibrary {
   private let library: pgtable_library
   let granule: Granule
 
-  /// - Parameter directory: Where `libpgtable-4K.so`, `-16K` and `-64K` are.
+  /// - Parameter directory: The directory with `libpgtable-4K.so`, `-16K` and `-64K`.
   init(_ granule: Granule, in directory: String) throws(LibraryError) {
     let path = "\(directory)/libpgtable-\(granule.name).so"
     guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL) else {
@@ -19,20 +19,20 @@ struct KernelLibrary {
     }
     guard let symbol = dlsym(handle, "pgtable_library") else {
       throw LibraryError(
-        "\(path) has no pgtable_library: remove it, and oracle/pgtable builds it anew")
+        "\(path) has no pgtable_library: remove it, and oracle/pgtable builds it again")
     }
     library = symbol.assumingMemoryBound(to: pgtable_library.self).pointee
     self.granule = granule
     guard library.page_shift == granule.pageShift else {
       throw LibraryError(
-        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and oracle/pgtable builds it anew"
+        "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and oracle/pgtable builds it again"
       )
     }
   }
 
   // MARK: - The table
 
-  /// A table in fresh memory instead of the one before.
+  /// Makes a table in fresh memory, in place of the table before.
   func create(_ machine: Machine) {
     precondition(machine.granule == granule)
     library.create(UInt32(machine.ipaBits), machine.hasFWB ? 1 : 0)
@@ -51,18 +51,18 @@ struct KernelLibrary {
       protection: Protection(rawValue: result.protection))
   }
 
-  /// Whether the last operation was given up where it left table memory (`is_lost`).
+  /// Whether the last operation was given up because it left table memory (`is_lost`).
   var isLost: Bool { library.state.pointee.is_lost != 0 }
 
-  /// Pages that were ever a table.
+  /// The number of pages that have been a table.
   var pages: Int { Int(library.state.pointee.pages) }
 
   var warnings: UInt64 { library.state.pointee.warnings }
 
-  /// References that were taken or dropped on a page that was free already.
+  /// The number of references that were taken or dropped on a free page.
   var misuses: UInt64 { library.state.pointee.misuses }
 
-  /// Whether events are kept; not where time is measured.
+  /// Whether events are kept. Time is measured without events.
   var isLogging: Bool {
     get { library.state.pointee.is_logging != 0 }
     nonmutating set { library.state.pointee.is_logging = newValue ? 1 : 0 }
@@ -87,8 +87,8 @@ struct KernelLibrary {
       pagesInUse: Int(state.pages_in_use), events: Array(events))
   }
 
-  /// Whether both have the same entries in every page that was ever a table, the same reference counts and pages in use,
-  /// and had the same events in the last operation.
+  /// Whether both sides have the same entries in each page that has been a table, the same reference counts, pages in
+  /// use, and events of the last operation.
   func agrees(with model: borrowing Model) -> Bool {
     let state = library.state.pointee
     let memory = model.table.memory
@@ -109,13 +109,13 @@ struct KernelLibrary {
 
   // MARK: - Child processes
 
-  /// How a child ended.
+  /// The end of a child.
   enum Ending: Equatable {
     case exited(Int32)
     case signal(Int32)
   }
 
-  /// Runs `body` in a child process: where the model traps, or never ends, the parent lives on and can say where.
+  /// Runs `body` in a child process. If the model traps or never returns, the parent continues, and can report it.
   func inChild(_ body: () -> Void) throws(LibraryError) -> Ending {
     let status = withoutActuallyEscaping(body) { body in
       withUnsafePointer(to: body) { pointer in
@@ -130,10 +130,11 @@ struct KernelLibrary {
     return status & 0x7f == 0 ? .exited(status >> 8 & 0xff) : .signal(status & 0x7f)
   }
 
-  /// Lets ``Ending/signal(_:)`` with `SIGVTALRM` end a child that takes a CPU longer than that from now on.
+  /// Limits the CPU time of a child from now on. ``Ending/signal(_:)`` with `SIGVTALRM` then reports a child that needs
+  /// more.
   func limitTime(seconds: UInt32) { library.limit_time(seconds) }
 
-  /// Numbers that children share with their parent, all 0 at first.
+  /// The numbers that children share with their parent, all 0 at first.
   subscript(shared index: Int) -> UInt64 {
     get { numbers[index] }
     nonmutating set { numbers[index] = newValue }

@@ -2,29 +2,30 @@ import CPageTable
 import Stage2Sim
 import VirtWalkerDevice
 
-/// What a table is made with.
+/// The properties of a machine that determine its table.
 struct Machine: Equatable {
   var granule: Granule
   var ipaBits = 40
   var hasFWB = false
 }
 
-/// The model's table, and what it had to invalidate and to clean in the last operation.
+/// The model's table, and the invalidations and cache maintenance of the last operation.
 struct Model {
-  /// Notes events as the library does.
+  /// Records events as the library does.
   final class Trace: MachineObserver {
     var events: [pgtable_event] = []
 
     func observe(_ event: MachineEvent) {
       switch event {
       case .invalidation(let ipa, let level):
-        note(PGTABLE_INVALIDATE, level: UInt32(level), ipa)
+        note(PGTABLE_INVALIDATE, level: UInt32(level), ipa.rawValue)
       case .invalidationOfAll: note(PGTABLE_INVALIDATE_ALL)
-      case .dataCacheClean(let physical, let size): note(PGTABLE_DATA_CACHE, physical, size)
+      case .dataCacheClean(let physical, let size):
+        note(PGTABLE_DATA_CACHE, physical.rawValue, size)
       case .instructionCacheInvalidation(let physical, let size):
-        note(PGTABLE_INSTRUCTION_CACHE, physical, size)
+        note(PGTABLE_INSTRUCTION_CACHE, physical.rawValue, size)
       case .abort, .log, .tracepoint, .visit, .hook, .warning, .guestStopped:
-        // There is no CPU, no KVM and no hook here.
+        // These events do not occur: there is no CPU, no KVM and no hook.
         break
       }
     }
@@ -58,12 +59,12 @@ struct Model {
   }
 
   private mutating func run(_ operation: Operation, _ outcome: inout Outcome) throws(KernelError) {
-    let address = operation.address
+    let address = IntermediatePhysicalAddress(operation.address)
     do {
       switch operation.kind {
       case .map:
         try table.map(
-          address: address, size: operation.size, physical: operation.physical,
+          address: address, size: operation.size, physical: PhysicalAddress(operation.physical),
           protection: operation.protection, canAllocate: operation.canAllocate)
       case .setOwner:
         try table.setOwner(

@@ -1,8 +1,8 @@
 import Stage2Sim
 
-/// One call of a function of pgtable.c, or of the hook's walk, with its arguments.
+/// One call, with its arguments, of a function of pgtable.c or of the hook's walk.
 struct Operation: Equatable {
-  /// In the order of `enum pgtable_kind`.
+  /// The kinds, in the order of `enum pgtable_kind`.
   enum Kind: UInt32, CaseIterable {
     case map, setOwner, unmap, writeProtect, makeYoung, makeOld, isYoung, relax, flush, leaf, hide,
       seek, destroy
@@ -13,7 +13,7 @@ struct Operation: Equatable {
   var size: UInt64 = 0
   var physical: UInt64 = 0
   var protection: Protection = []
-  /// The owner, or what is hidden.
+  /// The owner, or the hidden byte.
   var byte: UInt8 = 0
   var canAllocate = true
 
@@ -23,11 +23,11 @@ struct Operation: Equatable {
   }
 }
 
-/// What an operation returned.
+/// The result of an operation.
 struct Outcome: Equatable {
-  /// An errno; 0 where there was none.
+  /// An errno, or 0 if there was none.
   var error: Int32 = 0
-  /// Of a leaf.
+  /// The level of a leaf.
   var level = 0
   /// An entry, a truth value or a byte.
   var value: UInt64 = 0
@@ -55,7 +55,7 @@ extension Operation.Kind {
     }
   }
 
-  /// In the order of the text.
+  /// The arguments, in the order of the text.
   var arguments: [Argument] {
     switch self {
     case .map: [.address, .size, .physical, .protection, .canAllocate]
@@ -69,7 +69,7 @@ extension Operation.Kind {
   }
 }
 
-/// What is wrong with the text of a case.
+/// An error in the text of a case.
 struct CaseError: Error, CustomStringConvertible {
   let description: String
 
@@ -77,7 +77,7 @@ struct CaseError: Error, CustomStringConvertible {
 }
 
 extension Operation: CustomStringConvertible {
-  /// `map 0x40000000 0x1000 0x80000000 rwx`, as in a case.
+  /// The text in a case, such as `map 0x40000000 0x1000 0x80000000 rwx`.
   var description: String {
     let words = kind.arguments.compactMap { argument -> String? in
       switch argument {
@@ -95,13 +95,13 @@ extension Operation: CustomStringConvertible {
   init(_ text: String) throws(CaseError) {
     var words = text.split(separator: " ")[...]
     guard let name = words.popFirst(), let kind = Kind.allCases.first(where: { $0.name == name })
-    else { throw CaseError("'\(text)' is no operation") }
+    else { throw CaseError("'\(text)' is not an operation") }
     self.init(kind)
     for argument in kind.arguments {
       if argument == .canAllocate {
         canAllocate = words.isEmpty
         guard canAllocate || words.popFirst() == "no-memory" else {
-          throw CaseError("'\(text)' has more than \(name) takes")
+          throw CaseError("'\(text)' has too many arguments for \(name)")
         }
         continue
       }
@@ -117,12 +117,12 @@ extension Operation: CustomStringConvertible {
       case .canAllocate: break
       }
     }
-    guard words.isEmpty else { throw CaseError("'\(text)' has more than \(name) takes") }
+    guard words.isEmpty else { throw CaseError("'\(text)' has too many arguments for \(name)") }
   }
 
   private static func number(_ word: Substring) throws(CaseError) -> UInt64 {
     guard word.hasPrefix("0x"), let number = UInt64(word.dropFirst(2), radix: 16) else {
-      throw CaseError("'\(word)' is no number: write it as 0x1f")
+      throw CaseError("'\(word)' is not a number: write it as 0x1f")
     }
     return number
   }
@@ -134,7 +134,7 @@ extension Protection {
     ("1", .software1), ("2", .software2), ("3", .software3),
   ]
 
-  /// `rwxd0123`, those that it has; `-` for none.
+  /// The letters of `rwxd0123` that are set, or `-` if none is set.
   var letters: String {
     isEmpty ? "-" : String(Self.names.filter { contains($0.1) }.map(\.0))
   }
@@ -144,7 +144,7 @@ extension Protection {
     guard letters != "-" else { return }
     for letter in letters {
       guard let name = Self.names.first(where: { $0.0 == letter }) else {
-        throw CaseError("'\(letters)' is no protection: '-' or some of 'rwxd0123'")
+        throw CaseError("'\(letters)' is not a protection: write '-' or some letters of 'rwxd0123'")
       }
       insert(name.1)
     }

@@ -17,7 +17,7 @@ struct PgtableFuzz: ParsableCommand {
 }
 
 struct LibraryOptions: ParsableArguments {
-  @Option(help: "Where libpgtable-4K.so, -16K and -64K are.")
+  @Option(help: "The directory with libpgtable-4K.so, -16K and -64K.")
   var libraries = ".build/oracle/pgtable"
 
   func kernel(_ granule: Granule) throws -> KernelLibrary {
@@ -49,7 +49,7 @@ struct Fuzz: ParsableCommand {
   @Option(help: "The same seed gives the same operations.")
   var seed: UInt64 = 1
 
-  /// Shorter runs do not reach everything.
+  /// The number of operations of a run that must reach all outcomes.
   private static let reach: UInt64 = 100_000
 
   func run() throws {
@@ -62,7 +62,7 @@ struct Fuzz: ParsableCommand {
       print(fuzzer.summary, "\(Int(seconds.rounded())) s.")
       guard operations < Self.reach || fuzzer.unreached.isEmpty else {
         print(
-          "pgtable-fuzz: \(granule.name), seed \(seed): the operations never came to \(fuzzer.unreached.joined(separator: ", ")): adapt Session.swift",
+          "pgtable-fuzz: \(granule.name), seed \(seed): the operations never reached \(fuzzer.unreached.joined(separator: ", ")): adapt Session.swift",
           to: .standardError)
         throw ExitCode.failure
       }
@@ -75,7 +75,7 @@ struct Fuzz: ParsableCommand {
   private func report(_ difference: Fuzzer.Difference, of fuzzer: Fuzzer) throws {
     guard try fuzzer.difference(in: difference.found) != nil else {
       print(
-        "pgtable-fuzz: \(granule.name), seed \(seed): session \(difference.session) ended with \(difference.ending), and alone it does not: the fault is in pgtable-fuzz or in its library",
+        "pgtable-fuzz: \(granule.name), seed \(seed): session \(difference.session) ended with \(difference.ending), but not when it was run alone: the fault is in pgtable-fuzz or in its library",
         to: .standardError)
       return
     }
@@ -106,11 +106,12 @@ struct Fuzz: ParsableCommand {
 
 struct Cases: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Checks that the kernel's code does what the files of Tests/PageTableCases/6.1 say.")
+    abstract:
+      "Checks that the kernel's code has the results in the files of Tests/PageTableCases/6.1.")
 
   @OptionGroup var libraries: LibraryOptions
 
-  @Flag(help: "Write what it does into the files instead.")
+  @Flag(help: "Write the results into the files instead.")
   var write = false
 
   @Argument(help: ArgumentHelp("The cases.", valueName: "file"))
@@ -134,7 +135,7 @@ struct Cases: ParsableCommand {
         } else if recorded != text {
           differences += 1
           print(
-            "pgtable-fuzz: the kernel's code does not do what \(file) says, but:\n\(recorded)",
+            "pgtable-fuzz: the results of the kernel's code differ from \(file):\n\(recorded)",
             to: .standardError)
         }
       } catch let error as CaseError {
@@ -149,7 +150,7 @@ struct Cases: ParsableCommand {
 
 struct Time: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Prints how long operations take: the model and the kernel's code side by side.")
+    abstract: "Prints the times of operations for the model and for the kernel's code.")
 
   @OptionGroup var libraries: LibraryOptions
 
@@ -172,7 +173,7 @@ struct Time: ParsableCommand {
     value < 100 ? String(format: "%.1f", value) : String(format: "%.0f", value)
   }
 
-  /// To a width: left, or right where it is negative.
+  /// Pads the text to a width: on the right, or on the left if the width is negative.
   private func pad(_ text: String, _ width: Int) -> String {
     let spaces = String(repeating: " ", count: max(0, abs(width) - text.count))
     return width > 0 ? text + spaces : spaces + text

@@ -1,7 +1,7 @@
 import Stage2Sim
 import VirtWalkerDevice
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers from the same seed, everywhere.
+/// SplitMix64 (Steele, Lea, Flood 2014): a generator whose numbers depend only on the seed.
 struct Random {
   private var state: UInt64
 
@@ -15,21 +15,21 @@ struct Random {
     return mixed ^ mixed >> 31
   }
 
-  /// Below `limit`, which is small: the bias is of no account.
+  /// A number below `limit`. The bias does not matter, because `limit` is small.
   mutating func below(_ limit: Int) -> Int { Int(((next() >> 32) * UInt64(limit)) >> 32) }
 
   mutating func below(_ limit: UInt64) -> UInt64 { next() % limit }
 
-  /// True once in `times`.
+  /// Returns true once in `times` calls, on average.
   mutating func one(in times: Int) -> Bool { below(times) == 0 }
 }
 
 /// The random operations on one table.
 ///
-/// They fall into a few small areas, so that they meet: each is around the edge of a block, a start table or the address
-/// space.
+/// The addresses are in a few small areas, so that operations affect each other. Each area is around the edge of a
+/// block, of a start table or of the address space.
 struct Session {
-  /// After so many operations the table is destroyed.
+  /// The number of operations, after which the table is destroyed.
   static let length = 400
 
   let machine: Machine
@@ -42,22 +42,22 @@ struct Session {
   private var pageSize: UInt64 { granule.pageSize }
   private var blockSize: UInt64 { granule.blockSize }
 
-  /// Session `index` of the run with `seed`.
+  /// Makes session `index` of the run with `seed`.
   init(_ granule: Granule, seed: UInt64, index: UInt64) {
     var seeds = Random(seed: seed)
     random = Random(seed: seeds.next() &+ index &* 0xd134_2543_de82_ef95)
     var ipaBits = 32 + random.below(17)
-    // Side by side start tables of 64 KiB make every comparison long.
+    // Each comparison takes long with several concatenated start tables of 64 KiB.
     if granule == .kib64, (43...46).contains(ipaBits), !random.one(in: 4) { ipaBits = 42 }
     if random.one(in: 4) { ipaBits = 40 }
     machine = Machine(granule: granule, ipaBits: ipaBits, hasFWB: random.one(in: 3))
-    // A hide into an invalid entry corrupts the table, and little can be said of what comes after.
+    // A hide into an invalid entry corrupts the table, and makes the later operations less useful.
     hidesAnywhere = random.one(in: 6)
     for _ in 0..<2 + random.below(2) { areas.append(area()) }
     for _ in 0..<2 { frames.append(random.below(1 << 16 as UInt64) << 30) }
   }
 
-  /// Whether the table has got so many pages that comparing them takes long.
+  /// Whether the table has so many pages that a comparison takes long.
   func isLarge(pages: Int) -> Bool {
     let rootPages = Stage2PageTable(granule: granule, ipaBits: machine.ipaBits).rootTables
     return pages > rootPages + [.kib4: 40, .kib16: 20, .kib64: 12][granule]!
@@ -114,11 +114,11 @@ struct Session {
     case 0: return 0
     case 1: return limit
     case 2, 3:
-      // Where one entry of level 1, or one start table, ends and the next begins.
+      // The boundary between two entries of level 1, or between two start tables.
       let level = random.below(2)
       let size = granule.size(level: level)
-      return size < limit ? random.below(limit / size) * size : HideSeek.target
-    case 4, 5: return HideSeek.target
+      return size < limit ? random.below(limit / size) * size : HideSeek.target.rawValue
+    case 4, 5: return HideSeek.target.rawValue
     default: return block
     }
   }
@@ -150,7 +150,7 @@ struct Session {
     }
   }
 
-  /// For what takes time only where something is mapped.
+  /// A size for operations that are slow only on mapped ranges.
   private mutating func size() -> UInt64 {
     switch random.below(32) {
     case 0..<22: return fewPages()
@@ -164,7 +164,7 @@ struct Session {
 
   private mutating func setMapping(_ operation: inout Operation) {
     operation.size = fewPages()
-    // The same address has the same frames, mostly.
+    // Usually, an address has the same frames each time.
     operation.physical = frames[random.below(frames.count)] &+ operation.address
     switch random.below(64) {
     case 0..<16:
@@ -172,7 +172,7 @@ struct Session {
       operation.physical &= ~(blockSize - 1)
       operation.size = (1 + random.below(2 as UInt64)) * blockSize
     case 16:
-      // Pages up to the first block, and behind the last.
+      // The range has pages before the first block and after the last block.
       let pages = 1 + random.below(4 as UInt64)
       operation.address = operation.address & ~(blockSize - 1) &- pages * pageSize
       operation.physical = operation.physical & ~(blockSize - 1) &- pages * pageSize
@@ -190,8 +190,8 @@ struct Session {
     case 29, 30: operation.physical = 1 << 48 &- random.below(4 as UInt64) * pageSize
     case 31: operation.physical = 1 << 48 | random.next()
     case 32: operation.physical = random.next()
-    case 33: operation.physical = TableMemory.base + random.below(16 as UInt64) * pageSize
-    // Beyond the address space, or around the end of the address.
+    case 33: operation.physical = TableMemory.base.rawValue + random.below(16 as UInt64) * pageSize
+    // The range ends beyond the address space, or wraps around the largest address.
     case 34: operation.size = 1 << UInt64(machine.ipaBits) + 1
     case 35: operation.size = 0 &- operation.address &+ random.below(4 as UInt64) * pageSize
     default: break

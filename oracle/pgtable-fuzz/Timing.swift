@@ -1,13 +1,13 @@
 import Stage2Sim
 import VirtWalkerDevice
 
-/// How long an operation takes, on either side.
+/// Measures the times of operations of the model and of the kernel's code.
 struct Timing {
-  /// Operations of a kind that are timed in a row.
+  /// The number of operations of one kind that are timed in a row.
   private static let batch = 256
   private static let rounds = 200
 
-  /// One side.
+  /// The model or the kernel's code.
   private protocol Subject {
     mutating func create(_ machine: Machine)
     mutating func run(_ operation: Operation) -> Outcome
@@ -28,12 +28,12 @@ struct Timing {
     mutating func run(_ operation: Operation) -> Outcome { model.run(operation) }
   }
 
-  /// What is timed: a batch of the same operation, after others that make the table for it.
+  /// The timed work: a batch of the same operation, after the operations that prepare the table.
   private struct Workload {
     let name: String
     var preparation: [Operation] = []
     let timed: [Operation]
-    /// Pages or blocks in each of them.
+    /// The number of pages or blocks in each operation.
     var units = 1
   }
 
@@ -45,7 +45,7 @@ struct Timing {
 
   let kernel: KernelLibrary
 
-  /// The median round's time per page, or per block, of each workload.
+  /// The time of the median round for each page or block, of each workload.
   func rows() -> [Row] {
     kernel.isLogging = false
     defer { kernel.isLogging = true }
@@ -53,7 +53,7 @@ struct Timing {
     let machine = Machine(granule: kernel.granule)
     var modelled = Modelled(model: Model(machine))
     return workloads.map { workload in
-      // In turn, as the clock rate of a CPU changes.
+      // The rounds alternate between the two, because the clock rate of a CPU changes.
       var times: (model: [Duration], kernel: [Duration]) = ([], [])
       for _ in 0..<Self.rounds {
         times.model.append(time(workload, on: machine, with: &modelled))
@@ -69,14 +69,15 @@ struct Timing {
     }
   }
 
-  /// One round.
+  /// Measures one round.
   private func time<Side: Subject>(
     _ workload: Workload, on machine: Machine, with side: inout Side
   ) -> Duration {
     var everything = Operation(.unmap)
     everything.size = 1 << UInt64(machine.ipaBits)
     side.create(machine)
-    // The second time, tables lie in memory that was used before: what a first use of it costs is not asked for.
+    // The operations run once before they are timed, so that the tables are in memory that was used before. The first
+    // use of memory takes extra time.
     let first = workload.preparation + workload.timed + [everything]
     for operation in first + workload.preparation { precondition(side.run(operation).error == 0) }
     var errors: Int32 = 0
@@ -94,7 +95,7 @@ struct Timing {
       _ kind: Operation.Kind, step: UInt64, size: UInt64 = 0, count: Int = Self.batch
     ) -> [Operation] {
       (0..<count).map { index in
-        var operation = Operation(kind, address: HideSeek.target + UInt64(index) * step)
+        var operation = Operation(kind, address: HideSeek.target.rawValue + UInt64(index) * step)
         operation.size = size
         if kind == .map { operation.physical = operation.address &+ 1 << 41 }
         if kind == .map || kind == .relax { operation.protection = [.read, .write] }
@@ -103,10 +104,10 @@ struct Timing {
       }
     }
     let pages = each(.map, step: pageSize, size: pageSize)
-    // As few as a table of the last level has tables, so that a batch of 64 KiB pages stays in the cache.
+    // The batch has few blocks, so that the tables of 64 KiB pages stay in the cache.
     let blocks = Array(each(.map, step: blockSize, size: blockSize).prefix(32))
     let splits = Array(each(.map, step: blockSize, size: pageSize).prefix(32))
-    // All pages of four tables in one operation. Their frames are such that no block fits.
+    // One operation maps all pages of four tables. The alignment of their frames allows no block.
     let rangePages = 4 * kernel.granule.entriesPerTable
     func range(_ kind: Operation.Kind) -> [Operation] {
       var operations = each(kind, step: 0, size: UInt64(rangePages) * pageSize, count: 1)
@@ -116,7 +117,7 @@ struct Timing {
     var random = Random(seed: 1)
     let lookups = (0..<Self.batch).map { _ in
       Operation(
-        .leaf, address: HideSeek.target + random.below(UInt64(Self.batch)) * pageSize)
+        .leaf, address: HideSeek.target.rawValue + random.below(UInt64(Self.batch)) * pageSize)
     }
     return [
       Workload(name: "map a page", preparation: [pages[0]], timed: Array(pages.dropFirst())),

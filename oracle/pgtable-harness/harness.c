@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The kernel's arch/arm64/kvm/hyp/pgtable.c as a library for pgtable-fuzz (oracle/pgtable). Under the kernel's
- * license for the reason that stub.h gives.
+ * The kernel's arch/arm64/kvm/hyp/pgtable.c as a library for pgtable-fuzz (oracle/pgtable). The
+ * file is under the kernel's license for the reason that stub.h gives.
  *
- * Tables lie in one arena, and are given out and taken back in the order of the model's TableMemory: fresh pages one
- * after the other, freed ones last in, first out. So the two have their tables at the same physical addresses, even where a
- * page was freed too early and is in use twice.
+ * Tables are in one arena. Fresh pages are given out in ascending order, and freed pages last
+ * in, first out, as in the model's TableMemory. So both sides have their tables at the same
+ * physical addresses, even if a page was freed too early and is in use twice.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -27,8 +27,9 @@
 #define ARENA_PAGES	(ARENA_SIZE / PAGE_SIZE)
 #define HIDDEN_BITS	GENMASK(58, 51)
 /*
- * Where the rest of physical memory seems to be: addresses that a user program never has, on x86-64 and on arm64. The code
- * computes some, for cache maintenance; what it follows to one is an entry that it took for a table's.
+ * The apparent addresses of all physical memory outside the arena. A user program never has such
+ * addresses, on x86-64 and on arm64. The code computes some for cache maintenance. If it follows
+ * one, it has taken an entry for a table entry.
  */
 #define ELSEWHERE	0x00f0000000000000UL
 
@@ -36,7 +37,7 @@ bool cpu_has_fwb;
 
 static u64 *arena;
 static uint32_t counts[ARENA_PAGES];
-/* A page that is freed twice is in it twice. */
+/* A page that is freed twice is in the list twice. */
 static uint32_t *free_pages;
 static size_t free_count, free_capacity;
 static struct pgtable_event *events;
@@ -61,7 +62,7 @@ static void *grow(void *array, size_t *capacity, size_t element)
 	return array;
 }
 
-/* --- What the code tells its surroundings */
+/* --- The functions that the code calls */
 
 void warn(void)
 {
@@ -87,7 +88,7 @@ void __kvm_tlb_flush_vmid(struct kvm_s2_mmu *mmu)
 	log_event((struct pgtable_event){ .kind = PGTABLE_INVALIDATE_ALL });
 }
 
-/* --- Its memory */
+/* --- The memory of the code */
 
 static void lose(void)
 {
@@ -174,7 +175,7 @@ static void get_page(void *addr)
 	counts[page]++;
 }
 
-/* A page that is free already stays so, as the kernel's saturating count does. */
+/* The count of a free page stays 0, as in the kernel, whose count saturates. */
 static void put_page(void *addr)
 {
 	size_t page = page_of(addr);
@@ -215,7 +216,7 @@ static struct kvm_pgtable_mm_ops mm_ops = {
 	.icache_inval_pou	= icache_inval_pou,
 };
 
-/* The code reads entries by plain pointers, so only the CPU notices one that points elsewhere. */
+/* The code reads entries by plain pointers, so only the CPU detects an entry that points elsewhere. */
 static void segmentation_fault(int signal_number)
 {
 	if (is_running)
@@ -281,7 +282,7 @@ static int hide_seek(struct hide_seek *op)
 
 static void run_unguarded(const struct pgtable_operation *op, struct pgtable_result *result)
 {
-	static char memcache; /* only whether there is one counts */
+	static char memcache; /* only its existence counts */
 	void *mc = op->can_allocate ? &memcache : NULL;
 	struct hide_seek hide = { .target = op->address, .hide = op->kind == PGTABLE_HIDE, .byte = op->byte };
 	kvm_pte_t pte;
@@ -363,7 +364,7 @@ static int run_in_child(void (*body)(void *), void *context)
 	if (child == -1)
 		return -1;
 	if (child == 0) {
-		/* Without Swift's backtrace, which takes longer than most children. */
+		/* The default actions replace Swift's backtrace, which takes longer than most children. */
 		for (i = 0; i < sizeof(traps) / sizeof(*traps); i++)
 			signal(traps[i], SIG_DFL);
 		body(context);

@@ -1,6 +1,6 @@
-// What pgtable-fuzz and the library that oracle/pgtable builds from the kernel's source say to each other.
+// The interface between pgtable-fuzz and the library that oracle/pgtable builds from the kernel's source.
 //
-// One library has one page size and, in a process, one table. None of it is thread-safe.
+// One library has one page size and, in a process, one table. The library is not thread-safe.
 #ifndef CPAGETABLE_HARNESS_H
 #define CPAGETABLE_HARNESS_H
 
@@ -23,11 +23,11 @@ enum pgtable_kind {
   PGTABLE_DESTROY,
 };
 
-// One operation. What its kind does not need is 0.
+// One operation. Fields that its kind does not need are 0.
 struct pgtable_operation {
   uint32_t kind;
   uint32_t can_allocate;
-  uint32_t byte; // the owner, or what is hidden
+  uint32_t byte; // the owner, or the hidden byte
   uint32_t reserved;
   uint64_t address;
   uint64_t size;
@@ -35,9 +35,9 @@ struct pgtable_operation {
   uint64_t protection;
 };
 
-// What an operation returned.
+// The result of an operation.
 struct pgtable_result {
-  int32_t error;  // an errno, positive; 0 where there was none
+  int32_t error;  // an errno, positive; 0 if there was none
   uint32_t level; // of a leaf
   uint64_t value; // an entry, a truth value or a byte
   uint64_t protection;
@@ -50,7 +50,7 @@ enum pgtable_event_kind {
   PGTABLE_INSTRUCTION_CACHE, // address (physical) and size
 };
 
-// A TLB invalidation, or cache maintenance.
+// A TLB invalidation, or an operation of cache maintenance.
 struct pgtable_event {
   uint32_t kind;
   uint32_t level;
@@ -58,36 +58,36 @@ struct pgtable_event {
   uint64_t size;
 };
 
-// The table as it is after an operation.
+// The table after an operation.
 struct pgtable_state {
-  const uint64_t *words;  // the entries of every page that was ever a table
-  const uint32_t *counts; // and its reference count
+  const uint64_t *words;  // the entries of each page that has been a table
+  const uint32_t *counts; // and the reference counts of these pages
   uint64_t pages;
   int64_t pages_in_use;
   const struct pgtable_event *events; // of the last operation
   uint64_t event_count;
-  uint64_t warnings; // WARN_ONs that fired since the library was loaded
-  uint64_t misuses;  // references that were taken or dropped on a page that was free already, since then
-  // The last operation was given up where the kernel would have followed an entry out of table memory, and what it
-  // would have done then depends on what is there.
+  uint64_t warnings; // the number of WARN_ONs since the library was loaded
+  uint64_t misuses;  // references taken or dropped on a free page, since then
+  // Whether the last operation was given up, because the kernel would have followed an entry out of table memory. Its
+  // further behaviour would depend on the content of that memory.
   uint32_t is_lost;
   // Whether events are kept. Clear it to measure time.
   uint32_t is_logging;
 };
 
-// The only symbol, `pgtable_library`.
+// The type of the only symbol, `pgtable_library`.
 struct pgtable_library {
   uint32_t page_shift;
   struct pgtable_state *state;
-  // A table in fresh memory, instead of the one before.
+  // Makes a table in fresh memory, in place of the table before.
   void (*create)(uint32_t ipa_bits, uint32_t has_fwb);
   void (*run)(const struct pgtable_operation *operation, struct pgtable_result *result);
-  // Runs `body` in a child process, and returns its wait status, or -1. A `body` that comes back ends the child with
+  // Runs `body` in a child process, and returns the child's wait status, or -1. If `body` returns, the child ends with
   // status 0.
   int (*run_in_child)(void (*body)(void *), void *context);
-  // Lets SIGVTALRM end the process after so many seconds on a CPU from now on.
+  // Lets SIGVTALRM end the process after `seconds` of CPU time from now.
   void (*limit_time)(uint32_t seconds);
-  // 4096 bytes that children share with their parent.
+  // The address of 4096 bytes that children share with their parent.
   void *shared;
 };
 

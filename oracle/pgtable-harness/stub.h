@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What arch/arm64/kvm/hyp/pgtable.c and its headers need of the rest of the kernel, for user space. Under the kernel's
- * license, as it is compiled into one program with them; that program is built and run here, and not distributed.
+ * The parts of the kernel that arch/arm64/kvm/hyp/pgtable.c and its headers need, for user
+ * space. The file is under the kernel's license, because it is compiled into one program with
+ * them. The program is built and run here, and not distributed.
  *
- * The rest of the headers that they include is empty. kvm_pgtable.h, stage2_pgtable.h, pgtable-hwdef.h, pgtable-prot.h
- * and kvm_arm.h are the kernel's, and so are the memory types of memory.h.
+ * All other headers that they include are empty. kvm_pgtable.h, stage2_pgtable.h,
+ * pgtable-hwdef.h, pgtable-prot.h, kvm_arm.h and the memory types of memory.h come from the
+ * kernel.
  */
 #ifndef STUB_H
 #define STUB_H
@@ -16,7 +18,7 @@
 
 typedef uint8_t u8;
 typedef uint32_t u32;
-typedef unsigned long u64; /* as BIT() */
+typedef unsigned long u64; /* the type of BIT() */
 typedef u64 phys_addr_t;
 typedef u64 pteval_t;
 
@@ -48,7 +50,7 @@ void warn(void);
 #define WARN_ON(condition)	({ bool __warn = (condition); if (__warn) warn(); __warn; })
 #define WARN_ON_ONCE(condition)	WARN_ON(condition)
 
-/* A CPU with 48-bit physical addresses; the kernel without CONFIG_ARM64_PA_BITS_52. */
+/* A CPU with 48-bit physical addresses, and a kernel without CONFIG_ARM64_PA_BITS_52. */
 #define ID_AA64MMFR0_EL1_PARANGE_SHIFT	0
 #define ID_AA64MMFR0_EL1_PARANGE_MAX	5
 #define id_aa64mmfr0_parange_to_phys_shift(parange) 48
@@ -56,7 +58,7 @@ void warn(void);
 #define get_vmid_bits(mmfr1)		16
 #define ARM64_HAS_STAGE2_FWB		0
 extern bool cpu_has_fwb;
-#define cpus_have_const_cap(cap)	cpu_has_fwb /* no other is asked for */
+#define cpus_have_const_cap(cap)	cpu_has_fwb /* the code asks for no other capability */
 
 struct kvm_arch { u64 vtcr; };
 struct kvm_s2_mmu { struct kvm_pgtable *pgt; struct kvm_arch *arch; };
@@ -64,11 +66,11 @@ struct kvm_s2_mmu { struct kvm_pgtable *pgt; struct kvm_arch *arch; };
 #define kvm_call_hyp(function, ...) function(__VA_ARGS__)
 void __kvm_tlb_flush_vmid_ipa(struct kvm_s2_mmu *mmu, phys_addr_t ipa, int level);
 void __kvm_tlb_flush_vmid(struct kvm_s2_mmu *mmu);
-/* Of the hypervisor's own stage 1, which is compiled, not run. */
+/* The hypervisor's own stage 1 is compiled, but not run. */
 #define __tlbi_level(operation, address, level) ((void)0)
 #define __tlbi_sync_s1ish_hyp()	((void)0)
 
-/* What linux/kvm_host.h and linux/pgtable.h lead to. */
+/* The headers that linux/kvm_host.h and linux/pgtable.h include. */
 #include <asm/kvm_arm.h>
 #include <asm/pgtable-prot.h>
 

@@ -1,5 +1,6 @@
-// The first process of the oracle's host: sets the kernel up for repeatable recordings, runs the recorder on each
-// file in /scenarios, and switches off. Its arguments, those of the kernel behind "--", are the recorder's. The console carries the recordings, framed by lines that begin with "===".
+// The first process of the oracle's host. The process sets up the kernel for repeatable recordings, runs the
+// recorder on each file in /scenarios, and switches the machine off. The kernel's arguments after "--" are arguments of the recorder.
+// The console carries the recordings, between lines that begin with "===".
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -37,7 +38,7 @@ static void mount_all(void)
 
     for (size_t i = 0; i < sizeof(mounts) / sizeof(*mounts); i++) {
         mkdir(mounts[i].path, 0755);
-        // Not every kernel has tracing.
+        // Some kernels have no tracing.
         if (access(mounts[i].path, F_OK))
             continue;
         if (mount(mounts[i].type, mounts[i].path, mounts[i].type, 0, NULL))
@@ -73,14 +74,14 @@ static size_t huge_page_size(void)
 {
     size_t page = sysconf(_SC_PAGESIZE);
 
-    return page * (page / 8); // what one table of entries maps
+    return page * (page / 8); // the range of one table
 }
 
-// The kernel's thread that makes huge pages scans when the first process asks for them and has a page, and again after
-// the sleep that main sets. This process is the first, so that the thread scans nothing but it.
+// The kernel's thread for huge pages scans when the first process asks for huge pages and has a page, and again after
+// the sleep that main sets. This process is the first one, so the thread scans only this process.
 static void occupy_khugepaged(void)
 {
-    size_t size = 2 * huge_page_size(); // an aligned one is in it
+    size_t size = 2 * huge_page_size(); // contains an aligned huge page
     char *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (area == MAP_FAILED || madvise(area, size, MADV_HUGEPAGE))
@@ -89,7 +90,7 @@ static void occupy_khugepaged(void)
         area[size / 2] = 1;
 }
 
-// 256 MiB, or one page where one is larger.
+// Reserves 256 MiB of huge pages, or one page if a page is larger.
 static void reserve_huge_pages(void)
 {
     const size_t wanted = 256 << 20;
@@ -105,16 +106,16 @@ int main(int argument_count, char **arguments)
     struct dirent **files;
     int count;
 
-    (void)argument_count; // there is a null pointer at their end
+    (void)argument_count; // the vector ends with a null pointer
     mount_all();
     // Only the recorder writes to the console.
     put("/proc/sys/kernel/printk", "0 0 0 0");
-    // Huge pages where a scenario asks for them, and none behind its back.
+    // The kernel makes huge pages only if a scenario asks for them.
     put("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
     put("/sys/kernel/mm/transparent_hugepage/defrag", "always");
     put("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4000000000");
     put("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", "1");
-    // Pages stay where they are unless a scenario moves them: to move one unmaps it from the guest.
+    // Pages are moved only by scenarios, because a move unmaps the page from the guest.
     put("/proc/sys/vm/compaction_proactiveness", "0");
     put("/proc/sys/vm/watermark_boost_factor", "0");
     reserve_huge_pages();

@@ -1,15 +1,15 @@
-// Runs a scenario on the real KVM and prints the recording: each step, and below it what was seen.
+// Runs a scenario on the real KVM and prints the recording: each step, and the observations below the step.
 //
 // usage: recorder [--trace | --page-tables] < SCENARIO > RECORDING
 //
-// With --trace, on a kernel with CONFIG_EVENT_TRACING, it prints the scenario and then, instead of what was seen, the
-// kernel's trace of KVM's events, in which each step is marked. With --page-tables, on a kernel with
-// CONFIG_PTDUMP_STAGE2_DEBUGFS, it prints below each step what the kernel's files show of the page tables; the hook is
-// not needed.
+// With --trace, on a kernel with CONFIG_EVENT_TRACING, the recorder prints the scenario and then, instead of the
+// observations, the kernel's trace of KVM's events, with a mark for each step. With --page-tables, on a kernel with
+// CONFIG_PTDUMP_STAGE2_DEBUGFS, the recorder prints the kernel's files about the page tables below each step, and does
+// not need the hook.
 //
-// The language is docs/scenario.md's. This is a virtual machine monitor of one vCPU that runs one instruction a step:
-// it puts the instruction into guest memory with a store behind it that leaves the guest, and lets the vCPU run until
-// it comes out. What happens in between the kernel of oracle/hook writes into a trace.
+// docs/scenario.md describes the language. The recorder is a virtual machine monitor with one vCPU that runs one
+// instruction for each step. The recorder puts the instruction into guest memory, followed by a store that leaves the guest, and
+// lets the vCPU run until the store. The kernel with oracle/hook writes the events in between into a trace.
 #define _GNU_SOURCE
 #include <asm/kvm.h>
 #include <errno.h>
@@ -31,8 +31,8 @@
 #include <unistd.h>
 
 #define RAM 0x40000000UL
-#define CODE 0x80000000UL      // a slot of its own for the instruction of a step and the exception vectors
-#define VECTORS (CODE + 0x800) // VBAR_EL1; 0x200 above it an exception of EL1 itself enters
+#define CODE 0x80000000UL      // a separate slot for the instruction of a step and for the exception vectors
+#define VECTORS (CODE + 0x800) // VBAR_EL1; an exception from EL1 enters at 0x200 above it
 #define LEFT 0x0c000000UL      // a store there: the instruction is done
 #define EXCEPTION 0x0c000010UL // a store there: the guest took an exception
 #define TARGET RAM
@@ -67,14 +67,14 @@ static struct {
     const char *backing;
     uint64_t memory; // bytes
     uint64_t base;   // guest address of the RAM slot
-    uint64_t code;   // where the instruction of a step goes, a guest address
+    uint64_t code;   // the guest address of a step's instruction
     int ipa_bits;
     int vm, vcpu;
     struct kvm_run *run;
     uint8_t *ram, *code_page;
     bool slot_there, slot_readonly, dirty_log;
     uint64_t manual_dirty_log; // flags of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
-    pid_t child; // of "host fork"
+    pid_t child; // the child of "host fork"
 } machine = {.backing = "anonymous", .memory = 64 << 20, .base = RAM, .code = CODE, .ipa_bits = 40};
 
 enum { RAM_SLOT, CODE_SLOT };
@@ -131,10 +131,10 @@ static int set_ram_slot(void)
                     machine.slot_there ? flags : 0);
 }
 
-// An aligned area of the size, with what the backing says behind it.
+// Maps an aligned area of the size, with the memory of the backing.
 static void *map_ram(void)
 {
-    // Nothing of the recorder's own shares a page table with RAM: else there may be one before RAM is touched.
+    // RAM shares no page table with memory of the recorder. Otherwise such a table could exist before RAM is touched.
     const uint64_t alignment = 1 << 30;
     const uint64_t size = ((machine.memory + alignment - 1) & ~(alignment - 1)) + alignment;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -173,7 +173,7 @@ static uint32_t *guest_word(uint64_t address)
         return (uint32_t *)(machine.code_page + (address - CODE));
     if (address >= machine.base && address < machine.base + machine.memory)
         return (uint32_t *)(machine.ram + (address - machine.base));
-    fail("%" PRIx64 " is no memory of the guest", address);
+    fail("%" PRIx64 " is not in guest memory", address);
     return NULL;
 }
 
@@ -202,10 +202,10 @@ static void make_machine(void)
     }
     machine.ram = map_ram();
     machine.code_page = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    // A fork is to change the guest's RAM, not the monitor's own page.
+    // A fork must affect the guest's RAM, and not the page of the monitor itself.
     madvise(machine.code_page, 65536, MADV_DONTFORK);
     machine.slot_there = true;
-    // A slot is whole pages of the host, whatever their size.
+    // The size of a slot is a multiple of the host's page size.
     if (set_ram_slot() || set_slot(CODE_SLOT, CODE, sysconf(_SC_PAGESIZE), machine.code_page, 0))
         fail("KVM_SET_USER_MEMORY_REGION: %s", strerror(errno));
     *guest_word(VECTORS + 0x200) = 0xf900015f; // str xzr, [x10]
@@ -217,14 +217,14 @@ static void make_machine(void)
     machine.run = mmap(NULL, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE,
                        MAP_SHARED, machine.vcpu, 0);
     set_register(VBAR_EL1, VECTORS);
-    set_register(CPACR_EL1, 3 << 20); // SIMD is not trapped
+    set_register(CPACR_EL1, 3 << 20); // SIMD instructions do not trap
     sigaction(SIGALRM, &action, NULL);
 }
 
-// --- What the kernel shows
+// --- The kernel's files
 
-// Lines of the scenario, and what is the kernel's own text. Observations go to stdout, which is the same stream unless
-// an option wants none of them.
+// The stream for lines of the scenario and for the kernel's own text. Observations go to stdout, which is the same
+// stream unless an option suppresses observations.
 static FILE *output;
 
 static char trace[1 << 17];
@@ -267,7 +267,7 @@ static void get_trace(void)
 {
     size_t length = has_observer ? read_file(OBSERVER "trace", trace, sizeof(trace)) : 0;
 
-    // The kernel cuts what it has no room for: a guest that hangs writes much.
+    // A guest that hangs writes many lines, and the kernel cuts off the lines without room.
     while (length > 0 && trace[length - 1] != '\n')
         trace[--length] = 0;
 }
@@ -281,7 +281,7 @@ static int count_aborts(void)
     return count;
 }
 
-// The line that the store at the end of a step puts into the trace: no part of the step.
+// Whether the line comes from the store at the end of a step, which is not a part of the step.
 static bool is_end_of_step(const char *line)
 {
     const char *hpfar = strstr(line, "hpfar=");
@@ -289,7 +289,7 @@ static bool is_end_of_step(const char *line)
     return !strncmp(line, "abort ", 6) && hpfar && strtoull(hpfar + 6, NULL, 16) == LEFT >> 8;
 }
 
-// A guest that hangs writes the same lines for as long as it is let: each different one is shown once.
+// Prints the trace. A guest that hangs repeats the same lines, so each different line is printed once.
 static void print_trace(bool is_hung)
 {
     const char *seen[64];
@@ -319,15 +319,15 @@ static bool is_tracing;
 static void start_tracing(void)
 {
     write_file(TRACING "tracing_on", "0");
-    // So much that no event of a scenario is lost.
+    // This size is enough to keep each event of a scenario.
     write_file(TRACING "buffer_size_kb", "16384");
-    // To be opened with O_TRUNC is what empties it.
+    // An open with O_TRUNC empties the trace.
     close(open(TRACING "trace", O_WRONLY | O_TRUNC | O_CLOEXEC));
     write_file(TRACING "events/kvm/enable", "1");
     write_file(TRACING "tracing_on", "1");
 }
 
-// A line of our own among the events.
+// Puts a line of the recorder among the events.
 static void __attribute__((format(printf, 1, 2))) mark(const char *format, ...)
 {
     char text[320];
@@ -371,7 +371,7 @@ static void print_page_tables(bool is_first)
 
     if (!shows_page_tables)
         return;
-    // The first two stay the same.
+    // The first two files do not change.
     for (int i = is_first ? 0 : 2; i < 3; i++) {
         fprintf(output, "  %s:\n", names[i]);
         snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/%s", getpid(), machine.vm, names[i]);
@@ -381,7 +381,7 @@ static void print_page_tables(bool is_first)
 
 #define ADDRESS_BITS UINT64_C(0x0000fffffffff000)
 
-// Frames that have letters, in the order in which they were first seen: their numbers differ from run to run.
+// The frames that have letters, in the order of their first use. The numbers of frames differ in each run.
 static struct {
     uint64_t address;
     bool is_freed;
@@ -417,8 +417,8 @@ static uint64_t read_number(const char *path, uint64_t index)
     return number;
 }
 
-// A frame that was freed and given out again is another one. Which one the kernel takes next depends on all else that
-// it does, so a letter ends with the use of its frame.
+// Frees the letters of frames that are no longer in use. A frame that was freed and allocated again counts as another
+// frame, because the kernel's choice of frames depends on all of its other work.
 static void forget_freed_frames(void)
 {
     const uint64_t uptodate = 1 << 3, lru = 1 << 5, anon = 1 << 12, tail = 1 << 16, huge = 1 << 17,
@@ -431,7 +431,7 @@ static void forget_freed_frames(void)
         bool is_mapped = read_number("/proc/kpagecount", number) > 0;
         bool is_cached;
 
-        // A page of a huge page has none of the flags itself: its first one has them.
+        // The pages of a huge page do not have the flags themselves. The first page has them.
         if (flags & tail)
             flags = read_number("/proc/kpageflags", number / (page / 8) * (page / 8));
         is_cached = flags & (uptodate | lru) && !(flags & (anon | huge));
@@ -444,7 +444,8 @@ struct leaf {
     char text[128];
 };
 
-// "level 3 00400000000007ff @A counts 2 2 2"; the digits without the frame that the letter stands for.
+// Reads a line such as "level 3 00400000000007ff @A counts 2 2 2". The digits do not contain the frame, which the
+// letter replaces.
 static struct leaf get_leaf(uint64_t address)
 {
     char text[160];
@@ -484,11 +485,11 @@ static void print_leaf(uint64_t address, struct leaf before)
 
 // --- The guest's steps
 
-// [x1] is the address; w0 or x0 the data, w2 or x2 a second register, x3 is 0.
+// [x1] is the address. w0 or x0 has the data, w2 or x2 is a second register, and x3 is 0.
 static const struct instruction {
     const char *text; // with A for the address
     uint32_t word;
-    int offset; // of the access from x1
+    int offset; // the offset of the access from x1
 } instructions[] = {
     {"strb w0,[A]", 0x39000020, 0},      {"ldrb w0,[A]", 0x39400020, 0},
     {"strh w0,[A]", 0x79000020, 0},      {"ldrh w0,[A]", 0x79400020, 0},
@@ -517,7 +518,7 @@ static const struct instruction {
     {"prfm pldl1keep,[A]", 0xf9800020, 0},
 };
 
-// The instruction that `text` is, and the address in its brackets.
+// Finds the instruction with the text, and the address in its brackets.
 static const struct instruction *find_instruction(const char *text, uint64_t *address)
 {
     char pattern[64];
@@ -538,12 +539,13 @@ static const struct instruction *find_instruction(const char *text, uint64_t *ad
 
 enum outcome { LEFT_GUEST, TOOK_EXCEPTION, MMIO, HUNG, ERROR };
 
-// Lets the vCPU run until it comes out. A guest that does not, and takes abort after abort, hangs.
+// Lets the vCPU run until it exits to the monitor. A guest that does not exit, and takes one abort after another,
+// hangs.
 static enum outcome run_guest(void)
 {
-    // What is traced is read by people: of a guest that hangs they need no more than to see it.
+    // Traces are for human readers, who need only a few repetitions of a guest that hangs.
     const struct itimerval limit = {.it_value.tv_usec = is_tracing ? 5000 : 50000};
-    const int hang = is_tracing ? 10 : 100; // aborts; interruptions, where nobody counts aborts
+    const int hang = is_tracing ? 10 : 100; // aborts, or interruptions if aborts are not counted
     const struct itimerval off = {};
     int result, error, interruptions = 0;
 
@@ -554,7 +556,7 @@ static enum outcome run_guest(void)
         setitimer(ITIMER_REAL, &off, NULL);
         get_trace();
         interruptions++;
-        // On a slow machine the time can be over with nothing wrong.
+        // On a slow machine, the time may run out for a guest that does not hang.
     } while (result < 0 && error == EINTR && (has_observer ? count_aborts() : interruptions) < hang);
     errno = error;
     if (result < 0)
@@ -568,7 +570,7 @@ static enum outcome run_guest(void)
     return MMIO;
 }
 
-// Ends an MMIO exit. Registers that are set before would be overwritten, and the PC would skip.
+// Completes an MMIO exit. Otherwise the completion would overwrite registers that are set next, and move the PC.
 static void complete_mmio(void)
 {
     machine.run->immediate_exit = 1;
@@ -588,7 +590,7 @@ static void print_mmio(void)
         printf(" data 0x%" PRIx64, data);
 }
 
-// Runs the instruction at `at`, with the store that leaves the guest behind it.
+// Runs the instruction at `at`, followed by the store that leaves the guest.
 static void guest_step(uint64_t at, uint64_t address, bool has_address)
 {
     struct leaf target = get_leaf(TARGET);
@@ -631,7 +633,7 @@ static void guest_step(uint64_t at, uint64_t address, bool has_address)
         printf(" pc %+" PRId64, (int64_t)(pc - at));
     printf(" x0 0x%" PRIx64, x0);
     if (outcome == MMIO && !machine.run->mmio.is_write) {
-        // The VMM's answer: bytes with the sign bit set, so that an extension shows.
+        // The bytes of the VMM's answer have the sign bit set, so that a sign extension is visible.
         for (int i = 0; i < 8; i++)
             machine.run->mmio.data[i] = 0x81 + i;
         complete_mmio();
@@ -677,7 +679,7 @@ static void guest(char *text)
 
 static void *host_address(uint64_t ipa) { return machine.ram + (ipa - machine.base); }
 
-// Through a pipe, where memory that is not there is EFAULT instead of a signal.
+// Copies a word through a pipe: for missing memory, the pipe gives EFAULT instead of a signal.
 static int copy_word(const uint32_t *from, uint32_t *to)
 {
     int ends[2];
@@ -736,7 +738,7 @@ static int host_mprotect(const char *name, uint64_t address, uint64_t size)
     return mprotect(host_address(address), size, protection);
 }
 
-// A child shares the pages until somebody writes; it does nothing but wait for its end.
+// Starts a child, which shares the pages until one process writes to them. The child only waits to be ended.
 static int host_fork(void)
 {
     fflush(stdout);
@@ -766,7 +768,7 @@ static long ksm_scans(void)
     return atol(text);
 }
 
-// Pages are merged in the second scan that finds them unchanged; one more for the one under way.
+// KSM merges pages in the second scan that finds them unchanged. One more scan may be in progress already.
 static int host_ksm(void)
 {
     const time_t limit = time(NULL) + 3; // without mergeable memory there is no scan at all
@@ -774,7 +776,7 @@ static int host_ksm(void)
 
     write_file("/sys/kernel/mm/ksm/pages_to_scan", "100000");
     write_file("/sys/kernel/mm/ksm/sleep_millisecs", "1");
-    // How fast this runs must not decide which chains of equal pages are looked at as a whole.
+    // The speed of this machine must not decide which chains of equal pages are examined as a whole.
     write_file("/sys/kernel/mm/ksm/stable_node_chains_prune_millisecs", "100000000");
     write_file("/sys/kernel/mm/ksm/run", "1");
     while (time(NULL) < limit && ksm_scans() < start + 4)
@@ -784,7 +786,7 @@ static int host_ksm(void)
     return ksm_scans() < start + 4 ? -1 : 0;
 }
 
-// Marks the page that backs an address idle, which makes KVM's entry old: idle page tracking.
+// Marks the page at an address as idle by idle page tracking, which makes KVM's entry old.
 static int host_age(uint64_t address)
 {
     uint64_t page = (uintptr_t)host_address(address) / sysconf(_SC_PAGESIZE);
@@ -792,11 +794,11 @@ static int host_age(uint64_t address)
     uint64_t bits, frame;
     int bitmap = open("/sys/kernel/mm/page_idle/bitmap", O_RDWR | O_CLOEXEC);
 
-    // A page that was faulted in just now waits in a CPU's list, where idle page tracking does not look.
+    // A new page waits in a list of the CPU, and idle page tracking ignores this list. This write empties the list.
     write_file("/proc/sys/vm/drop_caches", "1");
     if (bitmap < 0)
         fail("page_idle: %s", strerror(errno));
-    if (!(entry >> 63)) { // nothing is there
+    if (!(entry >> 63)) { // no page is mapped
         close(bitmap);
         errno = ENOENT;
         return -1;
@@ -809,7 +811,7 @@ static int host_age(uint64_t address)
     return 0;
 }
 
-// For a machine with dirty-log=manual or initially-set: the range is no longer dirty, and protected.
+// For a machine with dirty-log=manual or initially-set: makes the range clean and write-protected.
 static int host_clear_dirty_log(const char *range)
 {
     uint64_t page = sysconf(_SC_PAGESIZE), address, size;
@@ -951,10 +953,10 @@ static void machine_line(char *text)
                                                                       KVM_DIRTY_LOG_INITIALLY_SET;
         else if (strcmp(word, "cpu") && strcmp(word, "granule"))
             fail("machine: there is no %s", word);
-        // cpu and granule are the kernel's that this runs on.
+        // The kernel and the emulated CPU determine cpu and granule.
     }
     make_machine();
-    // Events of MMU notifiers have the monitor's own addresses.
+    // Events of MMU notifiers have addresses of the monitor.
     mark("machine: RAM 0x%" PRIx64 " size 0x%" PRIx64 " is at %p, code 0x%lx size 0x%lx at %p", machine.base,
          machine.memory, (void *)machine.ram, CODE, sysconf(_SC_PAGESIZE), (void *)machine.code_page);
 }
@@ -996,7 +998,7 @@ int main(int count, char **arguments)
             continue;
         }
         if (!machine.vm)
-            fail("the first line has to say what the machine is");
+            fail("the first line must describe the machine");
         else if (!strncmp(line, "guest ", 6))
             guest(line + 6);
         else if (!strncmp(line, "host ", 5))

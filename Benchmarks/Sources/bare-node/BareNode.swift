@@ -1,4 +1,4 @@
-// The device at a node without what watches it: no trace, no logs, no counters. What virt-walkerd takes more is their price.
+// The device at a node without trace, logs and counters. The difference to virt-walkerd is their price.
 //
 // usage: bare-node FILE       (until SIGTERM)
 import CharacterDeviceServer
@@ -17,7 +17,7 @@ struct BareNode {
     let server = try FUSEServer(
       path: path, application: Application(name: "bare-node"), device: engine)
     defer { server.close() }
-    // As virt-walkerd does.
+    // The loop waits as virt-walkerd does.
     let loop = try EventLoop(waiting: AdaptiveWait())
     try loop.add(server) { if $0 == .end { loop.stop() } }
     try loop.add(signals.descriptor) { loop.stop() }

@@ -4,12 +4,14 @@ import Inspection
 import Stage2Sim
 import VirtWalkerDevice
 
-/// How much memory the tables of mapped guest memory take. For a new process: memory that was free before does not count.
+/// Measures the memory of the tables of mapped guest memory. Each measurement needs a new process, because memory that
+/// was free before does not count.
+/// before does not count.
 struct Tables: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "The bytes by which resident memory grows when guest memory is mapped by pages.")
 
-  @Argument(help: "How much guest memory is mapped.")
+  @Argument(help: "The size of the mapped guest memory.")
   var mib: UInt64
 
   func run() throws {
@@ -21,7 +23,7 @@ struct Tables: ParsableCommand {
   }
 }
 
-/// How much memory machines take.
+/// Measures the memory of machines.
 struct Machines: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "The bytes by which resident memory grows when machines are booted.")
@@ -29,11 +31,11 @@ struct Machines: ParsableCommand {
   @Argument(help: "How many.")
   var count: Int
 
-  @Flag(help: "With what watches them: trace, logs, counters.")
+  @Flag(help: "Machines with trace, logs and counters.")
   var inspected = false
 
   func run() throws {
-    // What the first one needs, such as its code, is not needed again.
+    // The first machine needs memory that the others share, such as the code.
     let first = try boot()
     let before = residentBytes()
     var machines: [Any] = []
@@ -60,7 +62,7 @@ struct Machines: ParsableCommand {
   }
 }
 
-/// The second number in /proc/self/statm, which is in pages.
+/// The resident size from the second number in /proc/self/statm, which is in pages.
 private func residentBytes() -> Int {
   var resident = 0
   guard let file = fopen("/proc/self/statm", "r") else { return 0 }

@@ -2,16 +2,16 @@ import ArgumentParser
 import Stage2Sim
 import VirtWalkerDevice
 
-/// Stage-2 tables alone: what Benchmarks/reference/pgtable-bench.c does with the kernel's code, in the same order, at the same
-/// addresses.
+/// Measures stage-2 tables alone. The operations are those of Benchmarks/reference/pgtable-bench.c on the kernel's
+/// code, in the same order and at the same addresses.
 struct Operations: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Operations on a stage-2 table, as pgtable-bench does them.")
 
-  @Argument(help: "How much guest memory is mapped.")
+  @Argument(help: "The size of the mapped guest memory.")
   var mib: UInt64
 
-  @Argument(help: "How often. The median round is printed.")
+  @Argument(help: "The number of rounds. The median round is printed.")
   var rounds: Int
 
   func run() throws {
@@ -19,7 +19,8 @@ struct Operations: ParsableCommand {
     let operations = TableBench.operations
     var samples = [[Double]](repeating: [], count: operations.count)
     var sums = [UInt64](repeating: 0, count: operations.count)
-    // In the first round tables lie in memory that was never used before: what that costs is not asked for.
+    // The first round is not counted: its tables are in memory that was never used before, and the first use takes
+    // extra time.
     for round in 0...rounds {
       for (index, operation) in operations.enumerated() {
         let count = mib << 20 / operation.unit
@@ -39,9 +40,9 @@ struct Operations: ParsableCommand {
 struct TableBench {
   struct Operation: Sendable {
     let name: String
-    /// Bytes that one operation is about.
+    /// The bytes for each operation.
     let unit: UInt64
-    /// Returns a sum that is the same on both sides if both did the same.
+    /// Returns a sum. Equal sums on both sides show that both sides have done the same.
     let run: @Sendable (inout TableBench, _ count: UInt64) throws -> UInt64
   }
 
@@ -61,8 +62,8 @@ struct TableBench {
   static let page = Granule.kib4.pageSize
   static let block = Granule.kib4.blockSize
   static let ipa = HideSeek.target
-  static let physicalBlocks = ipa + 1 << 41
-  /// One page off any block, so that a range is mapped by pages.
+  static let physicalBlocks = PhysicalAddress(ipa.rawValue + 1 << 41)
+  /// The address is one page off the alignment of a block, so that a range is mapped by pages.
   static let physicalPages = physicalBlocks + page
 
   private var table = Stage2PageTable()

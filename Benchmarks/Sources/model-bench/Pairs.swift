@@ -5,16 +5,16 @@ import Scenarios
 import Stage2Sim
 import VirtWalkerDevice
 
-/// A hide and a seek by the guest, from its store to the entry and back.
+/// Measures a hide and a seek by the guest, from its store to the entry and back.
 struct Pairs: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "A hide and a seek: by the machine, the driver on it, and the device that is watched."
   )
 
-  @Argument(help: "Pairs in a round.")
+  @Argument(help: "The number of pairs in a round.")
   var pairs: Int
 
-  @Argument(help: "How often. The median round is printed.")
+  @Argument(help: "The number of rounds. The median round is printed.")
   var rounds: Int
 
   func run() throws {
@@ -31,14 +31,14 @@ struct Pairs: ParsableCommand {
     var times: (machine: [Double], traced: [Double], driver: [Double], device: [Double]) = (
       [], [], [], []
     )
-    // In turn, as the clock rate of a CPU changes.
+    // The rounds alternate between the parts, because the clock rate of a CPU changes.
     for _ in 0...rounds {
       times.machine.append(try time { try hideAndSeek($0, on: &machine, registers) })
       times.traced.append(try time { try hideAndSeek($0, on: &traced, registers) })
       times.driver.append(try time { try pair($0, on: driver, buffer) })
       times.device.append(try time { try pair($0, on: device, buffer) })
     }
-    // Without the first round, which the caches and the trace's ring had to be filled in.
+    // The first round, which fills the caches and the ring of the trace, is not counted.
     func ns(_ times: [Double]) -> String { "{\"ns\": \(median(Array(times.dropFirst())))}" }
     print(
       "{\"machine\": \(ns(times.machine)), \"traced\": \(ns(times.traced)), \"driver\": \(ns(times.driver)), \"device\": \(ns(times.device))}"
@@ -54,7 +54,7 @@ struct Pairs: ParsableCommand {
     return output[0]
   }
 
-  /// Nanoseconds for a pair.
+  /// Returns the nanoseconds for a pair.
   @inline(__always)
   private func time(_ pair: (UInt8) throws -> UInt8) throws -> Double {
     let start = now()
@@ -73,8 +73,8 @@ extension ModelEngine {
   }
 }
 
-/// The machine, and where its guest has HIDE and SEEK.
-func bootedMachine() throws -> (VirtualMachine, registers: UInt64) {
+/// Returns the machine, and the addresses of HIDE and SEEK in its guest.
+func bootedMachine() throws -> (VirtualMachine, registers: GuestVirtualAddress) {
   var machine = try VirtualMachine.bootedWithHideSeek()
   guard let registers = machine.ioremap(HideSeek.hideAddress, size: 2) else {
     throw ValidationError("the registers cannot be mapped")
@@ -82,8 +82,9 @@ func bootedMachine() throws -> (VirtualMachine, registers: UInt64) {
   return (machine, registers)
 }
 
-/// Hides a byte, and seeks one.
-func hideAndSeek(_ byte: UInt8, on machine: inout VirtualMachine, _ registers: UInt64) throws
+/// Hides a byte, and reads it back.
+func hideAndSeek(_ byte: UInt8, on machine: inout VirtualMachine, _ registers: GuestVirtualAddress)
+  throws
   -> UInt8
 {
   try machine.writeb(byte, to: registers)

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Stage2Sim
 
-/// What `Pairs` times as `traced`, and nothing else.
+/// Runs the work that `Pairs` times as `traced`, and nothing else.
 struct Profile: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Hides and seeks by the machine with its trace, not timed: for a profiler.")

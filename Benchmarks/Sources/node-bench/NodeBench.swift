@@ -2,7 +2,7 @@ import ArgumentParser
 import Glibc
 import Histogram
 
-/// Writes a byte to a node and reads one back, again and again, and prints as JSON how long such a pair takes.
+/// Writes a byte to a node and reads it back, again and again, and prints the time of such a pair as JSON.
 @main
 struct NodeBench: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -12,19 +12,19 @@ struct NodeBench: ParsableCommand {
   @Argument(help: "The node.")
   var path: String
 
-  @Option(help: "How many clients, each a thread with the node open for itself.")
+  @Option(help: "The number of clients. Each is a thread with its own open descriptor of the node.")
   var clients = 1
 
-  @Option(help: "How long, in seconds, pairs are made that are not measured.")
+  @Option(help: "The time in seconds before the measurement.")
   var warmUp = 0.1
 
-  @Option(help: "How long, in seconds, pairs are measured.")
+  @Option(help: "The time in seconds of the measurement.")
   var seconds = 1.0
 
-  @Option(help: "At most so many pairs are measured, of each client.")
+  @Option(help: "The maximum number of measured pairs of each client.")
   var pairs = Int.max
 
-  @Option(help: "The process that serves the node: its CPU time is measured, too.")
+  @Option(help: "The process that serves the node. Its CPU time is measured, too.")
   var serverPid: pid_t?
 
   func run() throws {
@@ -40,7 +40,7 @@ struct NodeBench: ParsableCommand {
     }
     let threads = try all.map(start)
 
-    gate.wait()  // all are warm
+    gate.wait()  // all clients have warmed up
     let begin = (
       time: now(), client: now(CLOCK_PROCESS_CPUTIME_ID), server: serverPid.map { _ in now(server) }
     )
@@ -75,7 +75,7 @@ struct NodeBench: ParsableCommand {
   }
 }
 
-/// Nanoseconds, to three digits, up to a minute.
+/// Nanoseconds with three digits, up to a minute.
 typealias Latencies = Histogram<UInt64>
 
 extension Latencies {
@@ -84,7 +84,7 @@ extension Latencies {
   }
 }
 
-/// One open file.
+/// One open descriptor.
 private final class Client {
   private let path: String
   private let descriptor: Int32
@@ -112,8 +112,8 @@ private final class Client {
   func run() {
     var warmedUp = Latencies.empty
     makePairs(for: warmUp, atMost: .max, into: &warmedUp)
-    gate.wait()  // all are warm
-    gate.wait()  // and have had their CPU time read
+    gate.wait()  // all clients have warmed up
+    gate.wait()  // the CPU time of all clients was read
     makePairs(for: duration, atMost: pairs, into: &latencies)
   }
 
@@ -130,7 +130,7 @@ private final class Client {
       let readResult = read(descriptor, &got, 1)
       guard readResult == 1 else { return fail("read", readResult) }
       guard !checksByte || got == written else {
-        failure = Failure("\(path): \(written) was written, and \(got) is read")
+        failure = Failure("\(path): \(written) was written, but \(got) was read")
         return
       }
       let after = now()
@@ -146,7 +146,7 @@ private final class Client {
   }
 }
 
-/// What so many threads wait at until all are there.
+/// A gate that opens when all of the threads have arrived.
 private final class Gate {
   private let barrier = UnsafeMutablePointer<pthread_barrier_t>.allocate(capacity: 1)
 
@@ -161,7 +161,7 @@ private struct Failure: Error, CustomStringConvertible {
   init(_ description: String) { self.description = description }
 }
 
-/// A thread, as each client sleeps in its system calls.
+/// Starts a thread. Each client has a thread, because it sleeps in its system calls.
 private func start(_ client: Client) throws -> pthread_t {
   var thread = pthread_t()
   let error = pthread_create(
@@ -170,7 +170,9 @@ private func start(_ client: Client) throws -> pthread_t {
       Unmanaged<Client>.fromOpaque(client!).takeRetainedValue().run()
       return nil
     }, Unmanaged.passRetained(client).toOpaque())
-  guard error == 0 else { throw Failure("no thread: \(String(cString: strerror(error)))") }
+  guard error == 0 else {
+    throw Failure("cannot start a thread: \(String(cString: strerror(error)))")
+  }
   return thread
 }
 

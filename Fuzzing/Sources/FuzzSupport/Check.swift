@@ -1,4 +1,4 @@
-/// Ends the fuzzer, with the input as its finding, where what should be true is not.
+/// Ends the fuzzer with the present input as its finding, if the condition is false.
 public func check(_ condition: Bool, _ message: @autoclosure () -> String) {
   guard !condition else { return }
   fatalError(message())

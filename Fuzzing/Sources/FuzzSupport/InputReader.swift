@@ -1,4 +1,4 @@
-/// Takes an input apart into numbers. What is missing at its end is 0.
+/// Reads numbers from an input. Bytes that are missing at the end count as 0.
 public struct InputReader {
   private var rest: ArraySlice<UInt8>
 
@@ -6,7 +6,7 @@ public struct InputReader {
 
   public var isAtEnd: Bool { rest.isEmpty }
 
-  /// The next number, its lowest byte first.
+  /// Reads a number, with its lowest byte first.
   public mutating func next<Number: FixedWidthInteger>(_ type: Number.Type = Number.self) -> Number
   {
     (0..<Number.bitWidth / 8).reduce(0) { number, place in
@@ -14,7 +14,7 @@ public struct InputReader {
     }
   }
 
-  /// One of `values`.
+  /// Chooses one of `values`.
   public mutating func next<Value>(of values: [Value]) -> Value {
     values[Int(next(UInt8.self)) % values.count]
   }

@@ -4,10 +4,11 @@ import Inspection
 import Stage2Sim
 import SystemPackage
 
-/// Writes a text to a device's control file, one write(2) for each part between two zero bytes. What is refused changes
-/// nothing but what the file says of it; what is taken can be read there; and whatever was done, the node answers.
+/// Writes a text to the control file of a device, with one write(2) for each part between two zero bytes. A refused
+/// part changes only the content of the control file. An accepted part can be read there. The node answers after each
+/// part.
 ///
-/// The text's length decides over the machine, so that a text may be one.
+/// The length of the text selects the machine, so that the input can be a plain text.
 @_cdecl("LLVMFuzzerTestOneInput")
 func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))
@@ -23,12 +24,12 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     check(device.state == before, "'\(result)' has changed the machine")
     check(
       result.wholeMatch(of: /[0-9]+:[0-9]+: expected [ -~]*\n/) != nil,
-      "'\(result)' is no error of the language")
+      "'\(result)' is not an error of the language")
   }
   _ = finish(writer.finish())
   device.readAll()
 
-  // A guest that does not run any more answers EIO, until it is booted anew.
+  // A guest that has stopped answers EIO until it is booted again.
   _ = try? device.seek()
   device.reset()
   do {
@@ -47,15 +48,15 @@ func write(_ bytes: [UInt8], to writer: any CommandWriter) -> Bool {
   }
 }
 
-/// Does all that a write has asked for.
+/// Performs all work of a write.
 ///
-/// - Returns: False where it is not in the language.
+/// - Returns: False if the text is not in the language.
 func finish(_ work: (any CommandWork)?) -> Bool {
   guard let work else { return true }
   while true {
     switch work.proceed() {
     case .unfinished: continue
-    case .waiting: fatalError("the model answers at once")
+    case .waiting: fatalError("the model has not answered at once")
     case .finished: return true
     case .failed(let error):
       check(error == .invalidArgument, "a write fails with \(error)")

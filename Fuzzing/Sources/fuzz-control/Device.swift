@@ -7,7 +7,7 @@ import VirtWalkerDevice
 
 @testable import Stage2Sim
 
-/// A device with the files of its tree, in this process. No time goes by.
+/// A device with the files of its tree, in this process. Its clock stands still.
 struct Device {
   private let engine: ModelEngine
   private let device: InspectedDevice
@@ -32,16 +32,16 @@ struct Device {
     }
   }
 
-  /// All that a file says.
+  /// Returns the whole content of a file.
   func read(_ name: String) -> String {
     switch files[name] {
     case .text(let make, _), .commands(let make?, _):
       String(decoding: make().bytes(), as: UTF8.self)
-    case nil, .directory, .commands, .pipe: fatalError("\(name) is no file to read")
+    case nil, .directory, .commands, .pipe: fatalError("\(name) is not a readable file")
     }
   }
 
-  /// All that a step can change: each word of each table, their reference counts, the registers, the counters.
+  /// The state that a step can change: each word of each table, the reference counts, the registers and the counters.
   var state: State {
     let machine = engine.virtualMachine
     return State(
@@ -71,7 +71,9 @@ struct Device {
   }
 
   private func readToEnd(_ reader: any GrowingTextReader) {
-    while reader.hasMore { check(!reader.next().isEmpty, "a pipe has more, and gives nothing") }
+    while reader.hasMore {
+      check(!reader.next().isEmpty, "a pipe has more lines, but a read returns nothing")
+    }
   }
 
   func makeControlWriter() -> any CommandWriter { makeWriter("control") }
@@ -89,12 +91,12 @@ struct Device {
     return bytes.first
   }
 
-  /// Boots the machine anew.
+  /// Boots the machine again.
   func reset() {
     do {
       _ = try makeWriter("reset").write([UInt8(ascii: "1")].span)
     } catch {
-      fatalError("no reset: \(error)")
+      fatalError("the reset fails: \(error)")
     }
   }
 }

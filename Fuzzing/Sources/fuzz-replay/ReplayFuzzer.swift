@@ -7,8 +7,8 @@ private func engine(_ recording: Recording) throws -> ModelEngine {
   try ModelEngine(recording.machine, eventCapacity: 1 << 10)
 }
 
-/// Plays a text, as `virt-walkerd replay` does. The model does the same each time, and `--check` finds no difference between
-/// it and itself.
+/// Runs a text as `virt-walkerd replay` does. Each run gives the same result, and `--check` finds no difference between
+/// two runs.
 @_cdecl("LLVMFuzzerTestOneInput")
 func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))
@@ -16,20 +16,20 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let recording = try? Recording(parsing: text),
     let played = try? recording.played(on: engine(recording))
   else { return 0 }
-  check(played.scenario == recording.scenario, "what was played is another scenario")
+  check(played.scenario == recording.scenario, "the played recording has another scenario")
   check(
-    (try? Recording(parsing: played.description)) == played, "what was played cannot be read")
+    (try? Recording(parsing: played.description)) == played, "the played recording cannot be read")
   do {
     if let difference = try played.firstDifference(on: engine(recording)) {
       fatalError(difference.sideBySide().joined(separator: "\n"))
     }
-    // The text's own observations: any.
+    // The observations in the text are arbitrary.
     if let difference = try recording.firstDifference(on: engine(recording)) {
-      check(difference.kernel != difference.model, "a difference that is none")
-      check(!difference.sideBySide(width: 80).isEmpty, "a difference of no lines")
+      check(difference.kernel != difference.model, "the two sides of a difference are equal")
+      check(!difference.sideBySide(width: 80).isEmpty, "a difference has no lines")
     }
   } catch {
-    fatalError("played before, and now \(error)")
+    fatalError("the second run fails: \(error)")
   }
   return 0
 }

@@ -1,8 +1,8 @@
 import FuzzSupport
 import Scenarios
 
-/// Reads a text as a recording, as `virt-walkerd replay` does. What can be read means the same when it was printed; what
-/// cannot has an error at a place of the text.
+/// Parses a text as a recording, as `virt-walkerd replay` does. A valid text keeps its meaning when it is printed and
+/// parsed again. An invalid text gives an error with a place in the text.
 @_cdecl("LLVMFuzzerTestOneInput")
 func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))
@@ -12,14 +12,14 @@ func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   do throws(ScenarioError) {
     recording = try Recording(parsing: text)
   } catch {
-    // An end that is missed stands behind the last line.
+    // The place of a missing end is after the last line.
     check((1...ends + 2).contains(error.line), "line of \(error), of \(ends) ends of lines")
     check((1...Scenario.maximumLineLength + 1).contains(error.column), "column of \(error)")
     check(!error.message.utf8.contains { $0 < 0x20 }, "message of \(error)")
     return 0
   }
   let printed = recording.description
-  // As bytes: strings are equal where Unicode calls them equivalent.
+  // The texts are compared as bytes, because strings are equal if Unicode calls them equivalent.
   check(
     [bytes, bytes + "\n".utf8].contains(Array(printed.utf8)),
     "the text changes when it is printed")

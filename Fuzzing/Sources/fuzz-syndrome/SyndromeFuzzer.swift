@@ -3,8 +3,8 @@ import VirtWalkerDevice
 
 @testable import Stage2Sim
 
-/// Decodes instructions and syndromes. The registers of an abort say what the instruction says that took it; and an abort
-/// with any registers has an end.
+/// Decodes instructions and syndromes. The registers of an abort describe the instruction that took the abort. The
+/// handling of an abort with arbitrary registers returns.
 @_cdecl("LLVMFuzzerTestOneInput")
 func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))
@@ -23,11 +23,11 @@ func booted(_ input: inout InputReader) -> VirtualMachine {
         cpu: input.next(of: CPUModel.allCases), granule: input.next(of: Granule.allCases),
         backing: input.next(of: Backing.allCases), memorySize: 1 << 30))
   } catch {
-    fatalError("no machine: \(error)")
+    fatalError("the machine cannot be made: \(error)")
   }
 }
 
-/// What is encoded of the fields of a data abort is the syndrome again.
+/// Encoding the fields of a data abort gives the syndrome again.
 func checkFields(of syndrome: ExceptionSyndrome) {
   guard syndrome.exceptionClass == ExceptionSyndrome.dataAbort, syndrome.isValid,
     let status = syndrome.faultStatus,
@@ -38,17 +38,19 @@ func checkFields(of syndrome: ExceptionSyndrome) {
     isSignExtending: syndrome.isSignExtending, is64Bit: syndrome.is64Bit,
     isAcquireRelease: syndrome.rawValue >> 14 & 1 != 0)
   let encoded = ExceptionSyndrome(dataAbort: status, level: syndrome.faultLevel, access: access)
-  // EC, IL, ISV to AR, WnR, DFSC.
+  // The mask has EC, IL, ISV to AR, WnR and DFSC.
   let fields: UInt64 = 0xffff_c07f
   check(
     encoded.rawValue & ~(1 << 25) == syndrome.rawValue & fields & ~(1 << 25),
     "\(syndrome) is encoded as \(encoded)")
 }
 
-/// Runs one instruction with any registers, and one step of the VMM behind it.
+/// Runs one instruction with arbitrary registers, and then one step of the VMM.
 func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) {
   let places: [UInt64] = [
-    HideSeek.hideAddress, HideSeek.target, HideSeek.target + 0x20_0000, 0, 1 << 40, .max,
+    HideSeek.hideAddress.rawValue, HideSeek.target.rawValue, HideSeek.target.rawValue + 0x20_0000,
+    0,
+    1 << 40, .max,
   ]
   func runs() -> (RunResult, FaultInfo, [UInt64]) {
     var input = input
@@ -57,19 +59,19 @@ func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) 
       machine.setRegister(
         register, to: input.next(of: places) &+ UInt64(truncatingIfNeeded: input.next(Int8.self)))
     }
-    // The guest's kernel has executed there.
+    // The guest's kernel has executed from this address.
     let code = VirtualMachine.kernelAddress
     do {
       try machine.write(UInt64(word), to: code, count: 4)
     } catch {
-      fatalError("no code: \(error)")
+      fatalError("the code cannot be written: \(error)")
     }
-    let result = machine.run(at: code)
+    let result = machine.run(at: .init(flat: code))
     machine.completeMMIO(data: input.next())
     return (result, machine.vcpu.fault, (0...31).map { machine.vcpu[$0] })
   }
   let (result, fault, registers) = runs()
-  check((result, fault, registers) == runs(), "\(word) does not do the same twice")
+  check((result, fault, registers) == runs(), "two runs of \(word) differ")
 
   guard case .access(let access, _) = A64Instruction(decoding: word),
     fault.syndrome.exceptionClass == ExceptionSyndrome.dataAbort
@@ -85,15 +87,16 @@ func run(_ word: UInt32, on booted: VirtualMachine, _ input: inout InputReader) 
     "\(fault.syndrome) for \(access)")
 }
 
-/// Has KVM handle an abort with any registers.
+/// Lets KVM handle an abort with arbitrary registers.
 func handleAbort(on booted: VirtualMachine, _ input: inout InputReader) {
   var machine = booted
   let classes = [ExceptionSyndrome.instructionAbort, ExceptionSyndrome.dataAbort]
   let syndrome = input.next(of: classes) << 26 | input.next(UInt64.self) & 0x3ff_ffff
   let ipa = input.next(UInt64.self) & 0xffff_ffff_ffff
   machine.vcpu.fault = FaultInfo(
-    syndrome: ExceptionSyndrome(rawValue: syndrome), far: input.next(), ipa: ipa)
-  check(machine.vcpu.fault.pageAddress == ipa & ~0xfff, "HPFAR_EL2 of \(ipa)")
-  // Any error of KVM's is an end, too.
+    syndrome: ExceptionSyndrome(rawValue: syndrome), far: GuestVirtualAddress(input.next()),
+    ipa: IntermediatePhysicalAddress(ipa))
+  check(machine.vcpu.fault.pageAddress.rawValue == ipa & ~0xfff, "HPFAR_EL2 of \(ipa)")
+  // An error of KVM is a valid outcome, too.
   _ = try? machine.handleGuestAbort()
 }

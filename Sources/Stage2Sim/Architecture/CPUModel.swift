@@ -21,7 +21,4 @@ public enum CPUModel: String, CaseIterable, Sendable {
     case .max: 52
     }
   }
-
-  /// The largest IPA size in bits that KVM gives a VM (`get_kvm_ipa_limit`): without FEAT_LPA2 at most 48.
-  public var ipaLimit: Int { min(physicalAddressBits, 48) }
 }

@@ -15,6 +15,7 @@ public struct Granule: Hashable, Sendable {
   public static let kib64 = Granule(pageShift: 16)
 
   /// The page size in bytes.
+  @inlinable
   public var pageSize: UInt64 { 1 &<< UInt64(truncatingIfNeeded: pageShift) }
 
   /// Entries in one table: a table fills one page with 8-byte descriptors (`PTRS_PER_PTE`).
@@ -23,6 +24,7 @@ public struct Granule: Hashable, Sendable {
   /// log2 of the bytes that one entry of `level` maps (`kvm_granule_shift`, asm/kvm_pgtable.h).
   ///
   /// Level -1 is what concatenated start tables stand in for.
+  @inlinable
   public func shift(level: Int) -> Int {
     (pageShift &- 3) &* (Granule.lastLevel &- level) &+ pageShift
   }
@@ -41,10 +43,11 @@ public struct Granule: Hashable, Sendable {
   public var blockSize: UInt64 { size(level: 2) }
 
   /// Bits of an entry that hold an output address, up to 48 bits (`KVM_PTE_ADDR_MASK`).
+  @inlinable
   public var addressMask: UInt64 { (1 << 48) &- pageSize }
 
   /// The level whose entries map single pages, with every granule.
-  public static let lastLevel = 3
+  @inlinable public static var lastLevel: Int { 3 }
 }
 
 extension Granule: CaseIterable {

@@ -62,7 +62,7 @@ public struct Stage2Error: Error, Hashable, Sendable {
   /// What the kernel's function returns.
   public let code: KernelError
   /// The IPA that the operation was at.
-  public let address: UInt64
+  public let address: IntermediatePhysicalAddress
   /// The level of the entry that was in the way, 0 to 3; nil where it came to no entry.
   public let level: Int?
   /// That entry.
@@ -70,7 +70,8 @@ public struct Stage2Error: Error, Hashable, Sendable {
 
   /// An error with this code, at this address. A visitor makes its own with ``Visit/error(_:in:)``.
   public init(
-    _ code: KernelError, address: UInt64, level: Int? = nil, entry: Stage2Descriptor? = nil
+    _ code: KernelError, address: IntermediatePhysicalAddress, level: Int? = nil,
+    entry: Stage2Descriptor? = nil
   ) {
     self.code = code
     self.address = address
@@ -82,7 +83,7 @@ public struct Stage2Error: Error, Hashable, Sendable {
 extension Stage2Error: CustomStringConvertible {
   /// `EAGAIN at 0x40000000, level 3, entry 004000008000077f`
   public var description: String {
-    var text = "\(code) at 0x\(hexadecimal(address))"
+    var text = "\(code) at \(address)"
     if let level { text += ", level \(level)" }
     if let entry { text += ", entry \(entry)" }
     return text

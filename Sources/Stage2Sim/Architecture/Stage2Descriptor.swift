@@ -5,12 +5,13 @@
 public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public var rawValue: UInt64
 
+  @inlinable
   public init(rawValue: UInt64) { self.rawValue = rawValue }
 
   /// Bit 0. The walker of the CPU ignores an entry that has it clear; software may use its other 63 bits.
-  public static let valid: UInt64 = 1 << 0
+  @inlinable public static var valid: UInt64 { 1 << 0 }
   /// Bit 1: a table at levels 0 to 2, a page at level 3. Clear in a valid entry: a block.
-  public static let tableOrPage: UInt64 = 1 << 1
+  @inlinable public static var tableOrPage: UInt64 { 1 << 1 }
   /// Bits [5:2], MemAttr.
   public static let memoryAttributes: UInt64 = 0xf << 2
   /// Bit 6, S2AP[0]: the guest may read.
@@ -21,7 +22,7 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public static let shareability: UInt64 = 3 << 8
   /// Bit 10, AF: clear makes the next access an access-flag fault.
   public static let accessFlag: UInt64 = 1 << 10
-  /// Bit 51, DBM: hardware may set S2AP[1]. KVM 6.1 does not use it.
+  /// Bit 51, DBM: hardware may set S2AP[1] if VTCR_EL2.HD is set. KVM leaves HD clear.
   public static let dirtyBitModifier: UInt64 = 1 << 51
   /// Bit 52: the entry is one of a run that the CPU may keep as one TLB entry.
   public static let contiguous: UInt64 = 1 << 52
@@ -31,22 +32,14 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public static let executeNever: UInt64 = 1 << 54
   /// Bits [58:55]: left to software by the architecture.
   public static let software: UInt64 = 0xf << 55
-  /// `KVM_PTE_LEAF_ATTR_LO`, bits [11:2].
-  public static let lowAttributes: UInt64 = 0xffc
-  /// `KVM_PTE_LEAF_ATTR_HI`, bits [63:51].
-  public static let highAttributes: UInt64 = 0xfff8_0000_0000_0000
-  /// `KVM_PTE_LEAF_ATTR_S2_PERMS`: what may differ between two entries for the same mapping.
-  public static let permissions: UInt64 = read | write | executeNever
-
   /// SH of inner shareable memory.
   public static let innerShareable: UInt64 = 3 << 8
-  /// Bits [9:2] of an invalid entry: who owns the page (`KVM_INVALID_PTE_OWNER_MASK`).
-  public static let invalidOwner: UInt64 = 0xff << 2
 
   /// ``valid``: the entry maps memory or points to a table.
   public var isValid: Bool { rawValue & Self.valid != 0 }
 
   /// `kvm_pte_table`: whether this entry, standing at `level`, points to a table.
+  @inlinable
   public func isTable(level: Int) -> Bool {
     level != Granule.lastLevel
       && rawValue & (Self.valid | Self.tableOrPage) == Self.valid | Self.tableOrPage
@@ -58,21 +51,28 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   }
 
   /// The output address (`kvm_pte_to_phys`): of a page, a block or the next table.
-  public func outputAddress(_ granule: Granule) -> UInt64 { rawValue & granule.addressMask }
-
-  /// `kvm_init_valid_leaf_pte`.
-  public init(leafAt level: Int, mapping physical: UInt64, attributes: UInt64, granule: Granule) {
-    let type = level == Granule.lastLevel ? Self.tableOrPage : 0
-    rawValue =
-      physical & granule.addressMask
-      | attributes & (Self.lowAttributes | Self.highAttributes) | type | Self.valid
+  @inlinable
+  public func outputAddress(_ granule: Granule) -> PhysicalAddress {
+    PhysicalAddress(rawValue & granule.addressMask)
   }
 
-  /// `kvm_init_invalid_leaf_owner`
+  /// `kvm_init_valid_leaf_pte`: a leaf.
+  ///
+  /// - Parameter attributes: Some of ``KernelVersion/leafAttributes``.
+  public init(
+    leafAt level: Int, mapping physical: PhysicalAddress, attributes: UInt64, granule: Granule
+  ) {
+    let type = level == Granule.lastLevel ? Self.tableOrPage : 0
+    rawValue = physical.rawValue & granule.addressMask | attributes | type | Self.valid
+  }
+
+  /// `kvm_init_invalid_leaf_owner`: an invalid entry with the owner of the page in bits [9:2].
   public init(invalidOwnedBy owner: UInt8) { rawValue = UInt64(owner) << 2 }
 
   /// The entry that `kvm_set_table_pte` writes.
-  public init(tableAt physical: UInt64) { rawValue = physical | Self.tableOrPage | Self.valid }
+  public init(tableAt physical: PhysicalAddress) {
+    rawValue = physical.rawValue | Self.tableOrPage | Self.valid
+  }
 
   /// `stage2_pte_executable`: what KVM takes for executable, which is XN[1] alone.
   public var isExecutable: Bool { rawValue & Self.executeNever == 0 }

@@ -80,20 +80,24 @@ public struct FaultInfo: Error, Hashable, Sendable {
   /// ESR_EL2
   public var syndrome: ExceptionSyndrome
   /// FAR_EL2: the guest's virtual address.
-  public var far: UInt64
+  public var far: GuestVirtualAddress
   /// HPFAR_EL2: IPA bits [47:12] in bits [39:4] (FIPA).
   public var hpfar: UInt64
 
   /// The registers after an abort at `ipa`, of which HPFAR_EL2 keeps the page.
-  public init(syndrome: ExceptionSyndrome, far: UInt64, ipa: UInt64) {
+  public init(
+    syndrome: ExceptionSyndrome, far: GuestVirtualAddress, ipa: IntermediatePhysicalAddress
+  ) {
     self.syndrome = syndrome
     self.far = far
-    hpfar = (ipa >> 12) << 4
+    hpfar = (ipa.rawValue >> 12) << 4
   }
 
   /// The page of the faulting IPA: `kvm_vcpu_get_fault_ipa`.
-  public var pageAddress: UInt64 { (hpfar & ~0xf) << 8 }
+  public var pageAddress: IntermediatePhysicalAddress {
+    IntermediatePhysicalAddress((hpfar & ~0xf) << 8)
+  }
 
   /// The faulting IPA to the byte. HPFAR_EL2 has no offset in the page; it is the same in the virtual address.
-  public var ipa: UInt64 { pageAddress | far & 0xfff }
+  public var ipa: IntermediatePhysicalAddress { pageAddress &+ far.offset(in: 0x1000) }
 }

@@ -136,9 +136,9 @@ public enum A64Instruction: Hashable, Sendable {
 
 extension VCPU {
   /// The address of a load or store, a virtual one of the guest's.
-  func address(_ place: A64Instruction.Addressing) -> UInt64 {
+  func address(_ place: A64Instruction.Addressing) -> GuestVirtualAddress {
     let base = place.base == 31 ? stackPointer : self[place.base]
     let index = place.index.map { self[$0] << place.shift } ?? 0
-    return base &+ UInt64(bitPattern: place.offset) &+ index
+    return GuestVirtualAddress(base &+ UInt64(bitPattern: place.offset) &+ index)
   }
 }

@@ -15,9 +15,11 @@ extension VirtualMachine {
   ///   - size: In bytes.
   /// - Returns: The virtual address of the first byte; nil where Linux returns NULL: for no bytes, for addresses
   ///   that do not exist, for RAM.
-  public mutating func ioremap(_ ipa: UInt64, size: UInt64) -> UInt64? {
-    let (last, overflow) = ipa.addingReportingOverflow(size &- 1)
-    guard size > 0, !overflow, last >> 48 == 0, kvm.slot(for: ipa) == nil,
+  public mutating func ioremap(
+    _ ipa: IntermediatePhysicalAddress, size: UInt64
+  ) -> GuestVirtualAddress? {
+    let last = ipa &+ (size &- 1)
+    guard size > 0, last >= ipa, last.fits(bits: 48), kvm.slot(for: ipa) == nil,
       kvm.slot(for: last) == nil
     else { return nil }
     return stage1.map(ipa: ipa, size: size)
@@ -39,7 +41,7 @@ extension VirtualMachine {
   /// Reads one byte of a device: `readb`, an LDRB to w0.
   ///
   /// - Throws: Where the guest could not go on after the load.
-  public mutating func readb(_ address: UInt64) throws(GuestStopped) -> UInt8 {
+  public mutating func readb(_ address: GuestVirtualAddress) throws(GuestStopped) -> UInt8 {
     try runDriver(.load(.byte, to: 0), at: address)
     return UInt8(truncatingIfNeeded: vcpu[0])
   }
@@ -47,14 +49,19 @@ extension VirtualMachine {
   /// Writes one byte to a device: `writeb`, an STRB from w0.
   ///
   /// - Throws: Where the guest could not go on after the store.
-  public mutating func writeb(_ value: UInt8, to address: UInt64) throws(GuestStopped) {
+  public mutating func writeb(
+    _ value: UInt8, to address: GuestVirtualAddress
+  ) throws(GuestStopped) {
     vcpu[0] = UInt64(value)
     try runDriver(.store(.byte, from: 0), at: address)
   }
 
   @inline(__always)
-  private mutating func runDriver(_ access: LoadStore, at address: UInt64) throws(GuestStopped) {
-    let result = run(.access(access, address: address), at: Self.kernelAddress)
+  private mutating func runDriver(
+    _ access: LoadStore, at address: GuestVirtualAddress
+  ) throws(GuestStopped) {
+    let result = run(
+      .access(access, address: address), at: GuestVirtualAddress(flat: Self.kernelAddress))
     guard case .retired = result else {
       throw GuestStopped(result: result, abort: lastAbort(of: result))
     }

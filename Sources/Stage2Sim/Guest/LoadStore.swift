@@ -104,5 +104,5 @@ public enum GuestInstruction: Hashable, Sendable {
   /// An instruction that touches no memory but its own.
   case nop
   /// A load or store at a virtual address of the guest.
-  case access(LoadStore, address: UInt64)
+  case access(LoadStore, address: GuestVirtualAddress)
 }

@@ -25,8 +25,9 @@ extension VirtualMachine {
   ///   - instruction: In place of what memory holds there.
   ///   - address: Where the instruction stands, a guest virtual address; nil for where the vCPU is.
   @discardableResult
-  public mutating func run(_ instruction: GuestInstruction, at address: UInt64? = nil) -> RunResult
-  {
+  public mutating func run(
+    _ instruction: GuestInstruction, at address: GuestVirtualAddress? = nil
+  ) -> RunResult {
     enterGuest(at: address)
     var watch = LivelockWatch()
     while true {
@@ -41,7 +42,7 @@ extension VirtualMachine {
   /// - Returns: Never ``RunResult/retired`` or ``RunResult/guestException(_:)``: the guest goes on, at its exception
   ///   vectors if it has to.
   @discardableResult
-  public mutating func run(at address: UInt64? = nil) -> RunResult {
+  public mutating func run(at address: GuestVirtualAddress? = nil) -> RunResult {
     enterGuest(at: address)
     var watch = LivelockWatch()
     while true {
@@ -73,11 +74,11 @@ extension VirtualMachine {
   public mutating func setRegister(_ register: Int, to value: UInt64) { vcpu[register] = value }
 
   /// Sets VBAR_EL1 of the guest.
-  public mutating func setVectorBase(_ address: UInt64) { vcpu.vectorBase = address }
+  public mutating func setVectorBase(_ address: GuestVirtualAddress) { vcpu.vectorBase = address }
 
   /// The beginning of `kvm_arch_vcpu_ioctl_run`. A vCPU that is in the guest already stays there.
   @inline(__always)
-  private mutating func enterGuest(at address: UInt64?) {
+  private mutating func enterGuest(at address: GuestVirtualAddress?) {
     handleMMIOReturn()
     if let address {
       vcpu.adjustPC()
@@ -182,15 +183,15 @@ extension VirtualMachine {
 
   /// The physical address of the instruction.
   @inline(__always)
-  private mutating func fetch() throws(Interruption) -> UInt64 {
+  private mutating func fetch() throws(Interruption) -> PhysicalAddress {
     let ipa = stage1.translate(vcpu.pc)
-    guard ipa >> UInt64(configuration.cpu.physicalAddressBits) == 0 else {
+    guard ipa.fits(bits: configuration.cpu.physicalAddressBits) else {
       throw .exception(.addressSize(at: vcpu.pc, isInstruction: true, isWrite: false))
     }
     switch kvm.stage2.translate(ipa, for: .execute, cpu: configuration.cpu) {
     case .physical(let place):
       // The Arm ARM has this before the fault. The recorded CPUs, QEMU's, look at the page first.
-      guard vcpu.pc & 3 == 0 else { throw .exception(.unalignedPC(vcpu.pc)) }
+      guard vcpu.pc.isAligned(to: 4) else { throw .exception(.unalignedPC(vcpu.pc)) }
       return place
     case .fault(let status, let level):
       vcpu.fault = FaultInfo(
@@ -202,7 +203,7 @@ extension VirtualMachine {
 
   @inline(__always)
   private mutating func execute(
-    _ access: LoadStore, at address: UInt64
+    _ access: LoadStore, at address: GuestVirtualAddress
   ) throws(Interruption) {
     if case .exclusive(let status?) = access.form {
       // The exception that brought the guest here cleared the monitor, so nothing is stored and nothing can fault.
@@ -228,14 +229,14 @@ extension VirtualMachine {
   /// The physical address behind a guest virtual one, or what the CPU takes instead.
   @inline(__always)
   private mutating func translate(
-    _ access: LoadStore, at address: UInt64
-  ) throws(Interruption) -> UInt64 {
+    _ access: LoadStore, at address: GuestVirtualAddress
+  ) throws(Interruption) -> PhysicalAddress {
     let ipa = stage1.translate(address)
-    guard ipa >> UInt64(configuration.cpu.physicalAddressBits) == 0 else {
+    guard ipa.fits(bits: configuration.cpu.physicalAddressBits) else {
       throw .exception(
         .addressSize(at: address, isInstruction: false, isWrite: access.isStore))
     }
-    guard address & UInt64(access.size.bytes - 1) == 0 else {
+    guard address.isAligned(to: UInt64(access.size.bytes)) else {
       throw .exception(.alignment(at: address, isWrite: access.isStore))
     }
     switch kvm.stage2.translate(
@@ -250,7 +251,7 @@ extension VirtualMachine {
     }
   }
 
-  private mutating func move(_ access: LoadStore, register: Int, at physical: UInt64) {
+  private mutating func move(_ access: LoadStore, register: Int, at physical: PhysicalAddress) {
     if access.isStore {
       host.physical.store(vcpu[register], to: physical, count: access.size.bytes)
     } else {
@@ -260,7 +261,7 @@ extension VirtualMachine {
     }
   }
 
-  private mutating func moveVector(_ access: LoadStore, at physical: UInt64) {
+  private mutating func moveVector(_ access: LoadStore, at physical: PhysicalAddress) {
     let low = 2 * access.register
     let count = min(access.size.bytes, 8)
     if access.isStore {

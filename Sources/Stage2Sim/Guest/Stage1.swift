@@ -4,18 +4,18 @@
 /// the hypervisor has to take the page from HPFAR_EL2 and only the offset from FAR_EL2, as the real one does.
 struct Stage1: Sendable {
   private struct Window: Sendable {
-    let virtual: UInt64
-    let ipa: UInt64
+    let virtual: GuestVirtualAddress
+    let ipa: IntermediatePhysicalAddress
     let size: UInt64
   }
 
   private var windows: [Window] = []
   /// In Linux's vmalloc area, where `ioremap` maps.
-  private var nextVirtual: UInt64 = 0xffff_8000_0800_0000
+  private var nextVirtual: GuestVirtualAddress = 0xffff_8000_0800_0000
 
   /// Maps the pages that hold `size` bytes from `ipa`; the virtual address of `ipa`.
-  mutating func map(ipa: UInt64, size: UInt64) -> UInt64 {
-    let offset = ipa & 0xfff
+  mutating func map(ipa: IntermediatePhysicalAddress, size: UInt64) -> GuestVirtualAddress {
+    let offset = ipa.offset(in: 0x1000)
     let pages = (offset + size + 0xfff) & ~0xfff
     let window = Window(virtual: nextVirtual, ipa: ipa - offset, size: pages)
     windows.append(window)
@@ -25,11 +25,11 @@ struct Stage1: Sendable {
   }
 
   @inline(__always)
-  func translate(_ virtual: UInt64) -> UInt64 {
+  func translate(_ virtual: GuestVirtualAddress) -> IntermediatePhysicalAddress {
     for index in windows.indices {
       let offset = virtual &- windows[index].virtual
       if offset < windows[index].size { return windows[index].ipa + offset }
     }
-    return virtual
+    return IntermediatePhysicalAddress(virtual.rawValue)
   }
 }

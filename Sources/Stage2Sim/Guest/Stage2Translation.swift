@@ -6,7 +6,7 @@ enum AccessKind: Sendable {
 /// What the CPU's walk ends with.
 enum Stage2Translation {
   /// The physical address.
-  case physical(UInt64)
+  case physical(PhysicalAddress)
   /// A stage-2 fault, and the level of the entry that refused.
   case fault(FaultStatus, level: Int)
 }
@@ -18,9 +18,9 @@ extension Stage2PageTable {
   /// what the guest sees after each exit to the hypervisor.
   @inline(__always)
   func translate(
-    _ ipa: UInt64, for access: AccessKind, cpu: CPUModel
+    _ ipa: IntermediatePhysicalAddress, for access: AccessKind, cpu: CPUModel
   ) -> Stage2Translation {
-    guard ipa &>> UInt64(truncatingIfNeeded: ipaBits) == 0 else {
+    guard ipa.fits(bits: ipaBits) else {
       return .fault(.translation, level: 0)
     }
     let leaf = lastEntry(for: ipa)
@@ -35,8 +35,9 @@ extension Stage2PageTable {
     guard descriptor.permits(access, cpu: cpu) else {
       return .fault(.permission, level: level)
     }
-    let offsetMask = granule.size(level: level) &- 1
-    return .physical(descriptor.outputAddress(granule) & ~offsetMask | ipa & offsetMask)
+    let size = granule.size(level: level)
+    return .physical(
+      descriptor.outputAddress(granule).aligned(to: size) &+ ipa.offset(in: size))
   }
 }
 

@@ -1,7 +1,7 @@
 /// An entry of a process's page tables, for a page or a huge page.
 struct HostEntry: Hashable, Sendable {
   /// Physical address.
-  var frame: UInt64
+  var frame: PhysicalAddress
   var isWritable: Bool
   var isDirty: Bool
   /// `PageAnonExclusive` of what it maps: no other process has it, so a write needs no copy.
@@ -23,7 +23,7 @@ struct AddressSpace: Sendable {
   /// By address / page size.
   var entries: [UInt64: HostEntry] = [:]
   /// Of a child: the ranges that it lets KSM merge, as the VMM did when it was forked, as far as it has pages there.
-  var mergeable: [Range<UInt64>] = []
+  var mergeable: [Range<HostVirtualAddress>] = []
   /// Of a child: whether it has areas that KSM may merge, with pages or without.
   var hasMergeableAreas = false
   /// The directories themselves, by address / what one covers. They stay when their entries go.
@@ -36,32 +36,33 @@ struct AddressSpace: Sendable {
   }
 
   /// `mm_find_pmd`: whether there is a directory, whatever its entry says.
-  func hasDirectory(for address: UInt64, granule: Granule) -> Bool {
-    directories.contains(address >> UInt64(granule.shift(level: 1)))
+  func hasDirectory(for address: HostVirtualAddress, granule: Granule) -> Bool {
+    directories.contains(address.rawValue >> UInt64(granule.shift(level: 1)))
   }
 
   /// `pmd_alloc`
-  mutating func makeDirectory(for address: UInt64, granule: Granule) {
-    directories.insert(address >> UInt64(granule.shift(level: 1)))
+  mutating func makeDirectory(for address: HostVirtualAddress, granule: Granule) {
+    directories.insert(address.rawValue >> UInt64(granule.shift(level: 1)))
   }
 
   /// The numbers of the directory entries in `range` that are not none, in order.
-  func blocks(in range: Range<UInt64>, granule: Granule) -> [UInt64] {
+  func blocks(in range: Range<HostVirtualAddress>, granule: Granule) -> [UInt64] {
     guard !range.isEmpty else { return [] }
-    let shift = UInt64(granule.shift(level: 2))
-    let numbers = range.lowerBound >> shift...(range.upperBound - 1) >> shift
+    let numbers = granule.block(of: range.lowerBound)...granule.block(of: range.upperBound - 1)
     if numbers.count <= directory.count { return numbers.filter { directory[$0] != nil } }
     return directory.keys.filter(numbers.contains).sorted()
   }
 
   /// The physical address that `address` is mapped to.
-  func physicalAddress(of address: UInt64, granule: Granule) -> UInt64? {
+  func physicalAddress(of address: HostVirtualAddress, granule: Granule) -> PhysicalAddress? {
     guard let (entry, isBlock) = mapping(of: address, granule: granule) else { return nil }
-    return entry.frame + address & ((isBlock ? granule.blockSize : granule.pageSize) - 1)
+    return entry.frame + address.offset(in: isBlock ? granule.blockSize : granule.pageSize)
   }
 
   /// What maps `address`: the entry, and whether it is a huge page's.
-  func mapping(of address: UInt64, granule: Granule) -> (entry: HostEntry, isBlock: Bool)? {
+  func mapping(of address: HostVirtualAddress, granule: Granule) -> (
+    entry: HostEntry, isBlock: Bool
+  )? {
     switch directory[granule.block(of: address)] {
     case nil: nil
     case .block(let entry): (entry, true)
@@ -72,11 +73,17 @@ struct AddressSpace: Sendable {
 
 /// Numbers of pages and huge pages, and where they begin.
 extension Granule {
-  func page(of address: UInt64) -> UInt64 { address >> UInt64(pageShift) }
+  func page(of address: HostVirtualAddress) -> UInt64 { address.rawValue >> UInt64(pageShift) }
 
-  func address(ofPage number: UInt64) -> UInt64 { number << UInt64(pageShift) }
+  func address(ofPage number: UInt64) -> HostVirtualAddress {
+    HostVirtualAddress(number << UInt64(pageShift))
+  }
 
-  func block(of address: UInt64) -> UInt64 { address >> UInt64(shift(level: 2)) }
+  func block(of address: HostVirtualAddress) -> UInt64 {
+    address.rawValue >> UInt64(shift(level: 2))
+  }
 
-  func address(ofBlock number: UInt64) -> UInt64 { number << UInt64(shift(level: 2)) }
+  func address(ofBlock number: UInt64) -> HostVirtualAddress {
+    HostVirtualAddress(number << UInt64(shift(level: 2)))
+  }
 }

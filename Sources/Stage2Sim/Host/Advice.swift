@@ -30,7 +30,7 @@ extension HostMemory {
   /// - Throws: `EINVAL` where the memory cannot take the advice, `ENOMEM` where some of it is not there; `EFAULT`,
   ///   `EAGAIN`. What came before is done.
   mutating func advise(
-    _ advice: MemoryAdvice, _ range: Range<UInt64>, notifier: inout some MMUNotifier
+    _ advice: MemoryAdvice, _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let end = try wholePages(range).upperBound
     var start = range.lowerBound
@@ -53,7 +53,7 @@ extension HostMemory {
   ///
   /// - Returns: The area that holds the range afterwards, where it may reach further than the range.
   private mutating func advise(
-    _ advice: MemoryAdvice, _ range: Range<UInt64>, area index: Int,
+    _ advice: MemoryAdvice, _ range: Range<HostVirtualAddress>, area index: Int,
     notifier: inout some MMUNotifier
   ) throws(KernelError) -> Int? {
     let area = areas[index]
@@ -103,7 +103,7 @@ extension HostMemory {
   ///
   /// - Returns: The area that holds the range then.
   mutating func updateFlags(
-    of index: Int, in range: Range<UInt64>, to flags: MemoryArea.Flags,
+    of index: Int, in range: Range<HostVirtualAddress>, to flags: MemoryArea.Flags,
     notifier: inout some MMUNotifier
   ) throws(KernelError) -> Int {
     let area = areas[index]
@@ -128,7 +128,7 @@ extension HostMemory {
   }
 
   /// The pages in `range` that something is mapped at, in order.
-  func pages(in range: Range<UInt64>) -> [UInt64] {
+  func pages(in range: Range<HostVirtualAddress>) -> [UInt64] {
     var found: [UInt64] = []
     let perBlock = UInt64(granule.shift(level: 2) - granule.pageShift)
     for block in process.blocks(in: range, granule: granule) {
@@ -142,7 +142,9 @@ extension HostMemory {
   }
 
   /// The part of `range` that the huge page `block` has.
-  func part(of range: Range<UInt64>, in block: UInt64) -> Range<UInt64> {
+  func part(
+    of range: Range<HostVirtualAddress>, in block: UInt64
+  ) -> Range<HostVirtualAddress> {
     let start = granule.address(ofBlock: block)
     return range.clamped(to: start..<start + hugePageSize)
   }
@@ -153,13 +155,13 @@ extension HostMemory {
 extension HostMemory {
   /// `madvise_dontneed_single_vma`
   private mutating func discard(
-    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     var range = range
     if area.flags.contains(.hugetlb) {
       // `madvise_dontneed_free_valid_vma`
-      guard range.lowerBound & (hugePageSize - 1) == 0 else { throw .invalidArgument }
-      range = range.lowerBound..<range.upperBound & ~(hugePageSize - 1)
+      guard range.lowerBound.isAligned(to: hugePageSize) else { throw .invalidArgument }
+      range = range.lowerBound..<range.upperBound.aligned(to: hugePageSize)
       guard !range.isEmpty else { return }
     }
     physical.drainLRU()
@@ -170,7 +172,7 @@ extension HostMemory {
 
   /// `unmap_single_vma`: the entries go, and what only they held. Tables stay.
   mutating func zap(
-    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) {
     if area.flags.contains(.hugetlb) {
       // `__unmap_hugepage_range`
@@ -182,7 +184,7 @@ extension HostMemory {
     for block in process.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
       if process[block: block] != nil {
-        if part.upperBound - part.lowerBound == hugePageSize {
+        if part.size == hugePageSize {
           removeBlock(block)
           continue
         }
@@ -200,7 +202,7 @@ extension HostMemory {
 
   /// `madvise_free_single_vma`: pages may go when memory is short, which it never is. They are clean from now on.
   private mutating func freeLazily(
-    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard area.isAnonymous else { throw .invalidArgument }
     physical.drainLRU()
@@ -212,7 +214,7 @@ extension HostMemory {
         // `madvise_free_huge_pmd`
         guard let head = physical.folio(of: entry.frame) else { continue }
         if physical[folio: head].mappings == 1 {
-          if part.upperBound - part.lowerBound == hugePageSize {
+          if part.size == hugePageSize {
             entry.isDirty = false
             physical[folio: head].isDirty = false
             process[block: block] = entry
@@ -227,7 +229,7 @@ extension HostMemory {
 
   /// `madvise_free_pte_range`
   private mutating func freePagesLazily(
-    _ range: Range<UInt64>, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) {
     for page in pages(in: range) {
       guard let entry = process.entries[page], let head = physical.folio(of: entry.frame) else {
@@ -249,7 +251,7 @@ extension HostMemory {
   }
 
   /// `page_mapcount`: how many entries map the page at `frame`, alone or with its huge page.
-  func mappingCount(of frame: UInt64) -> Int {
+  func mappingCount(of frame: PhysicalAddress) -> Int {
     let head = physical.folio(of: frame)
     return ([process] + children).reduce(0) { sum, space in
       sum + space.entries.values.count { $0.frame == frame }
@@ -261,7 +263,7 @@ extension HostMemory {
 
   /// `madvise_populate`
   private mutating func populate(
-    _ range: Range<UInt64>, area: MemoryArea, for access: HostAccess,
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, for access: HostAccess,
     notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard area.flags.contains(access == .write ? .write : .read) else { throw .invalidArgument }
@@ -271,7 +273,7 @@ extension HostMemory {
       try makeAccessible(address, for: access, notifier: &notifier)
       markAccessed(address)
       if access == .write, let place = physicalAddress(of: address) {
-        setDirty(place & ~(pageSize - 1))
+        setDirty(place.aligned(to: pageSize))
       }
     }
   }

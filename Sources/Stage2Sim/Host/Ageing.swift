@@ -5,10 +5,12 @@ extension HostMemory {
   /// stands for all.
   ///
   /// - Throws: `ENOENT` where nothing is mapped.
-  mutating func age(_ address: UInt64, notifier: inout some MMUNotifier) throws(KernelError) {
+  mutating func age(_ address: HostVirtualAddress, notifier: inout some MMUNotifier)
+    throws(KernelError)
+  {
     dropCaches()
     guard let place = physicalAddress(of: address) else { throw .noEntry }
-    let frame = place & ~(pageSize - 1)
+    let frame = place.aligned(to: pageSize)
     guard let head = physical.folio(of: frame), head == frame,
       physical[folio: head].kind != .hugetlb
     else { return }

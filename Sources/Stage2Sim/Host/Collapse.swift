@@ -10,14 +10,13 @@ extension HostMemory {
 
   /// `madvise_collapse`
   mutating func collapse(
-    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard canHaveHugePages(area) else { throw .invalidArgument }
     physical.drainLRU()
-    let start = (range.lowerBound + hugePageSize - 1) & ~(hugePageSize - 1)
-    let end = range.upperBound & ~(hugePageSize - 1)
-    // `madvise_collapse` counts the huge pages of a range that lies within one as more than it can have.
-    guard start <= end else { throw .invalidArgument }
+    let start = range.lowerBound.alignedUp(to: hugePageSize)
+    let end = range.upperBound.aligned(to: hugePageSize)
+    if start > end, let error = kernel.collapseWithinHugePage { throw error }
     var failure: KernelError?
     for address in stride(from: start, to: end, by: Int(hugePageSize)) {
       let outcome =
@@ -35,7 +34,8 @@ extension HostMemory {
 
   /// `hugepage_vma_check`, where the system's settings do not count.
   private func canHaveHugePages(_ area: MemoryArea) -> Bool {
-    guard area.flags.isDisjoint(with: [.noHugePage, .hugetlb]), area.end > hugePageSize,
+    guard area.flags.isDisjoint(with: [.noHugePage, .hugetlb]),
+      area.end > HostVirtualAddress(hugePageSize),
       area.fits(hugePageAt: area.end - hugePageSize, size: hugePageSize)
     else { return false }
     return !area.isAnonymous || area.anonymousFamily != nil
@@ -43,7 +43,7 @@ extension HostMemory {
 
   /// `hpage_collapse_scan_pmd`, `collapse_huge_page`
   private mutating func collapseAnonymous(
-    at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, area: MemoryArea, notifier: inout some MMUNotifier
   ) -> Outcome {
     guard process.hasDirectory(for: address, granule: granule) else {
       return .goesOn(.invalidArgument)
@@ -66,7 +66,7 @@ extension HostMemory {
     for page in pages {
       guard let entry = process.entries[page] else { continue }
       physical.copy(
-        from: entry.frame, to: head + granule.address(ofPage: page) - address, size: pageSize)
+        from: entry.frame, to: head + (granule.address(ofPage: page) - address), size: pageSize)
       removeEntry(at: page)
     }
     physical.retain(head)
@@ -77,7 +77,7 @@ extension HostMemory {
 
   /// `hpage_collapse_scan_file`, `collapse_file`: the page cache gets a huge page; then it is mapped, if it can be.
   private mutating func collapseFile(
-    at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, area: MemoryArea, notifier: inout some MMUNotifier
   ) -> Outcome {
     let start = address - fileStart
     let offsets = stride(from: start, to: start + hugePageSize, by: Int(pageSize))
@@ -97,10 +97,10 @@ extension HostMemory {
     physical[folio: head].isDirty = true
     for (offset, frame) in cached {
       unmapEverywhere(frame, at: fileStart + offset, notifier: &notifier)
-      physical.copy(from: frame, to: head + offset - start, size: pageSize)
+      physical.copy(from: frame, to: head + (offset - start), size: pageSize)
       physical.free(frame)
     }
-    for offset in offsets { pageCache[offset] = head + offset - start }
+    for offset in offsets { pageCache[offset] = head + (offset - start) }
     // `retract_page_tables`: a private mapping that was written keeps its pages, and what has no table gets none.
     let block = granule.block(of: address)
     guard area.anonymousFamily == nil, process.directory[block] != nil else {
@@ -112,7 +112,7 @@ extension HostMemory {
   /// `try_to_unmap` of a page of the page cache, where any process maps it. The MMU notifiers hear of each area that could,
   /// although a private one may have a copy there.
   private mutating func unmapEverywhere(
-    _ frame: UInt64, at address: UInt64, notifier: inout some MMUNotifier
+    _ frame: PhysicalAddress, at address: HostVirtualAddress, notifier: inout some MMUNotifier
   ) {
     guard let head = physical.folio(of: frame), physical[folio: head].mappings > 0 else { return }
     if area(at: address)?.file == .temporary {
@@ -131,7 +131,8 @@ extension HostMemory {
 
   /// `collapse_pte_mapped_thp`
   private mutating func mapPageCacheHugePage(
-    _ head: UInt64, at address: UInt64, area: MemoryArea, notifier: inout some MMUNotifier
+    _ head: PhysicalAddress, at address: HostVirtualAddress, area: MemoryArea,
+    notifier: inout some MMUNotifier
   ) -> Outcome {
     let block = granule.block(of: address)
     switch process.directory[block] {
@@ -141,7 +142,7 @@ extension HostMemory {
       let range = address..<address + hugePageSize
       let pages = pages(in: range)
       let areAllOfIt = pages.allSatisfy { page in
-        process.entries[page]?.frame == head + granule.address(ofPage: page) - address
+        process.entries[page]?.frame == head + (granule.address(ofPage: page) - address)
       }
       guard areAllOfIt else { return .ends(.invalidArgument) }
       // `collapse_and_free_pmd`

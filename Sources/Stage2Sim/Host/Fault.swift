@@ -5,7 +5,7 @@ extension HostMemory {
   /// - Throws: `EFAULT` where there is no memory, or it may not be accessed so; `ENOMEM` where hugetlb's pool is empty, or
   ///   the host's memory.
   mutating func makeAccessible(
-    _ address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
+    _ address: HostVirtualAddress, for access: HostAccess, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard let area = area(at: address),
       area.flags.contains(access == .write ? .write : .read)
@@ -16,13 +16,13 @@ extension HostMemory {
   }
 
   /// `follow_page_mask`: whether the page tables allow the access as they are.
-  func isAccessible(_ address: UInt64, for access: HostAccess) -> Bool {
+  func isAccessible(_ address: HostVirtualAddress, for access: HostAccess) -> Bool {
     guard let (entry, _) = process.mapping(of: address, granule: granule) else { return false }
     return access == .read || entry.isWritable
   }
 
   /// A store through the entry for `address`. `get_user_pages` makes none: it marks the page, not the entry.
-  mutating func markDirty(_ address: UInt64) {
+  mutating func markDirty(_ address: HostVirtualAddress) {
     let page = granule.page(of: address)
     let block = granule.block(of: address)
     if var entry = process[block: block] {
@@ -37,7 +37,7 @@ extension HostMemory {
   ///
   /// - Throws: `ENOMEM` where the host has no more (``HostLimits``).
   mutating func handleFault(
-    at address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, for access: HostAccess, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard let index = firstArea(endingAfter: address) else { throw .badAddress }
     let block = granule.block(of: address)
@@ -96,7 +96,8 @@ extension HostMemory {
 
   /// `handle_pte_fault`
   private mutating func handlePageFault(
-    at address: UInt64, for access: HostAccess, area index: Int, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, for access: HostAccess, area index: Int,
+    notifier: inout some MMUNotifier
   ) {
     let page = granule.page(of: address)
     guard process.entries[page] == nil else {
@@ -130,7 +131,9 @@ extension HostMemory {
   }
 
   /// A page of the VMM's own, with a copy of `source` or zeros in it.
-  private mutating func mapNewPage(_ page: UInt64, contentsOf source: UInt64?, area index: Int) {
+  private mutating func mapNewPage(
+    _ page: UInt64, contentsOf source: PhysicalAddress?, area index: Int
+  ) {
     prepareAnonymousFamily(of: index)
     let frame = physical.allocate(.anonymous, size: pageSize)
     if let source { physical.copy(from: source, to: frame, size: pageSize) }
@@ -142,7 +145,7 @@ extension HostMemory {
 
   /// `do_wp_page`: a store to a page that is there and may not be written.
   private mutating func handleWriteProtectionFault(
-    at address: UInt64, area index: Int, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, area index: Int, notifier: inout some MMUNotifier
   ) {
     let page = granule.page(of: address)
     guard var entry = process.entries[page], !entry.isWritable else { return }
@@ -164,7 +167,7 @@ extension HostMemory {
   }
 
   /// Whether nobody but one entry has a hold on an anonymous page, or could be made to let go of it.
-  private mutating func isHeldByOneEntry(_ head: UInt64) -> Bool {
+  private mutating func isHeldByOneEntry(_ head: PhysicalAddress) -> Bool {
     let folio = physical[folio: head]
     guard folio.kind == .anonymous, folio.mappings + physical.lru.holds(head) <= 3 else {
       return false
@@ -200,7 +203,9 @@ extension HostMemory {
 
 extension HostMemory {
   /// `do_fault`: a page of the file, or a copy of one.
-  private mutating func mapFilePage(at address: UInt64, for access: HostAccess, area index: Int) {
+  private mutating func mapFilePage(
+    at address: HostVirtualAddress, for access: HostAccess, area index: Int
+  ) {
     let area = areas[index]
     let page = granule.page(of: address)
     if access == .read, mapPagesAround(address, area: area) { return }
@@ -217,12 +222,12 @@ extension HostMemory {
   }
 
   /// The offset in the file that `address` maps, of its page.
-  private func offset(of address: UInt64) -> UInt64 {
+  private func offset(of address: HostVirtualAddress) -> UInt64 {
     (address - fileStart) & ~(pageSize - 1)
   }
 
   /// `shmem_fault`: the page cache's page, which is made where there is a hole in the file.
-  private mutating func cachedPage(of address: UInt64) -> UInt64 {
+  private mutating func cachedPage(of address: HostVirtualAddress) -> PhysicalAddress {
     let offset = offset(of: address)
     if let frame = pageCache[offset] { return frame }
     let frame = physical.allocate(.cached(offset: offset), size: pageSize)
@@ -233,7 +238,7 @@ extension HostMemory {
   /// `do_set_pte` for a page of the page cache. The protection of a shared writable area lets its pages be written at
   /// once, that of a private one never does.
   private mutating func mapCachedPage(
-    _ page: UInt64, frame: UInt64, for access: HostAccess, area: MemoryArea
+    _ page: UInt64, frame: PhysicalAddress, for access: HostAccess, area: MemoryArea
   ) {
     physical.retain(frame)
     process.entries[page] = HostEntry(
@@ -243,7 +248,7 @@ extension HostMemory {
 
   /// `do_set_pmd`: the huge page of the page cache that `frame` is in, mapped as a whole.
   mutating func mapCachedHugePage(
-    at address: UInt64, frame: UInt64, for access: HostAccess, area: MemoryArea
+    at address: HostVirtualAddress, frame: PhysicalAddress, for access: HostAccess, area: MemoryArea
   ) -> Bool {
     let block = granule.block(of: address)
     guard process.directory[block] == nil, let head = physical.folio(of: frame),
@@ -257,16 +262,16 @@ extension HostMemory {
     return true
   }
 
-  /// `do_fault_around`, `filemap_map_pages`: maps what the page cache has near `address`, 64 KiB at most.
+  /// `do_fault_around`, `filemap_map_pages`: maps what the page cache has near `address`.
   ///
   /// - Returns: Whether `address` is mapped now.
-  private mutating func mapPagesAround(_ address: UInt64, area: MemoryArea) -> Bool {
-    let count = max((64 << 10) / pageSize, 1)
+  private mutating func mapPagesAround(_ address: HostVirtualAddress, area: MemoryArea) -> Bool {
+    let count = max(kernel.faultAroundSize / pageSize, 1)
     guard count > 1 else { return false }
-    let start = max(address & ~(count * pageSize - 1), area.start)
-    let tableEnd = (start | (hugePageSize - 1)) + 1
+    let start = max(address.aligned(to: count * pageSize), area.start)
+    let tableEnd = start.aligned(to: hugePageSize) + hugePageSize
     let end = min(tableEnd, area.end, start + count * pageSize)
-    var cached: [(address: UInt64, frame: UInt64)] = []
+    var cached: [(address: HostVirtualAddress, frame: PhysicalAddress)] = []
     for here in stride(from: start, to: end, by: Int(pageSize)) {
       // `next_uptodate_page`
       guard let frame = pageCache[offset(of: here)], let head = physical.folio(of: frame),
@@ -294,9 +299,9 @@ extension HostMemory {
   /// `__split_huge_pmd`: the huge page at `address` is mapped by pages from now on, or, where it is the page cache's,
   /// no more. The MMU notifiers hear of it before anybody looks whether there is one.
   mutating func splitHugePMD(
-    at address: UInt64, in area: MemoryArea, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, in area: MemoryArea, notifier: inout some MMUNotifier
   ) {
-    let first = address & ~(hugePageSize - 1)
+    let first = address.aligned(to: hugePageSize)
     let block = granule.block(of: first)
     notifier.invalidateRangeStart(first..<first + hugePageSize)
     defer { notifier.invalidateRangeEnd(first..<first + hugePageSize) }
@@ -320,7 +325,7 @@ extension HostMemory {
 
   /// `split_huge_page`: the folio becomes pages. Its mappings go for that moment, so the MMU notifiers hear of each area
   /// that may map some of it.
-  mutating func splitFolio(_ head: UInt64, notifier: inout some MMUNotifier) {
+  mutating func splitFolio(_ head: PhysicalAddress, notifier: inout some MMUNotifier) {
     let range = head..<head + hugePageSize
     if let address = address(of: head), let family = area(at: address.mapped)?.anonymousFamily {
       let place = address.first..<address.first + hugePageSize
@@ -334,7 +339,7 @@ extension HostMemory {
       }
     }
     for child in children.indices { children[child].splitBlock(of: head, granule: granule) }
-    var mappings: [UInt64: Int] = [:]
+    var mappings: [PhysicalAddress: Int] = [:]
     for space in [process] + children {
       for entry in space.entries.values where range.contains(entry.frame) {
         mappings[entry.frame, default: 0] += 1
@@ -345,7 +350,9 @@ extension HostMemory {
 
   /// Where the huge page `head` has its first byte in the VMM's memory, and an address where some of it is mapped; nil where
   /// none is.
-  private func address(of head: UInt64) -> (first: UInt64, mapped: UInt64)? {
+  private func address(of head: PhysicalAddress) -> (
+    first: HostVirtualAddress, mapped: HostVirtualAddress
+  )? {
     for (block, what) in process.directory {
       if case .block(let entry) = what, entry.frame == head {
         let address = granule.address(ofBlock: block)
@@ -361,7 +368,8 @@ extension HostMemory {
 
   /// `hugetlb_fault`
   private mutating func handleHugetlbFault(
-    at address: UInt64, for access: HostAccess, area index: Int, notifier: inout some MMUNotifier
+    at address: HostVirtualAddress, for access: HostAccess, area index: Int,
+    notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let block = granule.block(of: address)
     if process.directory[block] == nil {
@@ -397,13 +405,13 @@ extension HostMemory {
 
 extension AddressSpace {
   /// The huge page `head`, mapped by pages.
-  mutating func splitBlock(of head: UInt64, granule: Granule) {
+  mutating func splitBlock(of head: PhysicalAddress, granule: Granule) {
     let pages = UInt64(granule.shift(level: 2) - granule.pageShift)
     for (block, what) in directory {
       guard case .block(var entry) = what, entry.frame == head else { continue }
       directory[block] = .table
       for page in 0..<UInt64(granule.entriesPerTable) {
-        entry.frame = head + granule.address(ofPage: page)
+        entry.frame = head + page << UInt64(granule.pageShift)
         entries[block << pages + page] = entry
       }
     }

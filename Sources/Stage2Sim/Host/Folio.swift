@@ -30,53 +30,54 @@ struct Folio: Sendable {
 /// Physical memory: what is in use, and what is in it.
 struct PhysicalMemory: Sendable {
   /// The zero page, which every read of untouched memory shares.
-  static let zeroPage: UInt64 = 0x2_0000_0000
+  static let zeroPage: PhysicalAddress = 0x2_0000_0000
   /// Exclusive.
-  static let limit: UInt64 = 1 << 47
+  static let limit = PhysicalAddress(1 << 47)
 
   let granule: Granule
   /// The huge zero page.
-  let hugeZeroPage: UInt64
+  let hugeZeroPage: PhysicalAddress
   /// By the address of the first byte.
-  private(set) var folios: [UInt64: Folio] = [:]
+  private(set) var folios: [PhysicalAddress: Folio] = [:]
   /// The bytes of all of them.
   private(set) var inUse: UInt64 = 0
-  private var next: UInt64
+  private var next: PhysicalAddress
   private var hasWrapped = false
   /// What was freed last, by its size: the kernel's allocator, too, gives that out again first.
-  private var lately: [UInt64: [UInt64]] = [:]
+  private var lately: [UInt64: [PhysicalAddress]] = [:]
   private static let latelyCount = 32
-  private(set) var lru = LRU()
+  private(set) var lru: LRU
   /// Freed, but still held by a batch.
-  private var held: [UInt64] = []
+  private var held: [PhysicalAddress] = []
 
-  init(granule: Granule) {
+  init(granule: Granule, kernel: KernelVersion) {
     self.granule = granule
-    hugeZeroPage = (Self.zeroPage + granule.blockSize) & ~(granule.blockSize - 1)
+    lru = LRU(kernel: kernel)
+    hugeZeroPage = (Self.zeroPage + granule.blockSize).aligned(to: granule.blockSize)
     next = hugeZeroPage + granule.blockSize
   }
 
   /// A frame that stands for nothing but zeros, and is never freed.
-  func isZeroPage(_ frame: UInt64) -> Bool {
-    frame == Self.zeroPage || frame & ~(granule.blockSize - 1) == hugeZeroPage
+  func isZeroPage(_ frame: PhysicalAddress) -> Bool {
+    frame == Self.zeroPage || frame.aligned(to: granule.blockSize) == hugeZeroPage
   }
 
   /// The address of the folio that `frame` is a page of; nil for the zero pages and what is free.
-  func folio(of frame: UInt64) -> UInt64? {
+  func folio(of frame: PhysicalAddress) -> PhysicalAddress? {
     if folios[frame] != nil { return frame }
-    let head = frame & ~(granule.blockSize - 1)
+    let head = frame.aligned(to: granule.blockSize)
     guard let folio = folios[head], folio.size > granule.pageSize else { return nil }
     return head
   }
 
-  subscript(folio head: UInt64) -> Folio {
+  subscript(folio head: PhysicalAddress) -> Folio {
     get { folios[head]! }
     set { folios[head] = newValue }
   }
 
   /// A frame for a folio: one that was freed lately, or the next that is free.
-  mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> UInt64 {
-    var frame: UInt64
+  mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> PhysicalAddress {
+    var frame: PhysicalAddress
     inUse += size
     defer { if kind == .anonymous && size == granule.pageSize { lru.add(frame) } }
     if let last = lately[size]?.popLast() {
@@ -85,7 +86,7 @@ struct PhysicalMemory: Sendable {
       return last
     }
     repeat {
-      frame = (next + size - 1) & ~(size - 1)
+      frame = next.alignedUp(to: size)
       if frame + size > Self.limit {
         hasWrapped = true
         lately = [:]
@@ -97,26 +98,26 @@ struct PhysicalMemory: Sendable {
     return frame
   }
 
-  private func isInUse(_ range: Range<UInt64>) -> Bool {
+  private func isInUse(_ range: Range<PhysicalAddress>) -> Bool {
     stride(from: range.lowerBound, to: range.upperBound, by: Int(granule.pageSize))
       .contains { folio(of: $0) != nil }
   }
 
   /// One more entry maps `frame`.
-  mutating func retain(_ frame: UInt64) {
+  mutating func retain(_ frame: PhysicalAddress) {
     guard let head = folio(of: frame) else { return }
     folios[head]!.mappings += 1
   }
 
   /// One entry less. What nobody maps is free, unless it is in the page cache.
-  mutating func release(_ frame: UInt64) {
+  mutating func release(_ frame: PhysicalAddress) {
     guard let head = folio(of: frame) else { return }
     folios[head]!.mappings -= 1
     if case .cached = folios[head]!.kind { return }
     if folios[head]!.mappings == 0 { free(head) }
   }
 
-  mutating func free(_ head: UInt64) {
+  mutating func free(_ head: PhysicalAddress) {
     guard let folio = folios.removeValue(forKey: head) else { return }
     inUse -= folio.size
     lru.forget(head)
@@ -127,7 +128,7 @@ struct PhysicalMemory: Sendable {
     offer(head, size: folio.size)
   }
 
-  private mutating func offer(_ head: UInt64, size: UInt64) {
+  private mutating func offer(_ head: PhysicalAddress, size: UInt64) {
     guard !hasWrapped else { return }
     lately[size, default: []].append(head)
     if lately[size]!.count > Self.latelyCount { lately[size]!.removeFirst() }
@@ -141,7 +142,7 @@ struct PhysicalMemory: Sendable {
   }
 
   /// `mark_page_accessed`
-  mutating func markAccessed(_ frame: UInt64) {
+  mutating func markAccessed(_ frame: PhysicalAddress) {
     guard let head = folio(of: frame), folios[head]!.kind == .anonymous, head == frame,
       folios[head]!.size == granule.pageSize
     else { return }
@@ -149,17 +150,17 @@ struct PhysicalMemory: Sendable {
   }
 
   /// `mark_page_lazyfree`
-  mutating func freeLazily(_ head: UInt64) {
+  mutating func freeLazily(_ head: PhysicalAddress) {
     if folios[head]?.kind == .anonymous { lru.freeLazily(head) }
   }
 
   /// `folio_set_referenced`
-  mutating func setReferenced(_ frame: UInt64) {
+  mutating func setReferenced(_ frame: PhysicalAddress) {
     if folios[frame]?.kind == .anonymous { lru.setReferenced(frame) }
   }
 
   /// `split_huge_page`: its pages become folios of their own; `mappings` says how often each is mapped.
-  mutating func split(_ head: UInt64, mappings: (UInt64) -> Int) {
+  mutating func split(_ head: PhysicalAddress, mappings: (PhysicalAddress) -> Int) {
     guard let folio = folios.removeValue(forKey: head) else { return }
     inUse -= folio.size
     let pieces = granule.pageSize / Folio.pieceSize
@@ -177,8 +178,8 @@ struct PhysicalMemory: Sendable {
   }
 
   /// The `count` (1 to 8) bytes at `physical`, little-endian.
-  func load(_ physical: UInt64, count: Int) -> UInt64 {
-    guard let head = folio(of: physical & ~(granule.pageSize - 1)) else { return 0 }
+  func load(_ physical: PhysicalAddress, count: Int) -> UInt64 {
+    guard let head = folio(of: physical.aligned(to: granule.pageSize)) else { return 0 }
     let offset = physical - head
     guard let piece = folios[head]!.contents[offset & ~(Folio.pieceSize - 1)] else { return 0 }
     let first = Int(offset & (Folio.pieceSize - 1))
@@ -186,8 +187,8 @@ struct PhysicalMemory: Sendable {
   }
 
   /// Puts the low `count` (1 to 8) bytes of `value` at `physical`, little-endian. Nobody writes a zero page.
-  mutating func store(_ value: UInt64, to physical: UInt64, count: Int) {
-    guard let head = folio(of: physical & ~(granule.pageSize - 1)) else { return }
+  mutating func store(_ value: UInt64, to physical: PhysicalAddress, count: Int) {
+    guard let head = folio(of: physical.aligned(to: granule.pageSize)) else { return }
     let offset = physical - head
     let first = Int(offset & (Folio.pieceSize - 1))
     let zeros = [UInt8](repeating: 0, count: Int(Folio.pieceSize))
@@ -198,7 +199,7 @@ struct PhysicalMemory: Sendable {
   }
 
   /// Copies `size` bytes of whole pages.
-  mutating func copy(from source: UInt64, to target: UInt64, size: UInt64) {
+  mutating func copy(from source: PhysicalAddress, to target: PhysicalAddress, size: UInt64) {
     guard let from = folio(of: source), let to = folio(of: target) else { return }
     for offset in stride(from: 0, to: size, by: Int(Folio.pieceSize)) {
       folios[to]!.contents[target - to + offset] = folios[from]!.contents[source - from + offset]

@@ -15,11 +15,12 @@ public enum Backing: String, CaseIterable, Sendable {
 /// The memory of the host, as far as the VMM's memory decides what KVM maps: the VMM's areas and page tables, those of
 /// its children, physical pages, and the page cache of one file.
 ///
-/// It does what Linux 6.1's mm/ does, function by function, with transparent huge pages where they were asked for
+/// It does what Linux's mm/ does, function by function, with transparent huge pages where they were asked for
 /// (`madvise`), no swap, and memory enough up to ``HostLimits``. What the VMM's children do is nothing; that they share
 /// pages is what counts.
 struct HostMemory: Sendable {
   let granule: Granule
+  let kernel: KernelVersion
   /// The VMM's areas, by address.
   var areas: [MemoryArea] = []
   /// The VMM's page tables.
@@ -28,19 +29,21 @@ struct HostMemory: Sendable {
   var children: [AddressSpace] = []
   var physical: PhysicalMemory
   /// Which folio holds the page of the file at an offset.
-  var pageCache: [UInt64: UInt64] = [:]
-  var ksm = KSM()
+  var pageCache: [UInt64: PhysicalAddress] = [:]
+  var ksm: KSM
   /// Asked now and then by what works through much memory.
   var checkpoint: Checkpoint?
   /// Where the file's first byte is mapped.
-  private(set) var fileStart: UInt64 = 0
+  private(set) var fileStart: HostVirtualAddress = 0
   private var families = 0
   /// How many huge pages hugetlb's pool has.
   private var hugetlbPool = 0
 
-  init(granule: Granule) {
+  init(granule: Granule, kernel: KernelVersion) {
     self.granule = granule
-    physical = PhysicalMemory(granule: granule)
+    self.kernel = kernel
+    physical = PhysicalMemory(granule: granule, kernel: kernel)
+    ksm = KSM(kernel: kernel)
   }
 
   var pageSize: UInt64 { granule.pageSize }
@@ -49,13 +52,15 @@ struct HostMemory: Sendable {
   /// What a system call makes of the range that it is given: its end on a page, too.
   ///
   /// - Throws: `EINVAL` where it does not start on one.
-  func wholePages(_ range: Range<UInt64>) throws(KernelError) -> Range<UInt64> {
-    guard range.lowerBound & (pageSize - 1) == 0 else { throw .invalidArgument }
-    return range.lowerBound..<(range.upperBound + pageSize - 1) & ~(pageSize - 1)
+  func wholePages(_ range: Range<HostVirtualAddress>) throws(KernelError) -> Range<
+    HostVirtualAddress
+  > {
+    guard range.lowerBound.isAligned(to: pageSize) else { throw .invalidArgument }
+    return range.lowerBound..<range.upperBound.alignedUp(to: pageSize)
   }
 
   /// mmap(2) of guest RAM inside a reserved area, as VMMs do it to have it aligned.
-  mutating func mapRAM(at start: UInt64, size: UInt64, backing: Backing) {
+  mutating func mapRAM(at start: HostVirtualAddress, size: UInt64, backing: Backing) {
     var area = MemoryArea(
       start: start, end: start + size, flags: [.read, .write, .noReserve])
     switch backing {
@@ -79,7 +84,7 @@ struct HostMemory: Sendable {
   }
 
   /// mmap(2) of memory of the VMM's own that its children do not get.
-  mutating func mapPrivately(at start: UInt64, size: UInt64) {
+  mutating func mapPrivately(at start: HostVirtualAddress, size: UInt64) {
     areas.append(
       MemoryArea(start: start, end: start + size, flags: [.read, .write, .dontFork]))
     areas.sort { $0.start < $1.start }
@@ -105,7 +110,7 @@ struct HostMemory: Sendable {
   /// `alloc_huge_page`
   ///
   /// - Throws: `ENOMEM` where the pool is empty.
-  mutating func allocateHugetlbPage() throws(KernelError) -> UInt64 {
+  mutating func allocateHugetlbPage() throws(KernelError) -> PhysicalAddress {
     guard physical.folios.values.count(where: { $0.kind == .hugetlb }) < hugetlbPool else {
       throw .outOfMemory
     }
@@ -129,12 +134,12 @@ struct HostMemory: Sendable {
   }
 
   /// The bytes at an address of the VMM's, where a fault made them readable.
-  func physicalAddress(of address: UInt64) -> UInt64? {
+  func physicalAddress(of address: HostVirtualAddress) -> PhysicalAddress? {
     process.physicalAddress(of: address, granule: granule)
   }
 
   /// Whether `frame` is some page's in use: one that was freed stands for another page when it comes back.
-  func isInUse(_ frame: UInt64) -> Bool {
+  func isInUse(_ frame: PhysicalAddress) -> Bool {
     physical.isZeroPage(frame) || physical.folio(of: frame) != nil
   }
 
@@ -143,8 +148,8 @@ struct HostMemory: Sendable {
   /// - Returns: The physical address.
   @discardableResult
   mutating func access(
-    _ address: UInt64, for access: HostAccess, notifier: inout some MMUNotifier
-  ) throws(KernelError) -> UInt64 {
+    _ address: HostVirtualAddress, for access: HostAccess, notifier: inout some MMUNotifier
+  ) throws(KernelError) -> PhysicalAddress {
     guard (try? makeAccessible(address, for: access, notifier: &notifier)) != nil,
       let place = physicalAddress(of: address)
     else { throw .badAddress }
@@ -155,7 +160,7 @@ struct HostMemory: Sendable {
   ///
   /// - Throws: `EFAULT` where the VMM may not write.
   mutating func write(
-    _ value: UInt64, to address: UInt64, count: Int, notifier: inout some MMUNotifier
+    _ value: UInt64, to address: HostVirtualAddress, count: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let target = try access(address, for: .write, notifier: &notifier)
     markDirty(address)
@@ -166,7 +171,7 @@ struct HostMemory: Sendable {
   ///
   /// - Throws: `EFAULT` where the VMM may not read.
   mutating func read(
-    _ address: UInt64, count: Int, notifier: inout some MMUNotifier
+    _ address: HostVirtualAddress, count: Int, notifier: inout some MMUNotifier
   ) throws(KernelError) -> UInt64 {
     let source = try access(address, for: .read, notifier: &notifier)
     return physical.load(source, count: count)
@@ -213,11 +218,11 @@ enum HostAccess: Hashable {
 /// Who hears when the VMM's mappings change: `struct mmu_notifier_ops`.
 protocol MMUNotifier {
   /// The mappings of `range` are about to change.
-  mutating func invalidateRangeStart(_ range: Range<UInt64>)
+  mutating func invalidateRangeStart(_ range: Range<HostVirtualAddress>)
   /// They have changed.
-  mutating func invalidateRangeEnd(_ range: Range<UInt64>)
+  mutating func invalidateRangeEnd(_ range: Range<HostVirtualAddress>)
   /// Another frame stands at `address`, between the start and the end of an invalidation.
-  mutating func changePTE(_ address: UInt64, frame: UInt64)
+  mutating func changePTE(_ address: HostVirtualAddress, frame: PhysicalAddress)
   /// `range`, a page or a huge page, is old until it is accessed again.
-  mutating func clearYoung(_ range: Range<UInt64>)
+  mutating func clearYoung(_ range: Range<HostVirtualAddress>)
 }

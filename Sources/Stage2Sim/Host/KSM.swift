@@ -40,16 +40,11 @@ struct KSM: Sendable {
 
   /// `struct ksm_stable_node`: a merged page.
   private struct StableNode: Sendable {
-    let frame: UInt64
+    let frame: PhysicalAddress
     /// Which of the chains it is in.
     var chain: Int
     /// How many items share it (`rmap_hlist_len`).
     var sharers = 0
-
-    /// `__is_page_sharing_candidate`
-    func isShareable(offset: Int = 0) -> Bool {
-      sharers > 0 && sharers + offset < KSM.maxPageSharing
-    }
   }
 
   /// The nodes of one content (`STABLE_NODE_CHAIN`), or a single one.
@@ -61,14 +56,14 @@ struct KSM: Sendable {
     var shareable = 0
   }
 
-  /// How many items may share a page (`ksm_max_page_sharing`). A process gets above it by fork(2).
-  private static let maxPageSharing = 256
+  /// How many items may share a page. A process gets above it by fork(2).
+  private let mostSharers: Int
 
   /// `ksm_mm_head`, in the order of scanning.
   var slots: [Slot] = []
   private var nodes: [Int: StableNode] = [:]
   /// Which node a merged page has.
-  private var nodeOfFrame: [UInt64: Int] = [:]
+  private var nodeOfFrame: [PhysicalAddress: Int] = [:]
   /// `root_stable_tree`
   private var chains: [Chain] = []
   private var chainOfContent: [Content: Int] = [:]
@@ -76,6 +71,8 @@ struct KSM: Sendable {
   private var longChains: [Int] = []
   private var madeNodes = 0
   private var mergedPages = 0
+
+  init(kernel: KernelVersion) { mostSharers = kernel.mostPageSharers }
 
   /// `__ksm_enter`: a process is scanned from now on, after all others.
   mutating func enter(process: Int) {
@@ -109,15 +106,20 @@ struct KSM: Sendable {
 
   // MARK: The stable tree
 
+  /// `__is_page_sharing_candidate`
+  private func isShareable(_ node: StableNode, offset: Int = 0) -> Bool {
+    node.sharers > 0 && node.sharers + offset < mostSharers
+  }
+
   /// `page_stable_node`
-  func node(of frame: UInt64, in physical: PhysicalMemory) -> Int? {
+  func node(of frame: PhysicalAddress, in physical: PhysicalMemory) -> Int? {
     guard let node = nodeOfFrame[frame], physical.folios[frame]?.kind == .merged else {
       return nil
     }
     return node
   }
 
-  func frame(ofNode node: Int) -> UInt64 { nodes[node]!.frame }
+  func frame(ofNode node: Int) -> PhysicalAddress { nodes[node]!.frame }
 
   /// `stable_tree_search`: a merged page with this content that one more item may share.
   ///
@@ -134,18 +136,18 @@ struct KSM: Sendable {
   private mutating func firstShareable(of chain: Int, in physical: PhysicalMemory) -> Int? {
     guard chains[chain].shareable > 0,
       let index = chains[chain].nodes.lastIndex(where: {
-        nodes[$0]!.isShareable() && node(of: nodes[$0]!.frame, in: physical) == $0
+        isShareable(nodes[$0]!) && node(of: nodes[$0]!.frame, in: physical) == $0
       })
     else { return nil }
     let found = chains[chain].nodes[index]
-    if index != chains[chain].nodes.indices.last, nodes[found]!.isShareable(offset: 1) {
+    if index != chains[chain].nodes.indices.last, isShareable(nodes[found]!, offset: 1) {
       chains[chain].nodes.append(chains[chain].nodes.remove(at: index))
     }
     return found
   }
 
   /// `stable_tree_insert`: a merged page that nobody shares yet.
-  mutating func makeNode(_ frame: UInt64, content: Content) -> Int {
+  mutating func makeNode(_ frame: PhysicalAddress, content: Content) -> Int {
     let chain = chainOfContent[content] ?? chains.count
     if chain == chains.count {
       chains.append(Chain(content: content))
@@ -174,10 +176,10 @@ struct KSM: Sendable {
 
   private mutating func addSharers(_ count: Int, to node: Int) {
     guard var changed = nodes[node] else { return }
-    let was = changed.isShareable() ? 1 : 0
+    let was = isShareable(changed) ? 1 : 0
     changed.sharers += count
     nodes[node] = changed
-    chains[changed.chain].shareable += (changed.isShareable() ? 1 : 0) - was
+    chains[changed.chain].shareable += (isShareable(changed) ? 1 : 0) - was
   }
 
   /// `remove_node_from_stable_tree` for what was freed or has been taken for something else since.
@@ -195,7 +197,7 @@ struct KSM: Sendable {
     for var chain in old {
       chain.nodes.removeAll { freed[$0] != nil }
       guard !chain.nodes.isEmpty else { continue }
-      chain.shareable = chain.nodes.count { nodes[$0]!.isShareable() }
+      chain.shareable = chain.nodes.count { isShareable(nodes[$0]!) }
       for node in chain.nodes { nodes[node]!.chain = chains.count }
       chainOfContent[chain.content] = chains.count
       if chain.nodes.count > 1 { longChains.append(chains.count) }
@@ -255,7 +257,7 @@ extension HostMemory {
   }
 
   /// Where a process has pages that may be merged.
-  private func mergeableRanges(of process: Int) -> [Range<UInt64>] {
+  private func mergeableRanges(of process: Int) -> [Range<HostVirtualAddress>] {
     guard process == 0 else { return children[process - 1].mergeable }
     return areas.filter { $0.flags.contains(.mergeable) && $0.anonymousFamily != nil }
       .map { $0.start..<$0.end }
@@ -272,20 +274,20 @@ extension HostMemory {
   /// `ksm_next_page_pmd_entry`: the pages in `range` that are anonymous, by themselves or with a huge page, and their frames. A
   /// page that is merged changes no frame of what is scanned after it.
   private func mappedPages(
-    of process: Int, in range: Range<UInt64>
-  ) -> [(page: UInt64, frame: UInt64)] {
+    of process: Int, in range: Range<HostVirtualAddress>
+  ) -> [(page: UInt64, frame: PhysicalAddress)] {
     let space = self[process: process]
     func isAnonymous(_ entry: HostEntry) -> Bool {
       physical.folio(of: entry.frame).map { physical[folio: $0].isAnonymous } ?? false
     }
-    var found: [(page: UInt64, frame: UInt64)] = []
+    var found: [(page: UInt64, frame: PhysicalAddress)] = []
     for block in space.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
       let pages = granule.page(of: part.lowerBound)..<granule.page(of: part.upperBound)
       if let entry = space[block: block] {
         guard isAnonymous(entry) else { continue }
         let first = granule.page(of: granule.address(ofBlock: block))
-        found += pages.lazy.map { ($0, entry.frame + granule.address(ofPage: $0 - first)) }
+        found += pages.lazy.map { ($0, entry.frame + ($0 - first) * pageSize) }
       } else {
         for page in pages {
           if let entry = space.entries[page], isAnonymous(entry) {
@@ -297,7 +299,7 @@ extension HostMemory {
     return found
   }
 
-  private func frame(of place: KSM.Place) -> UInt64? {
+  private func frame(of place: KSM.Place) -> PhysicalAddress? {
     self[process: place.process].physicalAddress(
       of: granule.address(ofPage: place.page), granule: granule)
   }
@@ -306,7 +308,7 @@ extension HostMemory {
   ///
   /// - Returns: Whether anything but `unstable` has changed.
   private mutating func mergePage(
-    _ item: KSM.ItemPlace, _ frame: UInt64, _ unstable: inout [KSM.Content: KSM.ItemPlace],
+    _ item: KSM.ItemPlace, _ frame: PhysicalAddress, _ unstable: inout [KSM.Content: KSM.ItemPlace],
     notifier: inout some MMUNotifier
   ) -> Bool {
     guard checkpoint?.passes() ?? true else { return false }
@@ -369,7 +371,7 @@ extension HostMemory {
 
   /// `try_to_merge_one_page`: gives a process the merged page, or makes its own one, where there is none yet.
   private mutating func merge(
-    _ place: KSM.Place, with merged: UInt64?, notifier: inout some MMUNotifier
+    _ place: KSM.Place, with merged: PhysicalAddress?, notifier: inout some MMUNotifier
   ) -> Bool {
     guard let frame = frame(of: place) else { return false }
     if frame == merged { return true }
@@ -417,7 +419,8 @@ extension HostMemory {
   ///
   /// - Parameter change: What it does; the frame that the entry maps then, nil where it stays as it was.
   private mutating func replace(
-    _ place: KSM.Place, notifier: inout some MMUNotifier, _ change: (inout HostMemory) -> UInt64?
+    _ place: KSM.Place, notifier: inout some MMUNotifier,
+    _ change: (inout HostMemory) -> PhysicalAddress?
   ) {
     let address = granule.address(ofPage: place.page)
     let isOwn = place.process == 0
@@ -426,7 +429,7 @@ extension HostMemory {
     if isOwn { notifier.invalidateRangeEnd(address..<address + pageSize) }
   }
 
-  private func content(of frame: UInt64) -> KSM.Content {
+  private func content(of frame: PhysicalAddress) -> KSM.Content {
     guard let head = physical.folio(of: frame) else { return [:] }
     let offset = frame - head
     let contents = physical[folio: head].contents

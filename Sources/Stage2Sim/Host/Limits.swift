@@ -7,8 +7,6 @@ enum HostLimits {
   static let entries = 1 << 21
   /// Children of the VMM (`RLIMIT_NPROC`).
   static let children = 64
-  /// Areas of the VMM's memory (`sysctl_max_map_count`).
-  static let areas = 65_530
 }
 
 extension HostMemory {

@@ -20,9 +20,9 @@ struct MemoryArea: Hashable, Sendable {
     static let protection: Flags = [.read, .write]
   }
 
-  var start: UInt64
+  var start: HostVirtualAddress
   /// Exclusive.
-  var end: UInt64
+  var end: HostVirtualAddress
   var flags: Flags
   /// What is mapped; nil for anonymous memory. An address's offset in it is always the same, since nothing moves.
   var file: BackingFile?
@@ -34,16 +34,16 @@ struct MemoryArea: Hashable, Sendable {
   /// Copy-on-write memory (`is_cow_mapping`).
   var isPrivate: Bool { !flags.contains(.shared) }
 
-  func contains(_ address: UInt64) -> Bool { address >= start && address < end }
+  func contains(_ address: HostVirtualAddress) -> Bool { address >= start && address < end }
 
   /// `range_in_vma`
-  func covers(_ range: Range<UInt64>) -> Bool {
+  func covers(_ range: Range<HostVirtualAddress>) -> Bool {
     start <= range.lowerBound && range.upperBound <= end
   }
 
   /// Where a fault may put a huge page around `address`: `transhuge_vma_suitable`.
-  func fits(hugePageAt address: UInt64, size: UInt64) -> Bool {
-    let first = address & ~(size - 1)
+  func fits(hugePageAt address: HostVirtualAddress, size: UInt64) -> Bool {
+    let first = address.aligned(to: size)
     return covers(first..<first + size)
   }
 
@@ -64,13 +64,13 @@ enum BackingFile: Hashable, Sendable {
 
 extension HostMemory {
   /// `find_vma`: the first area that ends after `address`.
-  func firstArea(endingAfter address: UInt64) -> Int? {
+  func firstArea(endingAfter address: HostVirtualAddress) -> Int? {
     let index = areas.partitioningIndex { $0.end > address }
     return index < areas.endIndex ? index : nil
   }
 
   /// `vma_lookup`
-  func area(at address: UInt64) -> MemoryArea? {
+  func area(at address: HostVirtualAddress) -> MemoryArea? {
     guard let index = firstArea(endingAfter: address), areas[index].contains(address) else {
       return nil
     }
@@ -82,7 +82,7 @@ extension HostMemory {
   /// - Parameter previous: The area before the range, or the one that it is a part of.
   /// - Returns: The index of the area that holds the range then; nil where nobody can take it.
   mutating func mergeAreas(
-    previous: Int?, _ range: Range<UInt64>, flags: MemoryArea.Flags, family: Int?,
+    previous: Int?, _ range: Range<HostVirtualAddress>, flags: MemoryArea.Flags, family: Int?,
     file: BackingFile?, notifier: inout some MMUNotifier
   ) -> Int? {
     let middle = previous.map { $0 + 1 } ?? 0
@@ -145,7 +145,8 @@ extension HostMemory {
   ///
   /// - Parameter expanding: The area that takes the place; where it is the next one and covered, the first area goes.
   private mutating func adjustArea(
-    _ index: Int, to bounds: Range<UInt64>, expanding: Int, notifier: inout some MMUNotifier
+    _ index: Int, to bounds: Range<HostVirtualAddress>, expanding: Int,
+    notifier: inout some MMUNotifier
   ) {
     let area = areas[index]
     let next = index + 1
@@ -181,7 +182,7 @@ extension HostMemory {
     areas[taker].start = bounds.lowerBound
     areas[taker].end = bounds.upperBound
     if shift != 0 {
-      areas[next].start = UInt64(bitPattern: Int64(bitPattern: areas[next].start) + shift)
+      areas[next].start = areas[next].start.advanced(by: Int(shift))
     }
     if let removed { areas.removeSubrange(removed) }
   }
@@ -191,12 +192,12 @@ extension HostMemory {
   /// - Parameter newBelow: The kernel makes the new area of the part below `address`, and shrinks the old one to what
   ///   is above: MMU notifiers hear the same, but for which bound moves.
   mutating func splitArea(
-    _ index: Int, at address: UInt64, newBelow: Bool, notifier: inout some MMUNotifier
+    _ index: Int, at address: HostVirtualAddress, newBelow: Bool, notifier: inout some MMUNotifier
   ) throws(KernelError) {
-    guard areas.count < HostLimits.areas else { throw .outOfMemory }
+    guard areas.count < kernel.mostAreas else { throw .outOfMemory }
     let area = areas[index]
     // `hugetlb_vm_op_split`
-    if area.flags.contains(.hugetlb), address & (granule.blockSize - 1) != 0 {
+    if area.flags.contains(.hugetlb), !address.isAligned(to: granule.blockSize) {
       throw .invalidArgument
     }
     splitHugePages(
@@ -213,7 +214,7 @@ extension HostMemory {
   /// Whether there is one is looked at after the MMU notifiers were told: all that the area has there goes from stage
   /// 2, huge or not.
   private mutating func splitHugePages(
-    of area: MemoryArea, adjustedTo bounds: Range<UInt64>, nextShiftedBy shift: Int64,
+    of area: MemoryArea, adjustedTo bounds: Range<HostVirtualAddress>, nextShiftedBy shift: Int64,
     notifier: inout some MMUNotifier
   ) {
     splitHugePageIfNeeded(of: area, at: bounds.lowerBound, notifier: &notifier)
@@ -226,10 +227,10 @@ extension HostMemory {
 
   /// `split_huge_pmd_if_needed`
   mutating func splitHugePageIfNeeded(
-    of area: MemoryArea, at address: UInt64, notifier: inout some MMUNotifier
+    of area: MemoryArea, at address: HostVirtualAddress, notifier: inout some MMUNotifier
   ) {
     let size = granule.blockSize
-    let first = address & ~(size - 1)
+    let first = address.aligned(to: size)
     guard address != first, area.covers(first..<first + size) else { return }
     // `mm_find_pmd`
     guard process.hasDirectory(for: address, granule: granule) else { return }

@@ -22,7 +22,8 @@ extension HostMemory {
   ///
   /// - Throws: `ENOMEM` where some of the memory is not there, `EINVAL` inside a hugetlb page. What came before is done.
   mutating func protect(
-    _ range: Range<UInt64>, _ protection: MemoryProtection, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, _ protection: MemoryProtection,
+    notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let end = try wholePages(range).upperBound
     var start = range.lowerBound
@@ -44,7 +45,7 @@ extension HostMemory {
 
   /// `change_protection`
   private mutating func changeProtection(
-    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) {
     if area.flags.contains(.hugetlb) {
       // `hugetlb_change_protection`: a private page is not writable before it is written.
@@ -56,10 +57,10 @@ extension HostMemory {
       return
     }
     // Each table of level 1 has a notification of its own.
-    let reach = UInt64(1) << UInt64(granule.shift(level: 1))
+    let reach = granule.size(level: 1)
     var start = range.lowerBound
     while start < range.upperBound {
-      let end = min(range.upperBound, start & ~(reach - 1) + reach)
+      let end = min(range.upperBound, start.aligned(to: reach) + reach)
       changeProtectionInDirectory(start..<end, area: area, notifier: &notifier)
       start = end
     }
@@ -67,7 +68,7 @@ extension HostMemory {
 
   /// `change_pmd_range`
   private mutating func changeProtectionInDirectory(
-    _ range: Range<UInt64>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) {
     let blocks = process.blocks(in: range, granule: granule)
     guard let first = blocks.first else { return }
@@ -79,7 +80,7 @@ extension HostMemory {
     for block in blocks {
       let part = part(of: range, in: block)
       if process[block: block] != nil {
-        if part.upperBound - part.lowerBound == hugePageSize {
+        if part.size == hugePageSize {
           process[block: block]?.isWritable = isSharedWritable
           continue
         }
@@ -106,7 +107,7 @@ extension HostMemory {
   ///
   /// - Throws: `EINVAL` inside a hugetlb page.
   mutating func unmap(
-    _ range: Range<UInt64>, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let range = try wholePages(range)
     guard !range.isEmpty, var first = firstArea(endingAfter: range.lowerBound),
@@ -130,7 +131,8 @@ extension HostMemory {
 
   /// `unmap_region`: the pages of `areas`, and the tables that no other area needs.
   private mutating func unmapRegion(
-    _ range: Range<UInt64>, areas gone: [MemoryArea], next: Int, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, areas gone: [MemoryArea], next: Int,
+    notifier: inout some MMUNotifier
   ) {
     physical.drainLRU()
     // `unmap_vmas`
@@ -141,7 +143,7 @@ extension HostMemory {
     notifier.invalidateRangeEnd(range)
     // `free_pgtables`
     let floor = next > 0 ? areas[next - 1].end : 0
-    let ceiling = areas.indices.contains(next) ? areas[next].start : .max
+    let ceiling = areas.indices.contains(next) ? areas[next].start : HostVirtualAddress(.max)
     for block in process.blocks(in: range, granule: granule) {
       let start = granule.address(ofBlock: block)
       guard case .table = process.directory[block], start >= floor,
@@ -155,11 +157,11 @@ extension HostMemory {
   ///
   /// - Throws: `ENOMEM` inside a hugetlb page, and where there are as many areas as may be.
   mutating func map(
-    _ range: Range<UInt64>, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     let range = try wholePages(range)
     guard !range.isEmpty else { throw .invalidArgument }
-    guard areas.count < HostLimits.areas else { throw .outOfMemory }
+    guard areas.count < kernel.mostAreas else { throw .outOfMemory }
     do {
       try unmap(range, notifier: &notifier)
     } catch {

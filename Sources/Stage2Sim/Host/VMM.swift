@@ -2,7 +2,9 @@
 /// no vCPU and no stage 2 is involved, but KVM hears of it through its MMU notifier.
 extension VirtualMachine {
   /// The VMM's address of guest memory.
-  private func userspaceAddress(of ipa: UInt64) throws(KernelError) -> UInt64 {
+  private func userspaceAddress(
+    of ipa: IntermediatePhysicalAddress
+  ) throws(KernelError) -> HostVirtualAddress {
     guard let slot = kvm.slot(for: ipa) else { throw .badAddress }
     return slot.userspaceAddress(of: ipa)
   }
@@ -11,7 +13,7 @@ extension VirtualMachine {
   ///
   /// - Throws: `EFAULT` where there is no memory, or the VMM may not write it.
   public mutating func write(
-    _ value: UInt64, to ipa: UInt64, count: Int
+    _ value: UInt64, to ipa: IntermediatePhysicalAddress, count: Int
   ) throws(KernelError) {
     try host.write(
       value, to: try userspaceAddress(of: ipa), count: count, notifier: &kvm)
@@ -20,7 +22,9 @@ extension VirtualMachine {
   /// A load of `count` (1 to 8) bytes, little-endian, inside one page of a slot.
   ///
   /// - Throws: `EFAULT` where there is no memory, or the VMM may not read it.
-  public mutating func read(_ ipa: UInt64, count: Int) throws(KernelError) -> UInt64 {
+  public mutating func read(
+    _ ipa: IntermediatePhysicalAddress, count: Int
+  ) throws(KernelError) -> UInt64 {
     try host.read(try userspaceAddress(of: ipa), count: count, notifier: &kvm)
   }
 }
@@ -28,9 +32,11 @@ extension VirtualMachine {
 /// The same by offsets in guest RAM, wherever its slot is, or if there is none.
 extension VirtualMachine {
   /// The VMM's addresses of a part of guest RAM.
-  private func memoryRange(_ range: Range<UInt64>) throws(KernelError) -> Range<UInt64> {
+  private func memoryRange(
+    _ range: Range<UInt64>
+  ) throws(KernelError) -> Range<HostVirtualAddress> {
     guard range.upperBound <= configuration.memorySize else { throw .badAddress }
-    return range.lowerBound + Self.memoryAddress..<range.upperBound + Self.memoryAddress
+    return Self.memoryAddress + range.lowerBound..<Self.memoryAddress + range.upperBound
   }
 
   /// As ``write(_:to:count:)``, at an offset in bytes.
@@ -118,5 +124,5 @@ extension VirtualMachine {
 
   /// Whether a frame that an entry maps is in use by the host. One that was freed stands for another page when it comes
   /// back.
-  public func isInUse(frame: UInt64) -> Bool { host.isInUse(frame) }
+  public func isInUse(frame: PhysicalAddress) -> Bool { host.isInUse(frame) }
 }

@@ -12,6 +12,13 @@ public final class EventStream {
     public let event: MachineEvent
     /// The number of the vCPU. Machines have one vCPU, 0.
     public let cpu: UInt8
+
+    @inlinable
+    init(time: UInt64, event: MachineEvent, cpu: UInt8) {
+      self.time = time
+      self.event = event
+      self.cpu = cpu
+    }
   }
 
   /// The events that are kept.
@@ -20,14 +27,14 @@ public final class EventStream {
   /// it by the pointer, for the reason that ``Ring`` gives.
   let state: UnsafeMutablePointer<State>
 
-  struct State {
+  @usableFromInline struct State {
     /// Who owns this.
-    unowned(unsafe) let stream: EventStream
-    let ring: UnsafeMutablePointer<Ring<Entry>.State>
+    @usableFromInline unowned(unsafe) let stream: EventStream
+    @usableFromInline let ring: UnsafeMutablePointer<Ring<Entry>.State>
     /// The number of the event before which ``EventStream/onOverrun`` is called.
-    var overrun: UInt64 = .max
-    var time: UInt64 = 0
-    var counts = EventCounts()
+    @usableFromInline var overrun: UInt64 = .max
+    @usableFromInline var time: UInt64 = 0
+    @usableFromInline var counts = EventCounts()
   }
 
   /// A ring without an event. It takes memory as events come.
@@ -76,16 +83,16 @@ public final class EventStream {
     set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
   }
 
-  @inline(never)
-  fileprivate func overrun() { onOverrun?() }
+  @usableFromInline @inline(never)
+  func overrun() { onOverrun?() }
 
-  @inline(never)
-  fileprivate func tellGuestEvent(_ event: MachineEvent) { onGuestEvent?(event) }
+  @usableFromInline @inline(never)
+  func tellGuestEvent(_ event: MachineEvent) { onGuestEvent?(event) }
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
   // Of the pointer, and not of the state: who is called before an overrun changes the state, too.
-  @inline(__always)
+  @inlinable @inline(__always)
   func append(_ event: MachineEvent) {
     pointee.counts.count(event)
     guard !event.isOfGuest else {
@@ -100,13 +107,13 @@ extension UnsafeMutablePointer<EventStream.State> {
 
 extension MachineEvent {
   /// Whether it is in a trace. An abort is not: `kvm_guest_fault` is, where KVM handles one.
-  @inline(__always)
+  @inlinable @inline(__always)
   var isTraced: Bool {
     if case .abort = self { false } else { true }
   }
 
   /// Whether it is an event of the guest's kernel.
-  @inline(__always)
+  @inlinable @inline(__always)
   var isOfGuest: Bool {
     switch self {
     case .log(let message): message.layer == .driver
@@ -119,35 +126,35 @@ extension MachineEvent {
 /// How many events there were of each kind.
 public struct EventCounts: Hashable, Sendable {
   /// `kvm_entry`
-  public internal(set) var entries: UInt64 = 0
+  public var entries: UInt64 = 0
   /// Stage-2 aborts taken to EL2.
-  public internal(set) var aborts: UInt64 = 0
+  public var aborts: UInt64 = 0
   /// Those of ``FaultStatus/translation``.
-  public internal(set) var translationFaults: UInt64 = 0
+  public var translationFaults: UInt64 = 0
   /// Those of ``FaultStatus/accessFlag``.
-  public internal(set) var accessFlagFaults: UInt64 = 0
+  public var accessFlagFaults: UInt64 = 0
   /// Those of ``FaultStatus/permission``.
-  public internal(set) var permissionFaults: UInt64 = 0
+  public var permissionFaults: UInt64 = 0
   /// Those of ``FaultStatus/addressSize``, and of what stage 2 does not raise.
-  public internal(set) var addressSizeFaults: UInt64 = 0
+  public var addressSizeFaults: UInt64 = 0
   /// Accesses that KVM left to the VMM.
-  public internal(set) var mmioExits: UInt64 = 0
+  public var mmioExits: UInt64 = 0
   /// Hides and seeks of the hook.
-  public internal(set) var walks: UInt64 = 0
+  public var walks: UInt64 = 0
   /// Entries that the hook's walks came to.
-  public internal(set) var visits: UInt64 = 0
+  public var visits: UInt64 = 0
   /// TLB invalidations of one IPA.
-  public internal(set) var invalidations: UInt64 = 0
+  public var invalidations: UInt64 = 0
   /// TLB invalidations of all of the VM's.
-  public internal(set) var invalidationsOfAll: UInt64 = 0
+  public var invalidationsOfAll: UInt64 = 0
   /// ``Stage2Warning``
-  public internal(set) var warnings: UInt64 = 0
+  public var warnings: UInt64 = 0
 
   /// Nothing has happened.
   public init() {}
 
   /// Where the kind is known when this is compiled, it is one addition.
-  @inline(__always)
+  @inlinable @inline(__always)
   mutating func count(_ event: MachineEvent) {
     switch event {
     case .abort(let fault):

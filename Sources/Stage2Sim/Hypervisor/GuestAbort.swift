@@ -19,12 +19,17 @@ extension VirtualMachine {
     let isInstruction = fault.syndrome.isInstructionAbort
     guard let status = fault.syndrome.faultStatus else { throw .badAddress }
 
+    let kernel = configuration.kernel
     if status == .translation {
-      if address >> UInt64(configuration.cpu.ipaLimit) != 0 {
-        return .inject(.injectedAddressSize(at: fault.ipa, isInstruction: isInstruction))
+      if !address.fits(bits: kernel.ipaLimit(on: configuration.cpu)) {
+        return .inject(
+          .injectedAddressSize(
+            at: GuestVirtualAddress(flat: fault.ipa), isInstruction: isInstruction, by: kernel))
       }
-      if address >> UInt64(kvm.stage2.ipaBits) != 0 {
-        return .inject(.injectedAbort(at: fault.ipa, isInstruction: isInstruction))
+      if !address.fits(bits: kvm.stage2.ipaBits) {
+        return .inject(
+          .injectedAbort(
+            at: GuestVirtualAddress(flat: fault.ipa), isInstruction: isInstruction, by: kernel))
       }
     }
     kvm.stage2.events.emit(.tracepoint(.guestFault(fault, pc: vcpu.pc)))
@@ -34,7 +39,7 @@ extension VirtualMachine {
       !(fault.syndrome.isWrite && kvm.slots[slot].isReadOnly)
     else {
       if isInstruction {
-        return .inject(.injectedAbort(at: fault.far, isInstruction: true))
+        return .inject(.injectedAbort(at: fault.far, isInstruction: true, by: kernel))
       }
       return try ioMemAbort(address: fault.ipa)
     }
@@ -47,7 +52,7 @@ extension VirtualMachine {
   }
 
   /// `handle_access_fault`
-  private mutating func handleAccessFault(_ address: UInt64) {
+  private mutating func handleAccessFault(_ address: IntermediatePhysicalAddress) {
     kvm.stage2.events.emit(.tracepoint(.accessFault(ipa: address)))
     let old = kvm.stage2.makeYoung(address: address)
     if old.isValid { host.physical.markAccessed(old.outputAddress(kvm.stage2.granule)) }
@@ -64,23 +69,23 @@ extension VirtualMachine {
     let granule = kvm.stage2.granule
     let faultGranule = granule.size(level: fault.syndrome.faultLevel)
     var address = fault.pageAddress
-    let pageMask = granule.pageSize - 1
-    guard let area = host.area(at: slot.userspaceAddress(of: address & ~pageMask)) else {
-      throw .badAddress
-    }
+    guard
+      let area = host.area(
+        at: slot.userspaceAddress(of: address.aligned(to: granule.pageSize)))
+    else { throw .badAddress }
 
     var size = granule.pageSize
     var forcesPages = slot.isLogging
     if !forcesPages, area.flags.contains(.hugetlb) {
       if slot.supportsBlock(of: granule.blockSize, at: address) {
         size = granule.blockSize
-        address &= ~(size - 1)
+        address = address.aligned(to: size)
       } else {
         forcesPages = true
       }
     }
 
-    let frameAddress = address & ~pageMask
+    let frameAddress = address.aligned(to: granule.pageSize)
     let virtual = slot.userspaceAddress(of: frameAddress)
     let sequence = kvm.invalidationSequence
     var page = try host.getUserPage(virtual, isWrite: isWrite, notifier: &kvm)
@@ -98,8 +103,8 @@ extension VirtualMachine {
       } else if slot.supportsBlock(of: granule.blockSize, at: address), page.isHuge {
         // `transparent_hugepage_adjust`
         size = granule.blockSize
-        address &= ~(size - 1)
-        physical &= ~(size - 1)
+        address = address.aligned(to: size)
+        physical = physical.aligned(to: size)
       }
     }
 
@@ -130,7 +135,7 @@ extension HostMemory {
   /// A page that KVM may map.
   struct UserPage {
     /// Physical address of the page.
-    let frame: UInt64
+    let frame: PhysicalAddress
     var isWritable: Bool
     /// It is mapped with a huge page (`get_user_mapping_size`).
     let isHuge: Bool
@@ -141,7 +146,7 @@ extension HostMemory {
   /// - Returns: Writable also after a read, where the VMM's tables allow it as they are.
   /// - Throws: `EFAULT`
   mutating func getUserPage(
-    _ address: UInt64, isWrite: Bool, notifier: inout some MMUNotifier
+    _ address: HostVirtualAddress, isWrite: Bool, notifier: inout some MMUNotifier
   ) throws(KernelError) -> UserPage {
     // `hva_to_pfn_fast`, else `hva_to_pfn_slow`
     if !isAccessible(address, for: .write) {
@@ -153,20 +158,20 @@ extension HostMemory {
       let physical = physicalAddress(of: address)
     else { throw .badAddress }
     return UserPage(
-      frame: physical & ~(pageSize - 1), isWritable: entry.isWritable, isHuge: isHuge)
+      frame: physical.aligned(to: pageSize), isWritable: entry.isWritable, isHuge: isHuge)
   }
 
   /// `mark_page_accessed` for the page that is mapped at `address`.
-  mutating func markAccessed(_ address: UInt64) {
+  mutating func markAccessed(_ address: HostVirtualAddress) {
     if let frame = physicalAddress(of: address) { physical.markAccessed(frame) }
   }
 
-  private mutating func setReferenced(_ address: UInt64) {
+  private mutating func setReferenced(_ address: HostVirtualAddress) {
     if let frame = physicalAddress(of: address) { physical.setReferenced(frame) }
   }
 
   /// `kvm_set_pfn_dirty`
-  mutating func setDirty(_ frame: UInt64) {
+  mutating func setDirty(_ frame: PhysicalAddress) {
     if let head = physical.folio(of: frame) { physical[folio: head].isDirty = true }
   }
 }

@@ -3,7 +3,7 @@ public struct MMIOAccess: Hashable, Sendable {
   /// `is_write`: the guest stores.
   public let isWrite: Bool
   /// `fault_ipa`: the guest physical address.
-  public let address: UInt64
+  public let address: IntermediatePhysicalAddress
   /// `len`: 1, 2, 4 or 8 bytes.
   public let length: Int
   /// `data`: the value that a store writes, zero-extended; 0 for a load.
@@ -66,13 +66,13 @@ public protocol MMIODevice {
 /// A range of guest physical addresses that a device answers for: `struct kvm_io_range`.
 public struct MMIORegion: Hashable, Sendable {
   /// The first guest physical address.
-  public let address: UInt64
+  public let address: IntermediatePhysicalAddress
   /// In bytes. An access has to lie inside the region. A length of 0 takes every access that starts at ``address``, however
   /// long it is, as in the kernel.
   public let length: UInt64
 
   /// A region of `length` bytes from `address`.
-  public init(address: UInt64, length: UInt64) {
+  public init(address: IntermediatePhysicalAddress, length: UInt64) {
     self.address = address
     self.length = length
   }

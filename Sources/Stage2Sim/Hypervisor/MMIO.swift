@@ -1,10 +1,11 @@
 extension VirtualMachine {
   /// `io_mem_abort` (arch/arm64/kvm/mmio.c): an abort outside every memory slot, or a store to a read-only one.
   @inline(__always)
-  mutating func ioMemAbort(address: UInt64) throws(KernelError) -> AbortOutcome {
+  mutating func ioMemAbort(address: IntermediatePhysicalAddress) throws(KernelError) -> AbortOutcome
+  {
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else {
-      kvm.printk(LogMessage(.kvm, "Data abort outside memslots with no valid syndrome info"))
+      kvm.printk(LogMessage(.kvm, kvm.stage2.kernel.noSyndromeMessage))
       throw .notImplemented
     }
     let length = syndrome.accessSize
@@ -53,7 +54,7 @@ extension VirtualMachine {
   /// A load that extends the sign gets zeros, too: the kernel extends it, and then cuts the result to the access's size
   /// (`vcpu_data_host_to_guest`).
   private mutating func setRegister(
-    ofLoad syndrome: ExceptionSyndrome, at address: UInt64, to value: UInt64
+    ofLoad syndrome: ExceptionSyndrome, at address: IntermediatePhysicalAddress, to value: UInt64
   ) {
     let length = syndrome.accessSize
     let value = value & .max >> UInt64(64 - 8 * length)
@@ -62,7 +63,8 @@ extension VirtualMachine {
   }
 
   private func trace(
-    _ stage: Tracepoint.MMIOStage, _ length: Int, _ address: UInt64, _ value: UInt64
+    _ stage: Tracepoint.MMIOStage, _ length: Int, _ address: IntermediatePhysicalAddress,
+    _ value: UInt64
   ) {
     kvm.stage2.events.emit(
       .tracepoint(.mmio(stage, length: length, address: address, value: value)))

@@ -3,13 +3,13 @@ public enum MachineEvent: Hashable, Sendable {
   /// A stage-2 abort is taken to EL2.
   case abort(FaultInfo)
   /// KVM invalidates TLB entries for one IPA (`__kvm_tlb_flush_vmid_ipa`). Level 0 is any level.
-  case invalidation(ipa: UInt64, level: Int)
+  case invalidation(ipa: IntermediatePhysicalAddress, level: Int)
   /// KVM invalidates all TLB entries of the VM (`__kvm_tlb_flush_vmid`).
   case invalidationOfAll
   /// KVM cleans and invalidates the data cache (`dcache_clean_inval_poc`).
-  case dataCacheClean(physical: UInt64, size: UInt64)
+  case dataCacheClean(physical: PhysicalAddress, size: UInt64)
   /// KVM invalidates the instruction cache (`icache_inval_pou`).
-  case instructionCacheInvalidation(physical: UInt64, size: UInt64)
+  case instructionCacheInvalidation(physical: PhysicalAddress, size: UInt64)
   /// A tracepoint of the kernel is passed.
   case tracepoint(Tracepoint)
   /// A walk of a hook comes to an entry.
@@ -69,13 +69,17 @@ public protocol MachineObserver: AnyObject {
 }
 
 /// The end of an event stream into which KVM, hooks and drivers put their events.
+@usableFromInline
 struct EventSink {
-  var observer: (any MachineObserver)?
+  @usableFromInline var observer: (any MachineObserver)?
   var stream: EventStream? { didSet { state = stream?.state } }
   /// The state of ``stream``, which owns it.
-  private var state: UnsafeMutablePointer<EventStream.State>?
+  @usableFromInline var state: UnsafeMutablePointer<EventStream.State>?
+
+  init() {}
 
   /// Whether events go anywhere.
+  @inlinable
   var isConnected: Bool { state != nil || observer != nil }
 
   /// Puts an event into the stream.
@@ -84,14 +88,14 @@ struct EventSink {
   /// function there.
   ///
   /// - Parameter event: Made in the place where it is kept, if it is kept.
-  @inline(__always)
+  @inlinable @inline(__always)
   func emit(_ event: @autoclosure () -> MachineEvent) {
     if let state { state.append(event()) }
     if let observer { Self.tell(observer, event()) }
   }
 
-  @inline(never)
-  private static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
+  @usableFromInline @inline(never)
+  static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
     observer.observe(event)
   }
 }
@@ -101,11 +105,19 @@ public struct TableVisit: Hashable, Sendable {
   /// Of the table, 0 to 3.
   public let level: Int
   /// The physical address of the table.
-  public let table: UInt64
+  public let table: PhysicalAddress
   /// Of the entry in the table.
   public let index: Int
   /// The entry.
   public let descriptor: Stage2Descriptor
+
+  @inlinable
+  init(level: Int, table: PhysicalAddress, index: Int, descriptor: Stage2Descriptor) {
+    self.level = level
+    self.table = table
+    self.index = index
+    self.descriptor = descriptor
+  }
 }
 
 /// A line that a kernel logs: `printk` with a format and at most one number.

@@ -15,11 +15,11 @@ public struct MemorySlot: Hashable, Sendable {
   /// The VMM's number for it.
   public let id: Int
   /// The first guest physical address.
-  public let ipa: UInt64
+  public let ipa: IntermediatePhysicalAddress
   /// In bytes, whole pages.
   public let size: UInt64
   /// Where it begins in the VMM's address space.
-  public let userspaceAddress: UInt64
+  public let userspaceAddress: HostVirtualAddress
   /// What the VMM wants of it.
   public let flags: Flags
   /// A bit a page, 64 in an element: written since the VMM last asked. Empty where nothing is logged.
@@ -34,7 +34,8 @@ public struct MemorySlot: Hashable, Sendable {
   ///   - userspaceAddress: Where it begins in the VMM's address space.
   ///   - flags: What the VMM wants of it.
   public init(
-    id: Int, ipa: UInt64, size: UInt64, userspaceAddress: UInt64, flags: Flags = []
+    id: Int, ipa: IntermediatePhysicalAddress, size: UInt64, userspaceAddress: HostVirtualAddress,
+    flags: Flags = []
   ) {
     self.id = id
     self.ipa = ipa
@@ -50,24 +51,30 @@ public struct MemorySlot: Hashable, Sendable {
   var isLogging: Bool { !dirtyBitmap.isEmpty && !isReadOnly }
 
   /// Whether a guest physical address is in it.
-  public func contains(_ address: UInt64) -> Bool { address &- ipa < size }
+  public func contains(_ address: IntermediatePhysicalAddress) -> Bool { address &- ipa < size }
 
   /// `gfn_to_hva_memslot`, to the byte.
-  func userspaceAddress(of address: UInt64) -> UInt64 { userspaceAddress + (address - ipa) }
+  func userspaceAddress(of address: IntermediatePhysicalAddress) -> HostVirtualAddress {
+    userspaceAddress + (address - ipa)
+  }
+
+  var range: Range<IntermediatePhysicalAddress> { ipa..<ipa + size }
 
   /// The part of a range of the VMM's memory that is the guest's, as guest physical addresses.
-  func guestRange(of range: Range<UInt64>) -> Range<UInt64>? {
+  func guestRange(of range: Range<HostVirtualAddress>) -> Range<IntermediatePhysicalAddress>? {
     let part = range.clamped(to: userspaceAddress..<userspaceAddress + size)
     guard !part.isEmpty else { return nil }
-    return part.lowerBound - userspaceAddress + ipa..<part.upperBound - userspaceAddress + ipa
+    let start = ipa + (part.lowerBound - userspaceAddress)
+    return start..<start + part.size
   }
 
   /// `fault_supports_stage2_huge_mapping`: whether a block of `blockSize` bytes around `address` lies inside the
   /// slot, with both addresses alike in their low bits.
-  func supportsBlock(of blockSize: UInt64, at address: UInt64) -> Bool {
-    let mask = blockSize - 1
-    guard ipa & mask == userspaceAddress & mask else { return false }
-    let start = address & ~mask
+  func supportsBlock(of blockSize: UInt64, at address: IntermediatePhysicalAddress) -> Bool {
+    guard ipa.offset(in: blockSize) == userspaceAddress.offset(in: blockSize) else {
+      return false
+    }
+    let start = address.aligned(to: blockSize)
     return start >= ipa && start + blockSize <= ipa + size
   }
 }
@@ -95,16 +102,19 @@ public struct KVM {
   var invalidationsInProgress = 0
 
   /// Logs a line into the host's kernel log: `printk`.
+  @inlinable @inline(__always)
   public func printk(_ message: LogMessage) { stage2.events.emit(.log(message)) }
 
   /// `gfn_to_memslot`
-  func slot(for address: UInt64) -> MemorySlot? { slots.index(for: address).map { slots[$0] } }
+  func slot(for address: IntermediatePhysicalAddress) -> MemorySlot? {
+    slots.index(for: address).map { slots[$0] }
+  }
 }
 
 extension [MemorySlot] {
   /// The index of the slot that an address is in.
   @inline(__always)
-  func index(for address: UInt64) -> Int? {
+  func index(for address: IntermediatePhysicalAddress) -> Int? {
     for index in indices where self[index].contains(address) { return index }
     return nil
   }
@@ -117,10 +127,10 @@ extension KVM {
   /// - Throws: `EINVAL` where the slot is not there, or something is to be changed that cannot; `EEXIST` where it would
   ///   overlap another; `EFAULT` beyond the IPA range.
   mutating func setMemoryRegion(_ new: MemorySlot) throws(KernelError) {
-    let mask = stage2.granule.pageSize - 1
-    guard new.ipa & mask == 0, new.size & mask == 0, new.userspaceAddress & mask == 0 else {
-      throw .invalidArgument
-    }
+    let pageSize = stage2.granule.pageSize
+    guard new.ipa.isAligned(to: pageSize), new.size % pageSize == 0,
+      new.userspaceAddress.isAligned(to: pageSize)
+    else { throw .invalidArgument }
     guard let index = slots.firstIndex(where: { $0.id == new.id }) else {
       guard new.size > 0 else { throw .invalidArgument }
       try checkOverlap(of: new)
@@ -129,7 +139,7 @@ extension KVM {
     }
     let old = slots[index]
     guard new.size > 0 else {
-      unmap(old.ipa, size: old.size)
+      unmap(old.range)
       slots.remove(at: index)
       return
     }
@@ -140,7 +150,7 @@ extension KVM {
     if new.ipa != old.ipa {
       try checkOverlap(of: new)
       // `kvm_invalidate_memslot`, `kvm_arch_flush_shadow_memslot`
-      unmap(old.ipa, size: old.size)
+      unmap(old.range)
     } else if new.flags == old.flags {
       return
     }
@@ -155,19 +165,18 @@ extension KVM {
 
   /// `kvm_check_memslot_overlap`
   private func checkOverlap(of new: MemorySlot) throws(KernelError) {
-    let range = new.ipa..<new.ipa + new.size
-    guard
-      !slots.contains(where: {
-        $0.id != new.id && range.overlaps($0.ipa..<$0.ipa + $0.size)
-      })
-    else { throw .exists }
+    guard !slots.contains(where: { $0.id != new.id && $0.range.overlaps(new.range) }) else {
+      throw .exists
+    }
   }
 
   /// `kvm_prepare_memory_region`, `kvm_arch_prepare_memory_region`, `kvm_arch_commit_memory_region`
   private mutating func insert(
     _ new: MemorySlot, dirtyBitmap: [UInt64]
   ) throws(KernelError) {
-    guard new.ipa + new.size <= 1 << UInt64(stage2.ipaBits) else { throw .badAddress }
+    guard new.range.upperBound <= IntermediatePhysicalAddress(1 << UInt64(stage2.ipaBits)) else {
+      throw .badAddress
+    }
     var new = new
     let logs = new.flags.contains(.logDirtyPages)
     if logs {
@@ -176,7 +185,7 @@ extension KVM {
     slots.append(new)
     if logs, dirtyLogProtection != .initiallySet {
       // `kvm_mmu_wp_memory_region`
-      writeProtect(new.ipa..<new.ipa + new.size)
+      writeProtect(new.range)
       flushTLBs()
     }
   }
@@ -195,7 +204,7 @@ extension KVM {
   }
 
   /// `mark_page_dirty_in_slot`
-  mutating func markDirty(_ address: UInt64, in slot: MemorySlot) {
+  mutating func markDirty(_ address: IntermediatePhysicalAddress, in slot: MemorySlot) {
     guard slot.flags.contains(.logDirtyPages),
       let index = slots.firstIndex(where: { $0.id == slot.id })
     else { return }

@@ -1,17 +1,17 @@
 /// What KVM does when the VMM's mappings change (arch/arm64/kvm/mmu.c, virt/kvm/kvm_main.c).
 extension KVM: MMUNotifier {
   /// `kvm_mmu_notifier_invalidate_range_start`, `kvm_unmap_gfn_range`; `__kvm_handle_hva_range` finds the slots.
-  mutating func invalidateRangeStart(_ range: Range<UInt64>) {
+  mutating func invalidateRangeStart(_ range: Range<HostVirtualAddress>) {
     stage2.events.emit(.tracepoint(.unmapRange(range)))
     for slot in slots {
       guard let part = slot.guestRange(of: range) else { continue }
       invalidationsInProgress += 1
-      unmap(part.lowerBound, size: part.upperBound - part.lowerBound)
+      unmap(part)
     }
   }
 
   /// `kvm_mmu_notifier_invalidate_range_end`
-  mutating func invalidateRangeEnd(_ range: Range<UInt64>) {
+  mutating func invalidateRangeEnd(_ range: Range<HostVirtualAddress>) {
     for slot in slots where slot.guestRange(of: range) != nil {
       invalidationsInProgress -= 1
       invalidationSequence += 1
@@ -19,7 +19,7 @@ extension KVM: MMUNotifier {
   }
 
   /// `kvm_mmu_notifier_change_pte`, `kvm_set_spte_gfn`: maps the new page for reading, where there is a table for it.
-  mutating func changePTE(_ address: UInt64, frame: UInt64) {
+  mutating func changePTE(_ address: HostVirtualAddress, frame: PhysicalAddress) {
     stage2.events.emit(.tracepoint(.setPTE(address: address)))
     guard invalidationsInProgress > 0 else { return }
     let size = stage2.granule.pageSize
@@ -33,7 +33,7 @@ extension KVM: MMUNotifier {
   }
 
   /// `kvm_mmu_notifier_clear_young`, `kvm_age_gfn`. No TLB is invalidated.
-  mutating func clearYoung(_ range: Range<UInt64>) {
+  mutating func clearYoung(_ range: Range<HostVirtualAddress>) {
     stage2.events.emit(.tracepoint(.age(range)))
     for slot in slots {
       guard let part = slot.guestRange(of: range) else { continue }
@@ -44,14 +44,14 @@ extension KVM: MMUNotifier {
 
 extension KVM {
   /// `unmap_stage2_range`, `__unmap_stage2_range`
-  mutating func unmap(_ address: UInt64, size: UInt64) {
-    applyInSteps(address..<address + size) { table, address, size throws(Stage2Error) in
+  mutating func unmap(_ range: Range<IntermediatePhysicalAddress>) {
+    applyInSteps(range) { table, address, size throws(Stage2Error) in
       try table.unmap(address: address, size: size)
     }
   }
 
   /// `stage2_wp_range`
-  mutating func writeProtect(_ range: Range<UInt64>) {
+  mutating func writeProtect(_ range: Range<IntermediatePhysicalAddress>) {
     applyInSteps(range) { table, address, size throws(Stage2Error) in
       try table.writeProtect(address: address, size: size)
     }
@@ -60,17 +60,16 @@ extension KVM {
   /// `kvm_flush_remote_tlbs`
   func flushTLBs() { stage2.events.emit(.invalidationOfAll) }
 
-  /// `stage2_apply_range`: one walk for each of the largest blocks (`stage2_range_addr_end`), so that the kernel can take
-  /// a breath between them.
+  /// `stage2_apply_range`: several walks, so that the kernel can schedule between them.
   private mutating func applyInSteps(
-    _ range: Range<UInt64>,
-    _ operation: (inout Stage2PageTable, UInt64, UInt64) throws(Stage2Error) -> Void
+    _ range: Range<IntermediatePhysicalAddress>,
+    _ operation: (inout Stage2PageTable, IntermediatePhysicalAddress, UInt64) throws(Stage2Error) ->
+      Void
   ) {
-    let granule = stage2.granule
-    let step = granule.size(level: granule.allowsLeaf(level: 1) ? 1 : 2)
+    let step = stage2.kernel.walkRange(stage2.granule)
     var start = range.lowerBound
     while start < range.upperBound {
-      let end = min(start & ~(step - 1) + step, range.upperBound)
+      let end = min(start.aligned(to: step) + step, range.upperBound)
       do throws(Stage2Error) {
         try operation(&stage2, start, end - start)
       } catch {

@@ -3,23 +3,23 @@
 /// The description is what ftrace prints behind the tracepoint's ``name``.
 public enum Tracepoint: Hashable, Sendable {
   /// `kvm_entry`: the vCPU goes into the guest.
-  case entry(pc: UInt64)
+  case entry(pc: GuestVirtualAddress)
   /// `kvm_exit`: the vCPU comes back from the guest.
-  case exit(GuestExit, pc: UInt64)
+  case exit(GuestExit, pc: GuestVirtualAddress)
   /// `kvm_guest_fault`: `kvm_handle_guest_abort` has an abort to handle.
-  case guestFault(FaultInfo, pc: UInt64)
+  case guestFault(FaultInfo, pc: GuestVirtualAddress)
   /// `kvm_access_fault`: `handle_access_fault` makes a page young.
-  case accessFault(ipa: UInt64)
+  case accessFault(ipa: IntermediatePhysicalAddress)
   /// `kvm_mmio`: an access outside memory goes to the bus, or is completed.
-  case mmio(MMIOStage, length: Int, address: UInt64, value: UInt64)
+  case mmio(MMIOStage, length: Int, address: IntermediatePhysicalAddress, value: UInt64)
   /// `kvm_userspace_exit`: KVM_RUN returns.
   case userspaceExit(UserspaceExit)
   /// `kvm_unmap_hva_range`: the MMU notifier hears that the VMM's mapping changes.
-  case unmapRange(Range<UInt64>)
+  case unmapRange(Range<HostVirtualAddress>)
   /// `kvm_set_spte_hva`: the MMU notifier hears of another page in the place of one.
-  case setPTE(address: UInt64)
+  case setPTE(address: HostVirtualAddress)
   /// `kvm_age_hva`: the MMU notifier is asked to make a range old.
-  case age(Range<UInt64>)
+  case age(Range<HostVirtualAddress>)
 
   /// Why the vCPU came back from the guest.
   public enum GuestExit: Hashable, Sendable {
@@ -69,13 +69,13 @@ extension Tracepoint: CustomStringConvertible {
   /// The fields as the kernel prints them: the `TP_printk` of the tracepoint.
   public var description: String {
     switch self {
-    case .entry(let pc): "PC: 0x\(hexadecimal(pc, digits: 16))"
-    case .exit(let exit, let pc): "\(exit), PC: 0x\(hexadecimal(pc, digits: 16))"
+    case .entry(let pc): "PC: 0x\(hexadecimal(pc.rawValue, digits: 16))"
+    case .exit(let exit, let pc): "\(exit), PC: 0x\(hexadecimal(pc.rawValue, digits: 16))"
     case .guestFault(let fault, let pc):
-      "ipa \(prefixed(fault.pageAddress)), hsr \(prefixed(fault.syndrome.rawValue, width: 8)), hxfar \(prefixed(fault.far, width: 8)), pc \(prefixed(pc, width: 16))"
-    case .accessFault(let ipa): "IPA: \(hexadecimal(ipa))"
+      "ipa \(prefixed(fault.pageAddress)), hsr \(prefixed(fault.syndrome, width: 8)), hxfar \(prefixed(fault.far, width: 8)), pc \(prefixed(pc, width: 16))"
+    case .accessFault(let ipa): "IPA: \(hexadecimal(ipa.rawValue))"
     case .mmio(let stage, let length, let address, let value):
-      "mmio \(stage.rawValue) len \(length) gpa \(prefixed(address)) val \(prefixed(value))"
+      "mmio \(stage.rawValue) len \(length) gpa \(prefixed(address)) val 0x\(hexadecimal(value))"
     case .userspaceExit(.mmio): "reason KVM_EXIT_MMIO (6)"
     // EINTR
     case .userspaceExit(.restart): "reason restart (4)"
@@ -110,6 +110,6 @@ extension Tracepoint.GuestExit: CustomStringConvertible {
 }
 
 /// `%#*llx` of the kernel's printf: the width counts the `0x`, and zeros fill it up.
-private func prefixed(_ value: UInt64, width: Int = 0) -> String {
-  "0x\(hexadecimal(value, digits: max(1, width - 2)))"
+private func prefixed(_ value: some RawRepresentable<UInt64>, width: Int = 0) -> String {
+  "0x\(hexadecimal(value.rawValue, digits: max(1, width - 2)))"
 }

@@ -1,44 +1,49 @@
 /// A virtual CPU: `struct kvm_vcpu`.
 public struct VCPU: Sendable {
   // Arrays: the compiler copies a whole `InlineArray` to read one element of it, if it is in a structure.
-  private var x = [UInt64](repeating: 0, count: 31)
+  @usableFromInline var x = [UInt64](repeating: 0, count: 31)
   /// V0 to V31, 64 bits an element.
   var vectors = [UInt64](repeating: 0, count: 64)
   /// SP_EL1
   public internal(set) var stackPointer: UInt64 = 0
   /// The address of the instruction that runs next.
-  public internal(set) var pc: UInt64 = 0
+  public internal(set) var pc: GuestVirtualAddress = 0
   /// VBAR_EL1: where the guest's exception vectors are.
-  public var vectorBase: UInt64 = 0
+  public var vectorBase: GuestVirtualAddress = 0
   /// ELR_EL1: where the last exception to EL1 came from.
-  public internal(set) var exceptionLink: UInt64 = 0
+  public internal(set) var exceptionLink: GuestVirtualAddress = 0
   /// ESR_EL1
-  public internal(set) var exceptionSyndrome = VCPU.unknown
+  public internal(set) var exceptionSyndrome: UInt64
   /// FAR_EL1
-  public internal(set) var faultAddress = VCPU.unknown
-  /// What KVM puts into registers that have no value after a reset (`reset_unknown`).
-  static let unknown: UInt64 = 0x1de7_ec7e_dbad_c0de
+  public internal(set) var faultAddress: GuestVirtualAddress
   /// The last stage-2 abort it took.
   public internal(set) var fault = FaultInfo(
     syndrome: ExceptionSyndrome(rawValue: 0), far: 0, ipa: 0)
   /// `INCREMENT_PC`
-  private var incrementsPC = false
+  @usableFromInline var incrementsPC = false
   /// Between `kvm_entry` and `kvm_exit`.
   var isInGuest = false
   /// An access that the VMM has to complete: `kvm_run.mmio` while `mmio_needed`.
   var pendingMMIO: MMIOExit?
 
+  /// A vCPU after a reset.
+  init(kernel: KernelVersion) {
+    exceptionSyndrome = kernel.unknownRegister
+    faultAddress = GuestVirtualAddress(kernel.unknownRegister)
+  }
+
   /// `vcpu_get_reg`, `vcpu_set_reg`: x0 to x30; 31 is the zero register.
   public subscript(register: Int) -> UInt64 {
-    get { register == 31 ? 0 : x[register] }
-    set { if register != 31 { x[register] = newValue } }
+    @inlinable get { register == 31 ? 0 : x[register] }
+    @inlinable set { if register != 31 { x[register] = newValue } }
   }
 
   /// The instruction is done.
-  mutating func skipInstruction() { pc &+= 4 }
+  mutating func skipInstruction() { pc = pc &+ 4 }
 
   /// `kvm_incr_pc`: KVM has done the instruction. The PC moves when the vCPU goes on, so that `kvm_entry` still shows the
   /// instruction.
+  @inlinable
   public mutating func incrementPC() { incrementsPC = true }
 
   /// `__kvm_adjust_pc`
@@ -61,14 +66,14 @@ public struct MMIOExit: Hashable, Sendable {
   /// The guest stores.
   public let isWrite: Bool
   /// Guest physical.
-  public let address: UInt64
+  public let address: IntermediatePhysicalAddress
   /// In bytes: 1, 2, 4 or 8.
   public let length: Int
   /// Of a write, what the guest stores; of a read, what the VMM puts here before the vCPU runs on.
   public var data: UInt64
 
   /// An access as ``RunResult/mmio(_:)`` has it, to compare one with.
-  public init(isWrite: Bool, address: UInt64, length: Int, data: UInt64 = 0) {
+  public init(isWrite: Bool, address: IntermediatePhysicalAddress, length: Int, data: UInt64 = 0) {
     self.isWrite = isWrite
     self.address = address
     self.length = length

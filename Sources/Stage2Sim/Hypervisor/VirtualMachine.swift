@@ -1,4 +1,4 @@
-/// A machine as KVM on Linux 6.1 arm64 makes it for QEMU's `virt` board: the host's memory, the VM with its stage-2
+/// A machine as KVM on arm64 Linux makes it for QEMU's `virt` board: the host's memory, the VM with its stage-2
 /// table and its MMIO bus, one vCPU.
 ///
 /// It is a value: a copy is a snapshot. It does no I/O, keeps no time and starts no thread; the same calls on the same
@@ -9,7 +9,7 @@ public struct VirtualMachine {
   /// `struct kvm`: the stage-2 table and the memory slots.
   var kvm: KVM
   /// The vCPU: the guest's registers, and the last abort that it took.
-  public internal(set) var vcpu = VCPU()
+  public internal(set) var vcpu: VCPU
   var host: HostMemory
   var bus = IOBus()
   /// The hooks in `io_mem_abort`.
@@ -42,9 +42,12 @@ public struct VirtualMachine {
   public struct Configuration: Hashable, Sendable {
     /// The host's CPU.
     public var cpu: CPUModel
+    /// The version of the host's kernel.
+    public var kernel: KernelVersion
     /// The host's page size, and the granule of the guest's stage 2.
     public var granule: Granule
-    /// The size of the intermediate physical address in bits: ``ipaSizes``, and no more than ``CPUModel/ipaLimit``.
+    /// The size of the intermediate physical address in bits: one of ``KernelVersion/ipaSizes``, and no more than
+    /// ``KernelVersion/ipaLimit(on:)``.
     public var ipaBits: Int
     /// What the VMM maps guest RAM with.
     public var backing: Backing
@@ -54,25 +57,24 @@ public struct VirtualMachine {
     public var dirtyLogProtection: DirtyLogProtection
 
     /// Where guest RAM begins on the `virt` board.
-    public static let memoryBase: UInt64 = 0x4000_0000
-    /// What KVM offers (`KVM_VM_TYPE_ARM_IPA_SIZE`).
-    public static let ipaSizes = 32...48
+    public static let memoryBase: IntermediatePhysicalAddress = 0x4000_0000
     /// The least guest RAM: the boot stub and the kernel have to fit in.
     public static let leastMemory: UInt64 = 4 << 20
     /// The most guest RAM, with any IPA size. KVM takes less than 8 TiB in one slot (`KVM_MEM_MAX_NR_PAGES`).
     public static let mostMemory: UInt64 = 1 << 42
     /// What ``memorySize`` may be: guest RAM ends within the IPA range.
     public static func memorySizes(ipaBits: Int) -> ClosedRange<UInt64> {
-      leastMemory...min(1 << UInt64(ipaBits) - memoryBase, mostMemory)
+      leastMemory...min(1 << UInt64(ipaBits) - memoryBase.rawValue, mostMemory)
     }
 
     /// A machine, checked by ``VirtualMachine/init(_:)``. Unless said otherwise: 256 MiB in huge pages, 40 bits of IPA.
     public init(
       cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
       backing: Backing = .huge, memorySize: UInt64 = 256 << 20,
-      dirtyLogProtection: DirtyLogProtection = .automatic
+      dirtyLogProtection: DirtyLogProtection = .automatic, kernel: KernelVersion = .standard
     ) {
       self.cpu = cpu
+      self.kernel = kernel
       self.granule = granule
       self.ipaBits = ipaBits
       self.backing = backing
@@ -84,7 +86,7 @@ public struct VirtualMachine {
   /// The VMM's number for the slot of guest RAM.
   public static let memorySlot = 0
   /// Where guest RAM begins in the VMM's address space: aligned to any block.
-  package static let memoryAddress: UInt64 = 0x7f00_0000_0000
+  package static let memoryAddress: HostVirtualAddress = 0x7f00_0000_0000
 
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
@@ -96,17 +98,18 @@ public struct VirtualMachine {
     guard configuration.memorySize >= Configuration.leastMemory,
       configuration.memorySize % alignment == 0,
       configuration.memorySize <= Configuration.mostMemory,
-      Configuration.ipaSizes.contains(configuration.ipaBits),
-      configuration.ipaBits <= configuration.cpu.ipaLimit
+      configuration.kernel.ipaSizes.contains(configuration.ipaBits),
+      configuration.ipaBits <= configuration.kernel.ipaLimit(on: configuration.cpu)
     else { throw .invalidArgument }
     self.configuration = configuration
-    host = HostMemory(granule: granule)
+    vcpu = VCPU(kernel: configuration.kernel)
+    host = HostMemory(granule: granule, kernel: configuration.kernel)
     host.mapRAM(
       at: Self.memoryAddress, size: configuration.memorySize, backing: configuration.backing)
     kvm = KVM(
       stage2: Stage2PageTable(
         granule: granule, ipaBits: configuration.ipaBits, hasFWB: configuration.cpu.hasFWB,
-        hasXNX: configuration.cpu.hasXNX))
+        hasXNX: configuration.cpu.hasXNX, kernel: configuration.kernel))
     kvm.dirtyLogProtection = configuration.dirtyLogProtection
     try setMemoryRegion(
       MemorySlot(
@@ -125,7 +128,7 @@ public struct VirtualMachine {
     // The VMM puts the boot stub and the kernel there; then the guest runs the one, which jumps to the other.
     for address in [Configuration.memoryBase, kernelAddress] {
       try machine.write(0, to: address, count: 4)
-      machine.run(.nop, at: address)
+      machine.run(.nop, at: GuestVirtualAddress(flat: address))
     }
     return machine
   }
@@ -144,7 +147,9 @@ public struct VirtualMachine {
   /// The stage-2 entry, valid or not, that decides over `ipa`.
   ///
   /// - Throws: `ERANGE` for an address beyond the IPA range.
-  public func leaf(for ipa: UInt64) throws(Stage2Error) -> Leaf { try kvm.stage2.leaf(for: ipa) }
+  public func leaf(for ipa: IntermediatePhysicalAddress) throws(Stage2Error) -> Leaf {
+    try kvm.stage2.leaf(for: ipa)
+  }
 
   /// Makes a memory slot, changes it, or, with no size, deletes it: KVM_SET_USER_MEMORY_REGION.
   ///
@@ -180,10 +185,10 @@ public struct VirtualMachine {
   ///
   /// - Throws: As ``setMemoryRegion(_:)``.
   public mutating func addPrivateMemory(
-    slot id: Int, at ipa: UInt64, size: UInt64, flags: MemorySlot.Flags = []
+    slot id: Int, at ipa: IntermediatePhysicalAddress, size: UInt64, flags: MemorySlot.Flags = []
   ) throws(KernelError) {
     // Below all that is reserved around guest RAM, however much there is.
-    let address: UInt64 = 0x7000_0000_0000 + UInt64(id) << 32
+    let address = HostVirtualAddress(0x7000_0000_0000 + UInt64(id) << 32)
     try setMemoryRegion(
       MemorySlot(id: id, ipa: ipa, size: size, userspaceAddress: address, flags: flags))
     host.mapPrivately(at: address, size: size)

@@ -36,7 +36,7 @@ extension Stage2Warning: CustomStringConvertible {
     case .leakedReference(let change):
       "reference count too high: \(change.old) became \(change.new) with its reference kept"
     case .livelock(let fault):
-      "the guest hangs: fault \(fault.syndrome) at 0x\(hexadecimal(fault.ipa)) comes again and again"
+      "the guest hangs: fault \(fault.syndrome) at \(fault.ipa) comes again and again"
     }
   }
 }
@@ -59,7 +59,8 @@ extension EventSink {
       emit(.warning(.breakBeforeMake(change)))
     }
     let permissions =
-      Stage2Descriptor.permissions | (hasXNX ? Stage2Descriptor.executeNever0 : 0)
+      Stage2Descriptor.read | Stage2Descriptor.write | Stage2Descriptor.executeNever
+      | (hasXNX ? Stage2Descriptor.executeNever0 : 0)
     if !new.isValid || changed & permissions != 0 {
       emit(.warning(.staleTLB(change)))
     }

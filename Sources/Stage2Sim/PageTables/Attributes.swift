@@ -3,7 +3,9 @@ extension Stage2PageTable {
   /// invalidates no TLB: its callers do.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``.
-  public mutating func writeProtect(address: UInt64, size: UInt64) throws(Stage2Error) {
+  public mutating func writeProtect(address: IntermediatePhysicalAddress, size: UInt64)
+    throws(Stage2Error)
+  {
     _ = try updateLeafAttributes(
       address: address, size: size, set: 0, clear: Stage2Descriptor.write)
   }
@@ -12,7 +14,7 @@ extension Stage2PageTable {
   ///
   /// - Returns: The entry as it was; 0 where nothing is mapped.
   @discardableResult
-  public mutating func makeYoung(address: UInt64) -> Stage2Descriptor {
+  public mutating func makeYoung(address: IntermediatePhysicalAddress) -> Stage2Descriptor {
     update(address: address, set: Stage2Descriptor.accessFlag)
   }
 
@@ -20,12 +22,12 @@ extension Stage2PageTable {
   ///
   /// - Returns: The entry as it was; 0 where nothing is mapped.
   @discardableResult
-  public mutating func makeOld(address: UInt64) -> Stage2Descriptor {
+  public mutating func makeOld(address: IntermediatePhysicalAddress) -> Stage2Descriptor {
     update(address: address, clear: Stage2Descriptor.accessFlag)
   }
 
   /// Whether the leaf for `address` has its access flag set: `kvm_pgtable_stage2_is_young`.
-  public func isYoung(address: UInt64) -> Bool {
+  public func isYoung(address: IntermediatePhysicalAddress) -> Bool {
     guard let entry = try? leaf(for: address).descriptor, entry.isValid else { return false }
     return entry.rawValue & Stage2Descriptor.accessFlag != 0
   }
@@ -37,7 +39,7 @@ extension Stage2PageTable {
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``; `EINVAL` for software bits.
   public mutating func relaxPermissions(
-    address: UInt64, protection: Protection
+    address: IntermediatePhysicalAddress, protection: Protection
   ) throws(Stage2Error) {
     guard protection.rawValue & Stage2Descriptor.software == 0 else {
       throw Stage2Error(.invalidArgument, address: address)
@@ -53,7 +55,7 @@ extension Stage2PageTable {
 
   /// One page's leaf. The kernel's callers look at no error, and where there is one take the entry for 0.
   private mutating func update(
-    address: UInt64, set: UInt64 = 0, clear: UInt64 = 0
+    address: IntermediatePhysicalAddress, set: UInt64 = 0, clear: UInt64 = 0
   ) -> Stage2Descriptor {
     let leaf = try? updateLeafAttributes(address: address, size: 1, set: set, clear: clear)
     return leaf?.descriptor ?? Stage2Descriptor(rawValue: 0)
@@ -61,9 +63,9 @@ extension Stage2PageTable {
 
   /// `stage2_update_leaf_attrs`: the last valid leaf of the range as it was, nil where there is none.
   private mutating func updateLeafAttributes(
-    address: UInt64, size: UInt64, set: UInt64, clear: UInt64
+    address: IntermediatePhysicalAddress, size: UInt64, set: UInt64, clear: UInt64
   ) throws(Stage2Error) -> Leaf? {
-    let attributes = Stage2Descriptor.lowAttributes | Stage2Descriptor.highAttributes
+    let attributes = kernel.leafAttributes
     var visitor = AttributeVisitor(set: set & attributes, clear: clear & attributes)
     try update(address: address, size: size, visitor: &visitor)
     return visitor.previous

@@ -38,15 +38,16 @@ extension Stage2PageTable {
   ///   mapped again. `ENOMEM` where a table is missing that may not be made. `ERANGE` beyond ``ipaBits``. `EINVAL` for
   ///   executable device memory.
   public mutating func map(
-    address: UInt64, size: UInt64, physical: UInt64, protection: Protection,
+    address: IntermediatePhysicalAddress, size: UInt64, physical: PhysicalAddress,
+    protection: Protection,
     canAllocate: Bool = true
   ) throws(Stage2Error) {
     guard !protection.isSuperset(of: [.device, .execute]) else {
       throw Stage2Error(.invalidArgument, address: address)
     }
     var visitor = MapVisitor(
-      physical: physical & ~(granule.pageSize - 1), attributes: leafAttributes(protection),
-      canAllocate: canAllocate)
+      physical: physical.aligned(to: granule.pageSize), attributes: leafAttributes(protection),
+      permissions: kernel.permissions, canAllocate: canAllocate)
     try update(address: address, size: size, visitor: &visitor)
   }
 
@@ -56,15 +57,18 @@ extension Stage2PageTable {
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
-  ///   - owner: 0 for the owner of the table, whose entries are zero, or 1 (`KVM_MAX_OWNER_ID`).
+  ///   - owner: 0 for the owner of the table, whose entries are zero, up to `KVM_MAX_OWNER_ID`.
   ///   - canAllocate: False without a `memcache`.
   /// - Throws: `EINVAL` for other owners; as ``map(address:size:physical:protection:canAllocate:)``.
   public mutating func setOwner(
-    address: UInt64, size: UInt64, owner: UInt8, canAllocate: Bool = true
+    address: IntermediatePhysicalAddress, size: UInt64, owner: UInt8, canAllocate: Bool = true
   ) throws(Stage2Error) {
-    guard owner <= 1 else { throw Stage2Error(.invalidArgument, address: address) }
+    guard owner <= kernel.largestOwner else {
+      throw Stage2Error(.invalidArgument, address: address)
+    }
     var visitor = MapVisitor(
-      physical: .max, attributes: 0, owner: owner, canAllocate: canAllocate, forcesPages: true)
+      physical: PhysicalAddress(.max), attributes: 0, permissions: kernel.permissions, owner: owner,
+      canAllocate: canAllocate, forcesPages: true)
     try update(address: address, size: size, visitor: &visitor)
   }
 
@@ -76,7 +80,7 @@ extension Stage2PageTable {
     if !protection.contains(.execute) { attributes |= Stage2Descriptor.executeNever }
     if protection.contains(.read) { attributes |= Stage2Descriptor.read }
     if protection.contains(.write) { attributes |= Stage2Descriptor.write }
-    return attributes
+    return attributes & kernel.leafAttributes
   }
 
   /// MemAttr (`PAGE_S2_MEMATTR`): with FEAT_S2FWB normal memory is 0b0110, which the guest cannot weaken; without it
@@ -123,8 +127,10 @@ private struct MapVisitor: Stage2Visitor {
   static let flags: WalkFlags = [.tablePre, .leaf, .tablePost]
 
   /// What is mapped; an address that no CPU has (``isPhysicalValid``) where pages get an owner instead.
-  var physical: UInt64
+  var physical: PhysicalAddress
   let attributes: UInt64
+  /// ``KernelVersion/permissions``
+  let permissions: UInt64
   let owner: UInt8
   let canAllocate: Bool
   let forcesPages: Bool
@@ -132,11 +138,12 @@ private struct MapVisitor: Stage2Visitor {
   var detached: EntryReference?
 
   init(
-    physical: UInt64, attributes: UInt64, owner: UInt8 = 0, canAllocate: Bool,
-    forcesPages: Bool = false
+    physical: PhysicalAddress, attributes: UInt64, permissions: UInt64, owner: UInt8 = 0,
+    canAllocate: Bool, forcesPages: Bool = false
   ) {
     self.physical = physical
     self.attributes = attributes
+    self.permissions = permissions
     self.owner = owner
     self.canAllocate = canAllocate
     self.forcesPages = forcesPages
@@ -230,7 +237,7 @@ private struct MapVisitor: Stage2Visitor {
     }
     table.memory[visit.entry] = new
     if new.isCounted { table.memory.retain(visit.entry) }
-    if isPhysicalValid { physical &+= visit.size }
+    if isPhysicalValid { physical = physical &+ visit.size }
   }
 
   /// `stage2_pte_needs_update`, and the end of the old entry.
@@ -239,7 +246,7 @@ private struct MapVisitor: Stage2Visitor {
     for new: Stage2Descriptor, _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
     let old = table[visit.entry]
-    let changed = (old.rawValue ^ new.rawValue) & ~Stage2Descriptor.permissions
+    let changed = (old.rawValue ^ new.rawValue) & ~permissions
     if old.isValid && new.isValid && changed == 0 { throw visit.error(.tryAgain, in: table) }
     table.removeEntry(visit)
   }
@@ -248,11 +255,11 @@ private struct MapVisitor: Stage2Visitor {
   private func isLeafAllowed(_ visit: Visit, granule: Granule) -> Bool {
     guard !forcesPages || visit.level == Granule.lastLevel else { return false }
     // `kvm_block_mapping_supported`
-    let offset = visit.size &- 1
     return visit.size <= visit.end &- visit.address && granule.allowsLeaf(level: visit.level)
-      && (!isPhysicalValid || physical & offset == 0) && visit.address & offset == 0
+      && (!isPhysicalValid || physical.isAligned(to: visit.size))
+      && visit.address.isAligned(to: visit.size)
   }
 
   /// `kvm_phys_is_valid`, with 48-bit physical addresses.
-  var isPhysicalValid: Bool { physical >> 48 == 0 }
+  var isPhysicalValid: Bool { physical.fits(bits: 48) }
 }

@@ -1,7 +1,9 @@
 /// A stage-2 translation table: `struct kvm_pgtable` (arch/arm64/include/asm/kvm_pgtable.h).
 ///
-/// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c of Linux 6.1.
+/// One generic walk, and every operation a small visitor, as in arch/arm64/kvm/hyp/pgtable.c.
 public struct Stage2PageTable {
+  /// The version of the kernel whose table it is.
+  public let kernel: KernelVersion
   /// The size of its pages, which are also its tables'.
   public let granule: Granule
   /// The size of the intermediate physical address in bits.
@@ -15,7 +17,7 @@ public struct Stage2PageTable {
   /// The entries, and the physical memory they stand in.
   public internal(set) var memory: TableMemory
   /// The first of the concatenated start tables (`pgd`).
-  let root: EntryReference
+  @usableFromInline let root: EntryReference
   /// Hears of each event, such as a TLB invalidation that the table's owner issues. A copy of the table has the same
   /// observer.
   public var observer: (any MachineObserver)? {
@@ -28,7 +30,7 @@ public struct Stage2PageTable {
     set { events.stream = newValue }
   }
   /// The way into the stream.
-  var events = EventSink()
+  @usableFromInline var events = EventSink()
 
   /// An empty table (`__kvm_pgtable_stage2_init`).
   ///
@@ -37,13 +39,19 @@ public struct Stage2PageTable {
   ///
   /// - Parameters:
   ///   - granule: The size of pages and tables.
-  ///   - ipaBits: 32 to 48.
+  ///   - ipaBits: One of ``KernelVersion/ipaSizes``.
   ///   - hasFWB: The CPU has FEAT_S2FWB.
   ///   - hasXNX: The CPU has FEAT_XNX.
+  ///   - kernel: The version of the kernel.
   public init(
-    granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true
+    granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true,
+    kernel: KernelVersion = .standard
   ) {
-    precondition((32...48).contains(ipaBits), "an IPA has 32 to 48 bits, not \(ipaBits)")
+    precondition(
+      kernel.ipaSizes.contains(ipaBits),
+      "an IPA has \(kernel.ipaSizes.lowerBound) to \(kernel.ipaSizes.upperBound) bits, not \(ipaBits)"
+    )
+    self.kernel = kernel
     self.granule = granule
     self.ipaBits = ipaBits
     self.hasFWB = hasFWB
@@ -57,7 +65,7 @@ public struct Stage2PageTable {
   }
 
   /// The physical address of the start tables: VTTBR_EL2.BADDR.
-  public var baseAddress: UInt64 { memory.physicalAddress(of: root) }
+  public var baseAddress: PhysicalAddress { memory.physicalAddress(of: root) }
 
   /// How many tables stand side by side at the start level (`kvm_pgd_pages`).
   public var rootTables: Int {
@@ -66,9 +74,10 @@ public struct Stage2PageTable {
   }
 
   /// The entry for `address` in the start tables (`kvm_pgd_page_idx`).
-  func rootEntry(for address: UInt64) -> EntryReference {
+  @inlinable
+  func rootEntry(for address: IntermediatePhysicalAddress) -> EntryReference {
     // They are side by side, and so are like one that is larger.
     let shift = UInt64(truncatingIfNeeded: granule.shift(level: startLevel))
-    return root.advanced(by: Int(truncatingIfNeeded: address &>> shift))
+    return root.advanced(by: Int(truncatingIfNeeded: address.rawValue &>> shift))
   }
 }

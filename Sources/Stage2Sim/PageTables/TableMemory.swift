@@ -1,7 +1,11 @@
 /// Where a descriptor stands in ``TableMemory``: what a `kvm_pte_t *` is to the kernel.
 public struct EntryReference: Hashable, Sendable {
-  let word: Int
+  @usableFromInline let word: Int
 
+  @inlinable
+  init(word: Int) { self.word = word }
+
+  @inlinable
   func advanced(by entries: Int) -> EntryReference {
     EntryReference(word: word &+ entries)
   }
@@ -16,10 +20,10 @@ public struct EntryReference: Hashable, Sendable {
 /// number of changes in a row.
 public struct TableMemory: Sendable {
   /// The physical address of the first table page.
-  public static let base: UInt64 = 0x1_0000_0000
+  @inlinable public static var base: PhysicalAddress { 0x1_0000_0000 }
 
   let granule: Granule
-  private var storage: TableStorage
+  @usableFromInline var storage: TableStorage
   private var free: [UInt32] = []
 
   init(granule: Granule) {
@@ -35,8 +39,9 @@ public struct TableMemory: Sendable {
     if !isKnownUniquelyReferenced(&storage) { storage = TableStorage(storage) }
   }
 
+  @usableFromInline
   subscript(entry: EntryReference) -> Stage2Descriptor {
-    get { Stage2Descriptor(rawValue: storage[word: entry.word]) }
+    @inlinable get { Stage2Descriptor(rawValue: storage[word: entry.word]) }
     set {
       assert(isKnownUniquelyReferenced(&storage))
       storage[word: entry.word] = newValue.rawValue
@@ -47,13 +52,15 @@ public struct TableMemory: Sendable {
   ///
   /// Nil where no table has ever been. Only an entry that stands in a table which was freed while it was in use can point
   /// there; the kernel takes whatever it finds for a table.
-  func table(at physical: UInt64) -> EntryReference? {
+  @inlinable
+  func table(at physical: PhysicalAddress) -> EntryReference? {
     let word = Int(truncatingIfNeeded: (physical &- Self.base) >> 3)
     return storage.contains(word: word) ? EntryReference(word: word) : nil
   }
 
   /// `virt_to_phys`.
-  func physicalAddress(of entry: EntryReference) -> UInt64 {
+  @inlinable
+  func physicalAddress(of entry: EntryReference) -> PhysicalAddress {
     Self.base + UInt64(entry.word) << 3
   }
 
@@ -143,7 +150,8 @@ extension TableMemory {
 ///
 /// The subscripts check, whatever an entry or a caller's reference says, that a page of that number was allocated. It is
 /// `Sendable` as nothing in it changes while there are two references to it (``TableMemory/makeUnique()``).
-private final class TableStorage: @unchecked Sendable {
+@usableFromInline
+final class TableStorage: @unchecked Sendable {
   /// A table starts in a block for so many pages, which is fast to allocate and to copy.
   private static let smallCapacity = 32
   /// A table that needs more has a block of so many bytes, which map 32 GiB by pages. As long as a page is not used, the
@@ -156,8 +164,9 @@ private final class TableStorage: @unchecked Sendable {
   /// Pages that were ever a table.
   private(set) var pages = 0
   /// The entries in those.
-  private(set) var words = 0
-  private let entries: UnsafeMutablePointer<UInt64>
+  // No check of exclusive access: a walk in another module would make one at each entry.
+  @exclusivity(unchecked) @usableFromInline private(set) var words = 0
+  @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   private let counts: UnsafeMutablePointer<UInt32>
 
   /// Room for at least `capacity` pages.
@@ -185,10 +194,12 @@ private final class TableStorage: @unchecked Sendable {
 
   deinit { UnsafeMutableRawPointer(entries).deallocate() }
 
+  @inlinable
   func contains(word: Int) -> Bool { UInt(bitPattern: word) < UInt(bitPattern: words) }
 
+  @usableFromInline
   subscript(word word: Int) -> UInt64 {
-    get {
+    @inlinable get {
       precondition(contains(word: word), "no entry of this memory")
       return entries[word]
     }

@@ -4,7 +4,8 @@ extension Stage2PageTable {
   /// A block that the range touches goes as a whole; what lay outside the range is faulted in again.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``.
-  public mutating func unmap(address: UInt64, size: UInt64) throws(Stage2Error) {
+  public mutating func unmap(address: IntermediatePhysicalAddress, size: UInt64) throws(Stage2Error)
+  {
     var visitor = UnmapVisitor()
     try update(address: address, size: size, visitor: &visitor)
   }
@@ -21,7 +22,8 @@ extension Stage2PageTable {
   /// nothing to clean.
   ///
   /// - Throws: `ERANGE` beyond ``ipaBits``.
-  public mutating func flush(address: UInt64, size: UInt64) throws(Stage2Error) {
+  public mutating func flush(address: IntermediatePhysicalAddress, size: UInt64) throws(Stage2Error)
+  {
     guard !hasFWB else { return }
     var visitor = FlushVisitor()
     try walk(address: address, size: size, visitor: &visitor)

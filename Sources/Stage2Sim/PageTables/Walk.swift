@@ -1,15 +1,15 @@
 /// At which entries a walk calls its visitor (`enum kvm_pgtable_walk_flags`).
-public struct WalkFlags: OptionSet, Sendable {
+@frozen public struct WalkFlags: OptionSet, Sendable {
   public let rawValue: Int
 
-  public init(rawValue: Int) { self.rawValue = rawValue }
+  @inlinable public init(rawValue: Int) { self.rawValue = rawValue }
 
   /// Entries that point to no table, valid or not: `KVM_PGTABLE_WALK_LEAF`.
-  public static let leaf = WalkFlags(rawValue: 1 << 0)
+  @inlinable public static var leaf: WalkFlags { WalkFlags(rawValue: 1 << 0) }
   /// Tables, on the way down: `KVM_PGTABLE_WALK_TABLE_PRE`.
-  public static let tablePre = WalkFlags(rawValue: 1 << 1)
+  @inlinable public static var tablePre: WalkFlags { WalkFlags(rawValue: 1 << 1) }
   /// Tables, on the way up: `KVM_PGTABLE_WALK_TABLE_POST`.
-  public static let tablePost = WalkFlags(rawValue: 1 << 2)
+  @inlinable public static var tablePost: WalkFlags { WalkFlags(rawValue: 1 << 2) }
 }
 
 /// One call of a visitor: the arguments of `kvm_pgtable_visitor_fn_t`.
@@ -17,15 +17,28 @@ public struct Visit: Sendable {
   /// Which of the flags this visit is for: exactly one.
   public let kind: WalkFlags
   /// The IPA that the walk is at. Not aligned to the entry where the walk began inside it.
-  public let address: UInt64
+  public let address: IntermediatePhysicalAddress
   /// The end of the walk, exclusive.
-  public let end: UInt64
+  public let end: IntermediatePhysicalAddress
   /// The level of the entry, 0 to 3.
   public let level: Int
   /// The bytes that the entry maps.
   public let size: UInt64
   /// Where the entry stands.
   public let entry: EntryReference
+
+  @inlinable
+  init(
+    kind: WalkFlags, address: IntermediatePhysicalAddress, end: IntermediatePhysicalAddress,
+    level: Int, size: UInt64, entry: EntryReference
+  ) {
+    self.kind = kind
+    self.address = address
+    self.end = end
+    self.level = level
+    self.size = size
+    self.entry = entry
+  }
 
   /// What a visitor throws to end the walk here.
   @inline(never)
@@ -57,7 +70,7 @@ extension Stage2PageTable {
   /// A write is one that KVM's own functions do not make, as a hook's: it takes no reference and invalidates no TLB. The
   /// observer hears what can go wrong then (``Stage2Warning``).
   public subscript(reference: EntryReference) -> Stage2Descriptor {
-    get { memory[reference] }
+    @inlinable get { memory[reference] }
     set {
       if events.isConnected {
         events.warn(
@@ -78,7 +91,7 @@ extension Stage2PageTable {
   /// - Throws: `ERANGE` for addresses beyond ``ipaBits``, or what the visitor throws; `EFAULT` where an entry points to what
   ///   is no table, which the kernel follows all the same.
   public mutating func walk<Visitor: Stage2Visitor>(
-    address: UInt64, size: UInt64, visitor: inout Visitor
+    address: IntermediatePhysicalAddress, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
     try walkEntries(
       address: address, size: size, flags: Visitor.flags, reportsVisits: Visitor.reportsVisits
@@ -87,6 +100,9 @@ extension Stage2PageTable {
 
   /// Calls a function at the entries for `size` bytes from `address`: `kvm_pgtable_walk`, as a hook calls it with a callback.
   ///
+  /// The walk, and the functions that the walk calls, are `@inlinable`: the compiler puts the callback of a hook in another module
+  /// into the loop over the entries. A call for each entry took one and a half times as long (`scripts/bench tables.hide_seek`).
+  ///
   /// - Parameters:
   ///   - address: An IPA in bytes; rounded down to its page.
   ///   - size: In bytes; the end is rounded up to a page.
@@ -94,8 +110,10 @@ extension Stage2PageTable {
   ///   - reportsVisits: Whether each entry that the walk comes to is reported as ``MachineEvent/visit(_:)``.
   ///   - callback: Looks at, or changes, one entry. An error ends the walk.
   /// - Throws: As ``walk(address:size:visitor:)``.
+  @inlinable
   public mutating func walk(
-    address: UInt64, size: UInt64, flags: WalkFlags, reportsVisits: Bool = false,
+    address: IntermediatePhysicalAddress, size: UInt64, flags: WalkFlags,
+    reportsVisits: Bool = false,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) {
     try walkEntries(
@@ -103,15 +121,14 @@ extension Stage2PageTable {
   }
 
   /// `__kvm_pgtable_walk`. It is inlined, so that the code of a visitor is in the loop over the entries.
-  @inline(__always)
-  private mutating func walkEntries(
-    address: UInt64, size: UInt64, flags: WalkFlags, reportsVisits: Bool,
+  @inlinable @inline(__always)
+  mutating func walkEntries(
+    address: IntermediatePhysicalAddress, size: UInt64, flags: WalkFlags, reportsVisits: Bool,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) {
-    let pageMask = granule.pageSize &- 1
-    let start = address & ~pageMask
-    let end = (start &+ size &+ pageMask) & ~pageMask
-    let limit = UInt64(1) &<< UInt64(truncatingIfNeeded: ipaBits)
+    let start = address.aligned(to: granule.pageSize)
+    let end = (start &+ size).alignedUp(to: granule.pageSize)
+    let limit = IntermediatePhysicalAddress(1 &<< UInt64(truncatingIfNeeded: ipaBits))
     guard start <= limit, end <= limit else { throw Stage2Error(.outOfRange, address: start) }
     guard start < end else { return }
 
@@ -153,11 +170,12 @@ extension Stage2PageTable {
   }
 
   /// Reports something that a hook has done with an entry.
+  @inlinable @inline(__always)
   public func report(_ event: HookEvent) { events.emit(.hook(event)) }
 
   /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
   mutating func update<Visitor: Stage2Visitor>(
-    address: UInt64, size: UInt64, visitor: inout Visitor
+    address: IntermediatePhysicalAddress, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
     memory.makeUnique()
     try walk(address: address, size: size, visitor: &visitor)
@@ -168,9 +186,10 @@ extension Stage2PageTable {
   /// Always inlined: the visitor's code is then in the loop over the entries, and a visit is no more than it needs.
   ///
   /// - Returns: The table below it, where there is one.
-  @inline(__always)
-  private mutating func visitEntry(
-    at position: WalkPosition, end: UInt64, flags: WalkFlags, reportsVisits: Bool,
+  @inlinable @inline(__always)
+  mutating func visitEntry(
+    at position: WalkPosition, end: IntermediatePhysicalAddress, flags: WalkFlags,
+    reportsVisits: Bool,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) -> EntryReference? {
     let (entry, level) = (position.entry, position.level)
@@ -193,19 +212,21 @@ extension Stage2PageTable {
 }
 
 /// Where a walk is.
-private struct WalkPosition {
+@usableFromInline
+struct WalkPosition {
   /// Of the entry, or behind its start where the walk began.
-  private(set) var address: UInt64
-  private(set) var entry: EntryReference
+  @usableFromInline var address: IntermediatePhysicalAddress
+  @usableFromInline var entry: EntryReference
   /// Of the table.
-  private(set) var level: Int
+  @usableFromInline var level: Int
   /// log2 of the bytes that an entry maps.
-  private var shift: Int
-  private let startLevel: Int
+  @usableFromInline var shift: Int
+  @usableFromInline let startLevel: Int
   /// log2 of the entries in a table.
-  private let tableShift: Int
+  @usableFromInline let tableShift: Int
 
-  init(address: UInt64, in table: Stage2PageTable) {
+  @inlinable
+  init(address: IntermediatePhysicalAddress, in table: Stage2PageTable) {
     self.address = address
     entry = table.rootEntry(for: address)
     level = table.startLevel
@@ -215,63 +236,75 @@ private struct WalkPosition {
   }
 
   /// The bytes that an entry maps.
-  private var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
+  @inlinable
+  var size: UInt64 { 1 &<< UInt64(truncatingIfNeeded: shift) }
 
-  private var lastIndex: Int { 1 &<< tableShift &- 1 }
+  @inlinable
+  var lastIndex: Int { 1 &<< tableShift &- 1 }
 
+  @inlinable
   var isInStartTable: Bool { level == startLevel }
 
   /// Whether it has not gone on from the last entry of a table. The start tables are as one.
+  @inlinable
   var isInTable: Bool { entry.word & lastIndex != 0 || isInStartTable }
 
   /// Goes on to the next entry.
-  mutating func advance() { advance(to: (address & ~(size &- 1)) &+ size) }
+  @inlinable
+  mutating func advance() { advance(to: address.aligned(to: size) &+ size) }
 
   /// Goes on to the next entry, which is for `address`.
-  mutating func advance(to address: UInt64) {
+  @inlinable
+  mutating func advance(to address: IntermediatePhysicalAddress) {
     self.address = address
     entry = entry.advanced(by: 1)
   }
 
   /// Goes down to the table below the entry, to the entry there (`kvm_pgtable_idx`).
+  @inlinable
   mutating func enter(_ table: EntryReference) {
     level &+= 1
     shift &-= tableShift
-    let index = Int(truncatingIfNeeded: address &>> UInt64(truncatingIfNeeded: shift))
+    let index = Int(truncatingIfNeeded: address.rawValue &>> UInt64(truncatingIfNeeded: shift))
     entry = table.advanced(by: index & lastIndex)
   }
 
   /// Goes back to the entry that points to the table.
+  @inlinable
   mutating func rise(on path: WalkPath) {
     level &-= 1
     shift &+= tableShift
     (address, entry) = path[level]
   }
 
-  func visit(_ kind: WalkFlags, end: UInt64) -> Visit {
+  @inlinable
+  func visit(_ kind: WalkFlags, end: IntermediatePhysicalAddress) -> Visit {
     Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
   }
 }
 
 /// The entries that a walk comes back to when it is through with the tables below, and the addresses that it came to them
 /// with.
-private struct WalkPath {
-  typealias Step = (address: UInt64, entry: EntryReference)
+@usableFromInline
+struct WalkPath {
+  @usableFromInline typealias Step = (address: IntermediatePhysicalAddress, entry: EntryReference)
 
   // No array: it brings a check of the stack with it, and there is one of these in each walk.
-  private var level0: Step
-  private var level1: Step
-  private var level2: Step
+  @usableFromInline var level0: Step
+  @usableFromInline var level1: Step
+  @usableFromInline var level2: Step
 
+  @inlinable
   init(_ start: WalkPosition) {
     level0 = (start.address, start.entry)
     level1 = level0
     level2 = level0
   }
 
+  @usableFromInline
   subscript(level: Int) -> Step {
-    get { level == 2 ? level2 : level == 1 ? level1 : level0 }
-    set {
+    @inlinable get { level == 2 ? level2 : level == 1 ? level1 : level0 }
+    @inlinable set {
       switch level {
       case 2: level2 = newValue
       case 1: level1 = newValue
@@ -282,25 +315,26 @@ private struct WalkPath {
 }
 
 extension Stage2PageTable {
-  private func tableVisit(of entry: EntryReference, level: Int) -> TableVisit {
+  @inlinable
+  func tableVisit(of entry: EntryReference, level: Int) -> TableVisit {
     let address = memory.physicalAddress(of: entry)
-    let table = address & ~(granule.pageSize - 1)
+    let table = address.aligned(to: granule.pageSize)
     return TableVisit(
       level: level, table: table, index: Int((address - table) >> 3), descriptor: self[entry])
   }
 
   /// The entries on the way to the one that decides over `address`, from the start level down; empty for an address
   /// beyond ``ipaBits``.
-  public func path(to address: UInt64) -> [TableVisit] {
+  public func path(to address: IntermediatePhysicalAddress) -> [TableVisit] {
     zip(entries(for: address), startLevel...).map(tableVisit)
   }
 
   /// `kvm_pte_follow`: the table that an entry points to.
   ///
   /// - Throws: `EFAULT` where there is none (``TableMemory/table(at:)``).
-  @inline(__always)
+  @inlinable @inline(__always)
   func table(
-    below descriptor: Stage2Descriptor, address: UInt64, level: Int
+    below descriptor: Stage2Descriptor, address: IntermediatePhysicalAddress, level: Int
   ) throws(Stage2Error) -> EntryReference {
     guard let table = memory.table(at: descriptor.outputAddress(granule)) else {
       throw Stage2Error(.badAddress, address: address, level: level, entry: descriptor)
@@ -332,8 +366,8 @@ extension Stage2PageTable {
   /// The entry, valid or not, that decides over `address`: `kvm_pgtable_get_leaf`, whose visitor is `leaf_walker`.
   ///
   /// - Throws: `ERANGE` for an address beyond ``ipaBits``.
-  public func leaf(for address: UInt64) throws(Stage2Error) -> Leaf {
-    guard address >> UInt64(ipaBits) == 0 else {
+  public func leaf(for address: IntermediatePhysicalAddress) throws(Stage2Error) -> Leaf {
+    guard address.fits(bits: ipaBits) else {
       throw Stage2Error(.outOfRange, address: address)
     }
     let leaf = lastEntry(for: address)
@@ -346,7 +380,7 @@ extension Stage2PageTable {
 
   /// The entry that decides over an address of the IPA range; or one that points to a table where none is.
   @inline(__always)
-  func lastEntry(for address: UInt64) -> Leaf {
+  func lastEntry(for address: IntermediatePhysicalAddress) -> Leaf {
     var position = WalkPosition(address: address, in: self)
     while let table = table(at: position) { position.enter(table) }
     return Leaf(descriptor: memory[position.entry], level: position.level)
@@ -356,12 +390,14 @@ extension Stage2PageTable {
   /// nothing. It ends at an entry that leads out of table memory.
   ///
   /// - Parameter body: Called with the first address of the entry, its level and the entry.
-  public func forEachLeaf(_ body: (_ address: UInt64, Leaf) -> Void) {
+  public func forEachLeaf(_ body: (_ address: IntermediatePhysicalAddress, Leaf) -> Void) {
     _ = forEachLeaf(in: WalkPosition(address: 0, in: self), body)
   }
 
   /// - Returns: False at an entry that leads out of table memory.
-  private func forEachLeaf(in start: WalkPosition, _ body: (UInt64, Leaf) -> Void) -> Bool {
+  private func forEachLeaf(
+    in start: WalkPosition, _ body: (IntermediatePhysicalAddress, Leaf) -> Void
+  ) -> Bool {
     var position = start
     repeat {
       let descriptor = memory[position.entry]
@@ -374,7 +410,7 @@ extension Stage2PageTable {
         body(position.address, Leaf(descriptor: descriptor, level: position.level))
       }
       position.advance()
-    } while position.address >> UInt64(ipaBits) == 0 && position.isInTable
+    } while position.address.fits(bits: ipaBits) && position.isInTable
     return true
   }
 
@@ -390,12 +426,12 @@ extension Stage2PageTable {
 extension Stage2PageTable {
   /// `page_count` of each table page on the way to the leaf for `address`, from the start level down; empty for an
   /// address beyond ``ipaBits``.
-  public func referenceCounts(for address: UInt64) -> [Int] {
+  public func referenceCounts(for address: IntermediatePhysicalAddress) -> [Int] {
     entries(for: address).map { memory.count($0) }
   }
 
   /// The references of the table at `level` on the way to `address`; nil where there is none.
-  public func references(for address: UInt64, level: Int) -> TableReferences? {
+  public func references(for address: IntermediatePhysicalAddress, level: Int) -> TableReferences? {
     let path = entries(for: address)
     guard path.indices ~= level - startLevel else { return nil }
     let table = memory.table(of: path[level - startLevel])
@@ -406,8 +442,8 @@ extension Stage2PageTable {
   }
 
   /// The entries on the way to the leaf for `address`, from the start level down.
-  private func entries(for address: UInt64) -> [EntryReference] {
-    guard address >> UInt64(ipaBits) == 0 else { return [] }
+  private func entries(for address: IntermediatePhysicalAddress) -> [EntryReference] {
+    guard address.fits(bits: ipaBits) else { return [] }
     var position = WalkPosition(address: address, in: self)
     var entries = [position.entry]
     while let table = table(at: position) {

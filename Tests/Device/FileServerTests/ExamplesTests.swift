@@ -2,7 +2,7 @@ import DaemonSupport
 import SystemPackage
 import Testing
 
-/// The devices of Examples, Tests/TestDevice and Tests/GuestDrivers, used by a client in C: scripts/ci/check-examples.
+/// Tests of the devices of Examples, Tests/TestDevice and Tests/GuestDrivers with a client in C: scripts/ci/check-examples.
 @Suite(.timeLimit(.minutes(10))) struct ExamplesTests {
   @Test func devicesWorkOnFUSE() async throws {
     let client = try await Probe.deviceClient.path()

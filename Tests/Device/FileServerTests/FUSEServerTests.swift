@@ -4,14 +4,14 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// A device that refuses to work: for servers that are never to come up.
+/// A device without a function, for servers that must not start.
 private final class NoDevice: SimpleDevice {
   func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) { throw .ioError }
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int { throw .ioError }
 }
 
-/// The library with a device that is not the project's: Examples/Mirror, in a process of its own. A process that serves a
-/// node and forks can wait for itself: the child closes its copy of a client's descriptor, which asks the server.
+/// Tests of the library with the device of Examples/Mirror, in a process of its own. A process that serves a node and
+/// forks can wait for itself: the child closes its copy of a client's descriptor, and this close asks the server.
 @Suite(.timeLimit(.minutes(15))) struct FUSEServerTests {
   private let node = FilePath("/tmp/virt-walker-test-\(UUID().uuidString)")
 
@@ -30,7 +30,7 @@ private final class NoDevice: SimpleDevice {
       wait $server && [ ! -e $node ] && ! grep -q " $node " /proc/self/mounts
       """
     let result = try await run(
-      // After its time limit, it is killed with all that it has started.
+      // After the time limit, timeout(1) kills the shell and all that it has started.
       .path("/usr/bin/timeout"), arguments: ["-s", "KILL", "120", "/bin/sh", "-c", script],
       environment: .inherit.updating(["node": node.string]),
       output: .string(limit: 65536), error: .discarded)
@@ -61,7 +61,7 @@ private final class NoDevice: SimpleDevice {
     #expect(result.status.isSuccess)
   }
 
-  /// A client that keeps the node open neither holds it up nor hangs.
+  /// An open descriptor of a client neither delays the end of the server nor makes the client hang.
   @Test func closingWithAClientLeavesNothing() async throws {
     let result = try await withMirror(
       "exec 3<>$node; kill $server; wait $server; printf x >&3 || echo refused")

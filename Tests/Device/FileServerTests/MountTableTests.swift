@@ -7,7 +7,7 @@ import Testing
 @Suite struct MountTableTests {
   private let directory = FilePath("/tmp/mount table \\ \(UUID().uuidString)")
 
-  /// Also one at a path that the table writes with escapes, and one below another at the same path.
+  /// Tests mounts at a path that the table writes with escapes, and two mounts at the same path.
   @Test func mountsAreFoundAndMissed() throws {
     mkdir(directory.string, 0o700)
     defer { rmdir(directory.string) }
@@ -21,7 +21,7 @@ import Testing
     #expect(table.missing(of: [below, above]).isEmpty)
     let file = open(directory.appending("file").string, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
     #expect(file >= 0)
-    // The file system goes on for the file.
+    // The open file keeps the file system in use.
     umount2(directory.string, Int32(MNT_DETACH))
     #expect(table.missing(of: [below, above]) == [above])
     #expect(table.mounts(at: [directory])[directory] == below)

@@ -4,15 +4,15 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// Run as root, as the other tests of nodes are.
+/// Tests of the sandbox, which need root.
 @Suite(.timeLimit(.minutes(15))) struct SandboxTests {
-  /// Built with these tests.
+  /// The probe, which was built with these tests.
   private let program: FilePath = {
     let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     return FilePath(tests ?? "").removingLastComponent().appending("sandbox-probe")
   }()
 
-  /// What came of each of the probe's attempts.
+  /// The result of each of the probe's attempts.
   private func probe(_ mode: String) async throws -> [String: String] {
     let directory = FilePath("/tmp/sandbox-\(UUID().uuidString)")
     try FileManager.default.createDirectory(
@@ -30,7 +30,7 @@ import Testing
     return Dictionary(uniqueKeysWithValues: lines.map { (String($0[0]), String($0.last ?? "")) })
   }
 
-  /// With root's rights, each attempt works: what refuses it inside is the sandbox.
+  /// Without the sandbox, each attempt works. So the sandbox alone refuses the attempts inside.
   @Test func whatWorksOutsideIsRefusedInside() async throws {
     let outside = try await probe("outside")
     #expect(outside.count == 26)
@@ -43,7 +43,7 @@ import Testing
     #expect(inside.allSatisfy { $0.value == "Operation not permitted" }, "\(inside)")
   }
 
-  /// The second line: files stay out of reach even if a system call gets through.
+  /// Landlock is the second barrier: it refuses access to files even if seccomp allows the system call.
   @Test func landlockRefusesFiles() async throws {
     let refused = ["open", "mkdir", "create", "rename", "symlink", "unlink", "spawn"]
     let landlock = try await probe("landlock")

@@ -3,7 +3,8 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// The whole checker on real nodes: of a device that is right, and of devices that are wrong in one request of thousands.
+/// Runs the whole checker on real nodes, of a correct device and of devices with a fault in one of some thousand
+/// requests.
 @Suite(.serialized, .timeLimit(.minutes(15))) struct MutationTests {
   private let directory = FilePath("/tmp/node-checker-\(UUID().uuidString)")
   private static let programs: FilePath = {
@@ -25,7 +26,7 @@ import Testing
       exit $status
       """
     let result = try await run(
-      // After its time limit, it is killed with all that it has started.
+      // After the time limit, timeout(1) kills the shell and all that it has started.
       .path("/usr/bin/timeout"), arguments: ["-s", "KILL", "400", "/bin/sh", "-c", script],
       environment: .inherit.updating([
         "directory": directory.string, "programs": Self.programs.string,

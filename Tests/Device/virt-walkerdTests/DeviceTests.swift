@@ -25,8 +25,8 @@ import Testing
     try await daemon.stop()
   }
 
-  /// However it waits for requests; and where none comes it sleeps: the last close may reach it late, but then the thread that
-  /// serves does not run for half a second.
+  /// Each policy serves the device, and an idle server sleeps. The last close may reach the server late, so the test
+  /// waits until the serving thread does not run for half a second.
   @Test(arguments: ["auto", "never", "200"])
   func polling(policy: String) async throws {
     let daemon = try await RunningDaemon("--poll \(policy)")
@@ -81,7 +81,8 @@ import Testing
     try await daemon.stop()
   }
 
-  /// Clients that copy with splice(2) find no end of the file, whatever others do to the node; stat(2) says 0 all the while.
+  /// A client that copies with splice(2) never finds an end of the file, whatever other clients do to the node. stat(2)
+  /// gives the size 0 all the time.
   @Test func nodeIsNeverAtItsEnd() async throws {
     let daemon = try await RunningDaemon()
     let result = try await shell(
@@ -107,7 +108,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// Commands that do not answer as they do for a character device: the rows of docs/file-operations.md.
+  /// Commands whose answer differs from the answer for a character device: the rows of docs/file-operations.md.
   @Test func commandsThatTakeTheNodeForAFile() async throws {
     let daemon = try await RunningDaemon()
     let result = try await shell(
@@ -122,7 +123,7 @@ import Testing
       printf C | $tools/gnu/dd of=$node bs=1 seek=1 conv=notrunc 2>&1 | head -n 1
       head -c1 $node; echo
       bash -c "read -t 0.2 -n1 x <$node; echo \\"read -n1: \\$? \\$x\\""
-      # The time is over long before the newline comes.
+      # The time limit of read ends long before the newline comes.
       (sleep 1; echo >$node) &
       bash -c "read -t 0.2 x <$node; echo \\"read: \\$?\\""
       wait
@@ -143,7 +144,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// A tool of the system that does not do its part is named in the first line, and nothing is written to the node.
+  /// If a tool of the system is missing or broken, the first line names the tool, and nothing is written to the node.
   @Test(arguments: [
     ("head", "", "cannot read a device, not even /dev/zero"),
     ("dd", "", "cannot read a device, not even /dev/zero"),
@@ -175,7 +176,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// A plain file is no device: a test that cannot fail proves nothing.
+  /// check-device fails for a plain file. This test shows that check-device can fail.
   @Test func checkDeviceRefusesAPlainFile() async throws {
     let file = "/tmp/\(RunningDaemon.uniqueName())"
     let check = try await shell(

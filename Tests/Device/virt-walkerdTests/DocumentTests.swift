@@ -3,13 +3,13 @@ import Foundation
 import SystemPackage
 import Testing
 
-/// docs/inspection.md and docs/tour.md, against the program.
+/// The statements of docs/inspection.md and docs/tour.md, compared with the program.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct InspectionDocumentTests {
   private func page() throws -> String {
     try String(contentsOfFile: "\(repository)/docs/inspection.md", encoding: .utf8)
   }
 
-  /// The names in back quotes in the first cells of the rows of one table.
+  /// The names in back quotes in the first column of one table.
   private func rows(ofTableHeaded head: String) throws -> [String] {
     let lines = try page().split(separator: "\n", omittingEmptySubsequences: false)
     let start = try #require(lines.firstIndex { $0.hasPrefix("| \(head) |") })
@@ -35,7 +35,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// The names of events stand in the sources as the trace has them.
+  /// The names of events in the sources are the names in the trace.
   @Test func everyEventIsThere() async throws {
     let names = try await shell(
       "cd \(repository)/Sources && grep -oh '\"kvm_[a-z_]*\"\\|\"\\(virt_walker_[a-z]*\\|console\\): ' Stage2Sim/Hypervisor/Tracepoint.swift Inspection/TraceText.swift | tr -d '\": ' | sort -u"
@@ -50,7 +50,7 @@ import Testing
   }
 }
 
-/// The manual page, which the Debian package has, against the program.
+/// The manual page of the Debian package, compared with the program.
 @Suite(.endingDaemons, .timeLimit(.minutes(5))) struct ManualTests {
   private func page(formattedBy formatter: String) async throws -> String {
     let page = try await shell(
@@ -72,7 +72,7 @@ import Testing
     #expect(!text.contains("@"))
   }
 
-  /// Of each command all options, and of each option that takes a value the default.
+  /// The manual has all options of each command, and the default of each option that takes a value.
   @Test(arguments: ["serve", "status", "stop", "watch", "replay", "explain"])
   func manualHasWhatHelpHas(of command: String) async throws {
     let text = try await page(formattedBy: "cat")
@@ -90,7 +90,7 @@ import Testing
     for item in items where item.prefix(while: { $0 != "\n" }).contains(" Ar ") {
       #expect(item.contains(/\(.*default:\n?.*\)/.dotMatchesNewlines()), "\(item)")
     }
-    // The values that help lists are in the manual, too.
+    // The manual also has the values that --help lists.
     func plain(_ text: some StringProtocol) -> String {
       String(text).split(separator: /\s+/).joined(separator: " ")
     }
@@ -106,7 +106,7 @@ import Testing
     let statuses = section.matches(of: /\n\.It (\d+)\n/).compactMap { Int($0.output.1) }
     let source = try String(
       contentsOfFile: "\(repository)/Sources/virt-walkerd/Failure.swift", encoding: .utf8)
-    // Of ArgumentParser are success, failure and validationFailure.
+    // ArgumentParser defines success, failure and validationFailure.
     let used =
       source.matches(of: /= ExitCode\((\d+)\)/).compactMap { Int($0.output.1) } + [0, 1, 64]
     #expect(statuses == used.sorted())

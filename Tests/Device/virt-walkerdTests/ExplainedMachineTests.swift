@@ -2,9 +2,9 @@ import DaemonSupport
 import Foundation
 import Testing
 
-/// `virt-walkerd explain` beside a daemon.
+/// Tests of `virt-walkerd explain` beside a running daemon.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct ExplainedMachineTests {
-  /// It is about the machine that the daemon serves with the same options, or without any.
+  /// The explained machine is the machine that the daemon serves with the same options.
   @Test(arguments: [
     "", "--granule 64K --ipa 48 --cpu max", "--granule 16K --backing anonymous", "--ipa 32",
   ])

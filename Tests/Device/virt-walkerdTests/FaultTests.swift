@@ -2,8 +2,8 @@ import DaemonSupport
 import SystemPackage
 import Testing
 
-/// Faults in the surroundings of the daemon, and the behaviour that its users see: docs/faults.md. scripts/soak has the long
-/// forms, and VirtualMachineTests the faults on CUSE.
+/// Faults in the environment of the daemon, and the behaviour that users see: docs/faults.md. scripts/soak has the long
+/// forms, and VirtualMachineTests has the faults on CUSE.
 @Suite(.timeLimit(.minutes(15))) struct FaultTests {
   private static let checker =
     "\(programs)/fault-checker --daemon $virt_walkerd --checker \(programs)/node-checker --kills 5"

@@ -5,7 +5,7 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// The daemon's life: starting, ending, and what it leaves: nothing.
+/// Tests of the start and the end of the daemon. Each test checks that nothing is left.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct LifeTests {
   private let node = "/dev/\(RunningDaemon.uniqueName())"
   private var name: String { String(node.dropFirst(5)) }
@@ -87,11 +87,12 @@ import Testing
     #expect(run.output.hasPrefix("A"))
     #expect(run.output.contains("the keeper was killed, so nothing removes \(node)"))
     _ = try await shell("$virt_walkerd stop --name \(name)")
-    // Nobody is left who may.
+    // The keeper is dead, and the daemon has no right to remove the node. The next daemon removes it.
     try await RunningDaemon(name: name).stop()
   }
 
-  /// Root's daemon is nobody when it serves, with nothing but what is open; and its keeper has what it takes to unmount.
+  /// A daemon that root started serves as nobody, with only its open descriptors. Its keeper has the capabilities that
+  /// unmounting needs.
   @Test func rightsAreGivenUp() async throws {
     let daemon = try await RunningDaemon(name: name)
     let pid = try await daemon.pid
@@ -152,12 +153,13 @@ import Testing
     try await next.stop()
   }
 
-  /// Somebody unmounted it by hand meanwhile: the file below is still ours.
+  /// The node of a killed daemon was unmounted by hand. The next daemon recognizes and removes the file below the
+  /// mount.
   @Test func fileOfAKilledDaemonIsClearedAway() async throws {
     let daemon = try await RunningDaemon()
     try await daemon.killWithKeeper()
     let unmounted = try await shell(
-      // A program that looks at all mounts may have it open for a moment.
+      // Another program that looks at all mounts may have the mount open for a moment.
       "soon umount \(daemon.node) && cat \(daemon.node)")
     #expect(unmounted.output == "mount point of virt-walkerd, which removes it when it ends\n")
     try await RunningDaemon(name: String(daemon.node.dropFirst(5))).stop()
@@ -177,7 +179,7 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
-  /// As the kernel's table of mounts has them: with \040 for a space, and \134 for a backslash.
+  /// The kernel's table of mounts has \040 for a space and \134 for a backslash.
   @Test func strangeNamesAreFoundAmongTheMounts() async throws {
     let run = try await shell(
       """
@@ -242,7 +244,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// The mode decides, for others than root, too.
+  /// The mode of the node decides about access for users other than root.
   @Test func modeLetsOthersInOrKeepsThemOut() async throws {
     let asNobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
     let open = try await RunningDaemon("--mode 0666")
@@ -273,7 +275,7 @@ import Testing
     #expect(run.succeeded, "\(run.errors)")
   }
 
-  /// A second daemon that is refused leaves the first one's file alone; and when stop returns it is gone.
+  /// A second daemon is refused, and leaves the pid file of the first daemon alone. The file is gone when stop returns.
   @Test func pidFileIsTheFirstDaemons() async throws {
     let daemon = try await RunningDaemon("--pid-file /tmp/\(name)")
     let pid = try await daemon.pid
@@ -308,7 +310,7 @@ import Testing
       Array(log.dropFirst().dropLast()) == [
         "guest: write length: 2 bytes",
         "host: MMIO to HIDE and SEEK register detected, len: 1",
-        // What dd had left of its block.
+        // The rest of dd's block.
         "guest: write length: 1 bytes",
         "host: MMIO to HIDE and SEEK register detected, len: 1",
         "guest: read length: 1 bytes",
@@ -318,7 +320,7 @@ import Testing
     #expect(log.last == "virt-walkerd: SIGTERM: removing \(node)")
   }
 
-  /// Standard error is a pipe that nobody reads: the device answers all the same.
+  /// Standard error is a pipe without a reader. The device still answers.
   @Test func unreadLogDoesNotStopTheDevice() async throws {
     let run = try await shell(
       """
@@ -354,7 +356,7 @@ import Testing
   }
 }
 
-/// Errors on the command line: what is said, with which status, and that nothing comes of it.
+/// Tests of errors on the command line: the message, the exit status, and that nothing is left.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct UsageTests {
   @Test(arguments: [
     ("--memory 1P", 64, "4M to 1023G"),
@@ -458,7 +460,7 @@ import Testing
     try await expectNothingLeft(of: "/dev/\(name)")
   }
 
-  /// A library that says it is older than the one the daemon was built for.
+  /// A library that reports a version older than the daemon needs.
   @Test(arguments: ["cuse", "fuse", "auto"])
   func oldLibfuseIsRefused(backend: String) async throws {
     let name = RunningDaemon.uniqueName()
@@ -486,14 +488,14 @@ import Testing
 }
 
 extension String {
-  /// The decimal number behind the first `mark`; empty where there is none.
+  /// The decimal number after the first `mark`; empty if there is none.
   fileprivate func firstNumber(after mark: String) -> Substring {
     guard let range = range(of: mark) else { return "" }
     return self[range.upperBound...].prefix { $0.isNumber }
   }
 }
 
-/// What systemd listens with: a datagram socket.
+/// A listener in place of systemd: a datagram socket.
 private final class NotificationListener {
   private let socket: FileDescriptor
   private let path: String
@@ -512,7 +514,7 @@ private final class NotificationListener {
     try #require(result == 0)
   }
 
-  /// The next message; an empty one where none comes in 10 s.
+  /// The next message, or an empty text if none comes in 10 s.
   func receive() throws -> String {
     var entry = pollfd(fd: socket.rawValue, events: Int16(POLLIN), revents: 0)
     guard poll(&entry, 1, 10_000) == 1 else { return "" }

@@ -3,11 +3,12 @@ import Foundation
 import Subprocess
 import Testing
 
-/// The scripts that build, download and install: what they do to the system of their user.
+/// Tests of the scripts that build, download and install, and of their effects on the system.
 @Suite(.timeLimit(.minutes(5))) struct ScriptTests {
   private let scripts = "\(repository)/scripts"
 
-  /// The tests' own daemon needs the shared libraries of Swift: it is neither packaged nor copied into a virtual machine.
+  /// The daemon of the tests needs the shared libraries of Swift, so scripts refuse to package it or to copy it into a
+  /// virtual machine.
   @Test func programWithoutTheSwiftRuntimeIsRefused() async throws {
     let program = daemonProgram
     for command in [
@@ -23,10 +24,11 @@ import Testing
     #expect(accepted.succeeded, "\(accepted.errors)")
   }
 
-  /// A program of one kind is not taken for one of another kind: `swift build -c release` makes none of those that are packaged.
+  /// Each kind of release build has a folder of its own, because a plain `swift build -c release` makes none of the
+  /// programs that are packaged.
   @Test func eachKindOfReleaseBuildHasAFolder() async throws {
     let builds = try await shell(
-      // Lines that go on are joined.
+      // sed joins lines that end in a backslash.
       "cd \(repository) && for file in $(grep -rlI --exclude-dir='.build*' 'swift build' scripts oracle Benchmarks debian Containerfile); do sed -e :a -e '/\\\\$/N; s/\\\\\\n//; ta' $file | sed 's/#.*//' | grep 'swift build' | grep -e '-c release' -e '--configuration release' -e '--static-swift-stdlib'; done"
     )
     let lines = builds.output.split(separator: "\n")
@@ -35,10 +37,11 @@ import Testing
     let named = try await shell(
       "cd \(repository) && grep -rnI --exclude-dir='.*' --exclude-dir=Corpus --exclude-dir=Tests '[.]build/release' ."
     )
-    #expect(named.output == "", "this folder is that of plain swift build")
+    #expect(named.output == "", "this folder belongs to plain swift build")
   }
 
-  /// A package that would take the place of another one is refused, by the real apt with a system of its own.
+  /// The scripts refuse to install a package that would remove another package. The test uses the real apt with a
+  /// system of its own.
   @Test func noPackageIsRemoved() async throws {
     let install = try await shell(
       """
@@ -105,7 +108,7 @@ import Testing
     )
   }
 
-  /// Mirrors come from apt's sources of either format, and from the variables.
+  /// The mirrors come from apt's sources, in either format, and from the variables.
   @Test(arguments: [
     ("sources.list", "deb [arch=amd64] http://one.example/mirror/debian/ bookworm main"),
     (
@@ -152,7 +155,7 @@ import Testing
   }
 
   @Test func noMirrorIsNamed() async throws {
-    // debian/copyright's first line is the name of its format.
+    // The first line of debian/copyright is the address of its format.
     let names = try await shell(
       "cd \(repository) && grep -rnIE --exclude-dir='.*' --exclude-dir=Corpus --exclude=ScriptTests.swift 'https?://[a-z.]*(debian|ubuntu|pypi|python)[a-z]*\\.(org|com)' * | grep -v '^debian/copyright:1:Format: '"
     )
@@ -185,7 +188,7 @@ import Testing
     for folder in folders { #expect(package.contains("path: \"\(folder)\""), "\(folder)") }
   }
 
-  /// Runs scripts/test in a copy that everybody may read, with an apt-get that reaches no network.
+  /// Runs scripts/test in a copy that all users may read, with an apt-get that has no network.
   private func runTestScript(_ command: String) async throws -> Outcome {
     try await shell(
       """

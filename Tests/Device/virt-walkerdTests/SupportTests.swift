@@ -2,14 +2,14 @@ import DaemonSupport
 import Foundation
 import Testing
 
-/// The functions that the tests of the daemon share.
+/// Tests of the functions that the tests of the daemon share.
 @Suite(.timeLimit(.minutes(5))) struct SupportTests {
   @Test func lineOfShellIsKilledAtItsTimeLimit() async throws {
     let line = try await shell("sleep 1000 & echo $!; wait", limit: .seconds(1))
     #expect(!line.succeeded)
     #expect(line.errors.contains("the time limit of this line of shell"), "\(line.errors)")
     let process = try #require(Int(line.output.dropLast()))
-    // A process that is killed ends a little later.
+    // A killed process ends a little later.
     let end = try await shell("soon test ! -e /proc/\(process)/exe")
     #expect(end.succeeded, "\(end.errors)")
   }
@@ -20,7 +20,7 @@ import Testing
     #expect(line.output == "0\n")
   }
 
-  /// A daemon of a failed test is ended, also if it is stopped.
+  /// The daemon of a failed test is ended, even if SIGSTOP has stopped it.
   @Test(arguments: ["true", "kill -STOP"])
   func daemonOfAFailedTestIsEnded(command: String) async throws {
     struct Failure: Error {}

@@ -6,7 +6,7 @@ import Synchronization
 import SystemPackage
 import Testing
 
-/// The inspection tree of a living daemon.
+/// Tests of the inspection tree of a running daemon.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct TreeTests {
   private static let files = [
     "control", "guest/dmesg", "guest/dmesg_pipe", "host/dmesg", "host/dmesg_pipe", "ipa_range",
@@ -14,7 +14,7 @@ import Testing
     "trace_pipe", "walk", "walk.svg",
   ]
 
-  /// Runs `body` in the tree of a daemon of its own. `$node` is the node.
+  /// Runs `body` in the tree of a new daemon. `$node` is the node.
   private func inTree(
     _ options: String = "", _ body: String
   ) async throws -> Outcome {
@@ -42,7 +42,8 @@ import Testing
     #expect(run.output == "\(names)0\n700 root\n700 root\n400 root\n600 root\n200 root\n")
   }
 
-  /// Each in its own way: coreutils, busybox and uutils (splice and sendfile), tar and dmesg -F (by size and mmap).
+  /// Programs read in different ways: coreutils with read(2), busybox and uutils with splice(2) and sendfile(2), tar by
+  /// the size, and dmesg -F by mmap(2).
   @Test func everyProgramReadsAllOfAFile() async throws {
     let client = try await Probe.treeClient.path()
     let run = try await inTree(
@@ -67,7 +68,7 @@ import Testing
     #expect(run.output == "" && run.errors == "", "\(run.output)\(run.errors)")
   }
 
-  /// Whoever the mode lets in, and nobody else.
+  /// The mode of the tree decides which users can enter it.
   @Test func treeMode() async throws {
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
     let closed = try await inTree("", "\(nobody) cat $PWD/walk")
@@ -111,7 +112,8 @@ import Testing
     #expect(run.output == "\(Self.files.count)\n")
   }
 
-  /// What one reader sees is of one moment, however small its bytes, and from the start it is of now.
+  /// All parts that one reader gets belong to the same moment, however small they are. A read from the start shows the
+  /// present.
   @Test func aReadIsASnapshot() async throws {
     let daemon = try await RunningDaemon()
     let file = open("\(daemon.tree)/pte", O_RDONLY)
@@ -139,7 +141,7 @@ import Testing
     try await daemon.stop()
   }
 
-  // MARK: - What the files say
+  // MARK: - The content of the files
 
   @Test(arguments: ["huge", "anonymous"])
   func filesFollowTheDevice(backing: String) async throws {
@@ -153,7 +155,7 @@ import Testing
       awk '/000040000000-/ { print $3 }' stage2_page_tables
       """)
     let lines = run.output.split(separator: "\n")
-    // 0x41 is in bits 58 to 51: 0x0208 on top.
+    // The byte 0x41 is in bits 58 to 51, so the entry begins with 0x0208.
     #expect(lines[0].hasPrefix("0208") && lines[0].count == 16)
     #expect(
       lines.dropFirst() == [
@@ -163,7 +165,7 @@ import Testing
       ], "\(run.output)")
   }
 
-  /// With a renderer that is not ours; scripts/test installs it.
+  /// Renders the drawing with a program of another project, which scripts/test installs.
   @Test func drawingIsRendered() async throws {
     let run = try await inTree(
       "",
@@ -171,7 +173,7 @@ import Testing
     #expect(run.succeeded, "\(run.errors): apt install librsvg2-bin")
     let lines = run.output.split(separator: "\n")
     #expect(lines.first == " 89 50 4e 47 0d 0a 1a 0a")
-    // A blank picture of this size has two.
+    // A blank picture of this size has about two thousand bytes.
     #expect(Int(lines[1].filter(\.isNumber)) ?? 0 > 10_000)
   }
 
@@ -195,7 +197,7 @@ import Testing
     #expect(run.errors.contains("Invalid argument") || run.errors.contains("I/O error"))
   }
 
-  /// 4000 lines through pipes and buffers of any size.
+  /// Writes 4000 lines to control, through pipes and buffers of any size.
   @Test func controlTakesWholeFiles() async throws {
     let run = try await inTree(
       "",
@@ -225,13 +227,13 @@ import Testing
       lines cat virt_walker_hide 1; lines tail write 1; lines host MMIO 1
       printf B >\(daemon.node); lines cat virt_walker_hide 2; lines tail write 2; lines host MMIO 2
       head -n 2 trace_pipe | wc -l
-      # Interrupted and killed ones leave, and the others go on.
+      # Two readers end, one by SIGTERM and one by SIGKILL. The others continue.
       kill $cat; wait $cat; kill -9 $host; wait $host
       printf C >\(daemon.node); lines tail write 3; kill $tail; wait $tail
       grep -c virt_walker_hide $out.cat; rm $out.*
       """)
     #expect(run.output == "2\n2\n", "\(run.output)\(run.errors)")
-    // A reader at the end sees it when the daemon goes.
+    // A reader that waits at the end gets the end of the file when the daemon ends.
     let end = try await shell(
       """
       out=/tmp/\(RunningDaemon.uniqueName())
@@ -242,7 +244,7 @@ import Testing
     try await expectNothingLeft(of: daemon.node)
   }
 
-  /// Programs that splice go on with read(2), and do not take a short answer for the end.
+  /// Programs that use splice continue with read(2), and do not take a short answer for the end.
   @Test(arguments: ["splice", "sendfile"], ["trace_pipe", "guest/dmesg_pipe", "host/dmesg_pipe"])
   func pipesFollowForProgramsThatSplice(way: String, pipe: String) async throws {
     let client = try await Probe.treeClient.path()
@@ -266,7 +268,7 @@ import Testing
     #expect(poll(&entry, 1, 0) == 0)
     _ = try await shell("printf A >\(daemon.node)")
     #expect(poll(&entry, 1, 10_000) == 1 && entry.revents == Int16(POLLIN))
-    // A line in parts, and no more than there is.
+    // A read of one byte gives the first byte of a line.
     #expect(read(pipe, &text, 1) == 1 && text[0] == UInt8(ascii: "["))
     #expect(read(pipe, &text, 100) > 20)
     #expect(read(pipe, &text, 100) == -1 && errno == EAGAIN)
@@ -274,14 +276,14 @@ import Testing
     try await daemon.stop()
   }
 
-  /// The trace has sixteen readers, one of which is stopped: the device answers each of 100,000 requests with the right
-  /// byte, and each reader has each event, or is told how many it has not.
+  /// Sixteen readers read the trace, and one of them is stopped. The device answers each of 100,000 requests with the
+  /// right byte. Each reader gets each event, or the number of events that it has missed.
   @Test func readersDoNotDelayTheDevice() async throws {
     let daemon = try await RunningDaemon()
     let path = "\(daemon.tree)/trace_pipe"
     let slow = "/tmp/\(RunningDaemon.uniqueName())"
-    // It has read something before it is stopped. A session of its own keeps it stopped when the shell ends: the kernel sends SIGCONT to
-    // the stopped processes of a group that becomes orphaned.
+    // The reader is stopped after its first line. In a session of its own, it remains stopped when the shell ends: the
+    // kernel sends SIGCONT to the stopped processes of a group that becomes orphaned.
     let start = try await shell(
       "printf A >\(daemon.node); setsid cat \(path) >\(slow) & soon test -s \(slow); kill -STOP $!; echo $!"
     )
@@ -301,7 +303,7 @@ import Testing
 
     let head = try await shell("grep -o 'written: .*/[0-9]*' \(daemon.tree)/trace | cut -d/ -f2")
     let written = try #require(Int(head.output.dropLast()))
-    // An access is an exit, a fault, two visits, the hide or the seek, and an entry at least.
+    // An access makes at least an exit, a fault, two visits, the hide or the seek, and an entry.
     #expect(written >= 600_000)
     for reader in readers { #expect(reader.finish() == written) }
     let late = try await shell(
@@ -315,7 +317,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// Reads a trace_pipe on a thread of its own, and counts.
+  /// Reads a trace_pipe on a thread of its own, and counts the events.
   private final class TraceReader: Sendable {
     private let isDone = Atomic(false)
     private let count = Atomic(0)
@@ -350,7 +352,7 @@ import Testing
       }
     }
 
-    /// Reads what is left; how many events there were, those included that it was told were lost.
+    /// Reads the rest, and returns the number of events, including the events that were reported as lost.
     func finish() -> Int {
       isDone.store(true, ordering: .releasing)
       hasEnded.wait()
@@ -358,7 +360,7 @@ import Testing
     }
   }
 
-  /// What all clients together can have is bounded: more gets an error, and what is closed makes room.
+  /// All clients together have a limit. A request beyond the limit gets an error, and a close makes room.
   @Test func limits() async throws {
     var files = rlimit()
     getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
@@ -376,14 +378,14 @@ import Testing
       }
       #expect(errno == ENFILE)
       guard opened.count < 4096 else { break }
-      // Other tests run `virt-walkerd status`, which opens a file of each tree for a moment.
+      // Other tests run `virt-walkerd status`, which briefly opens a file of each tree.
       refusals += 1
       usleep(10_000)
     }
     #expect(opened.count == 4096)
     for file in opened { close(file) }
 
-    // A full trace is more than a megabyte, and each of its readers has one of its own.
+    // A full trace has more than a megabyte, and each of its readers has a copy.
     let fill = try await shell("for i in $(seq 3000); do printf A >\(daemon.node); done")
     #expect(fill.succeeded, "\(fill.errors)")
     opened = []
@@ -396,7 +398,7 @@ import Testing
     #expect(errno == ENOMEM)
     #expect((20..<100).contains(opened.count), "\(opened.count)")
     close(opened.removeFirst())
-    // The kernel tells the server of a close a little later.
+    // The kernel reports a close to the server a little later.
     var isRead = false
     for _ in 0..<1000 where !isRead {
       isRead = read(opened[opened.count - 1], &byte, 1) == 1
@@ -405,7 +407,7 @@ import Testing
     #expect(isRead)
     for file in opened { close(file) }
 
-    // Reads that wait: the one too many has an error at once, the others the end of the file when the daemon ends.
+    // One waiting read too many gets an error at once. The other reads get the end of the file when the daemon ends.
     let pipe = open("\(daemon.tree)/guest/dmesg_pipe", O_RDONLY | O_NONBLOCK)
     var lines = [UInt8](repeating: 0, count: 1 << 16)
     while read(pipe, &lines, lines.count) > 0 {}
@@ -438,7 +440,7 @@ import Testing
     close(pipe)
   }
 
-  /// The files of one user do not keep other users from theirs; root and the owner have room whatever all others have.
+  /// The open files of one user do not prevent other users from opening files. Root and the owner always have room.
   @Test func eachUserHasABound() async throws {
     let client = try await Probe.treeClient.path()
     let daemon = try await RunningDaemon("--tree-mode 0755 --owner 1000")
@@ -446,14 +448,14 @@ import Testing
       """
       cd \(daemon.tree); for i in $(seq 3000); do printf A >\(daemon.node); done
       as() { user=$1; shift; setpriv --reuid $user --regid $user --clear-groups "$@"; }
-      # Each of them holds what it has until the other end of its input is closed.
+      # Each client holds its files until the other end of its input is closed.
       hold() { setpriv --reuid $1 --regid $1 --clear-groups \(client) $2 5000 $3 <$fifo >$fifo.$1 9>&- & soon test -s $fifo.$1; cat $fifo.$1; }
       fifo=/tmp/\(RunningDaemon.uniqueName()); mkfifo $fifo; exec 9<>$fifo
       for user in 1001 1002 1003 1004 1005 1006 1007; do hold $user hold pte; done
       as 1000 cat pte | wc -l; as 1000 sh -c 'echo host fork >control'; cat control | head -n 1
       hold 1000 hold pte; echo 'host end-fork' >control; cat control | head -n 1
       echo 1 >reset; grep resets stats; exec 9>&-; wait; rm $fifo*
-      # The kernel tells the server of a close a little later.
+      # The kernel reports a close to the server a little later.
       has_room() { [ "$(as 1001 \(client) hold 512 pte </dev/null)" = '512 all' ]; }; soon has_room
       mkfifo $fifo; exec 9<>$fifo
       for user in 1008 1009; do hold $user read trace; done
@@ -476,9 +478,9 @@ import Testing
     try await daemon.stop()
   }
 
-  // MARK: - What takes long
+  // MARK: - Long writes
 
-  /// A write to control is ended by its writer's death; the device and the tree answer meanwhile.
+  /// If the writer of control is killed, its write ends. The device and the tree answer during the write.
   @Test func theWriterIsKilled() async throws {
     let run = try await inTree(
       "--backing anonymous",
@@ -498,7 +500,7 @@ import Testing
       "\(run.output)\(run.errors)")
   }
 
-  /// Neither a write to control nor a step of it keeps the daemon from its end.
+  /// Neither a write to control nor one of its steps delays the end of the daemon.
   @Test func stopEndsAWrite() async throws {
     let daemon = try await RunningDaemon("--backing anonymous")
     let run = try await shell(
@@ -512,7 +514,7 @@ import Testing
     try await expectNothingLeft(of: daemon.node)
   }
 
-  /// Other nodes of the daemon answer in the middle of a step, too.
+  /// The other nodes of the daemon answer even during one step.
   @Test func otherNodesAreServedDuringAStep() async throws {
     let name = RunningDaemon.uniqueName()
     let run = try await shell(
@@ -556,7 +558,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// The server of a tree may have been taken over: it never answers, and status goes on without.
+  /// A server of a tree that never answers, as after an attack, does not stop `status`.
   @Test func statusDoesNotWaitForATree() async throws {
     let daemon = try await RunningDaemon()
     let pid = try await daemon.pid
@@ -572,7 +574,7 @@ import Testing
     try await daemon.stop()
   }
 
-  // MARK: - Where it is
+  // MARK: - The place of the tree
 
   @Test func noTree() async throws {
     let daemon = try await RunningDaemon("--tree none")
@@ -582,7 +584,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// Somebody's directory stays somebody's; what the daemon makes it takes away.
+  /// An existing directory stays. A directory that the daemon makes is removed.
   @Test func aTreeAnywhere() async throws {
     let name = RunningDaemon.uniqueName()
     let place = "/tmp/\(name)"
@@ -621,12 +623,12 @@ import Testing
     try await next.stop()
   }
 
-  /// A keeper may be killed between unmounting and removing.
+  /// A keeper may be killed after umount and before rmdir. The next daemon removes the empty directory.
   @Test func killedDaemonsEmptyDirectoryIsClearedAway() async throws {
     let daemon = try await RunningDaemon()
     try await daemon.killWithKeeper()
     let unmounted = try await shell(
-      // A program that looks at all mounts may have it open for a moment.
+      // Another program that looks at all mounts may have the mount open for a moment.
       "soon umount \(daemon.tree) && ls -d \(daemon.tree)")
     #expect(unmounted.output == "\(daemon.tree)\n")
     let next = try await RunningDaemon(name: String(daemon.node.dropFirst(5)))
@@ -664,7 +666,7 @@ import Testing
     #expect(run.status == .exited(64), "\(run.errors)")
   }
 
-  /// The directory of the trees is made, and goes in whatever way the daemon ends. One that was there before stays.
+  /// The daemon makes the directory of the trees, and removes it however the daemon ends. An existing directory stays.
   @Test func directoryOfManyTrees() async throws {
     let name = RunningDaemon.uniqueName()
     let run = try await shell(
@@ -692,7 +694,7 @@ import Testing
     for number in 0...1 { try await expectNothingLeft(of: "/dev/\(name)\(number)") }
   }
 
-  /// One node of many cannot be made: none is left.
+  /// If one of several nodes cannot be made, none is left.
   @Test func allOrNone() async throws {
     let name = RunningDaemon.uniqueName()
     let run = try await shell(

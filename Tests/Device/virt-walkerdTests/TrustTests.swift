@@ -3,7 +3,8 @@ import Foundation
 import Subprocess
 import Testing
 
-/// Locks, records, processes, descriptors and files that another user or a server that was taken over can touch.
+/// Tests of the locks, records, processes, descriptors and files that another user, or an attacker in the server, can
+/// change.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct TrustTests {
   private let name = RunningDaemon.uniqueName()
   private var node: String { "/dev/\(name)" }
@@ -11,10 +12,10 @@ import Testing
   private var lock: String { "/run/virt-walkerd/lock/dev%2F\(name)" }
   private let asNobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
 
-  /// The number in a record counts only together with all that proves which process it is.
+  /// The pid in a record counts only together with the facts that identify the process.
   ///
-  /// Each variant is a change of the record, made by root, that names a process that is not the daemon. The process is a `sleep`
-  /// of this test's, so that a wrong `stop` ends nothing else.
+  /// Each argument is a change of the record, made by root, so that the record names a process that is not the daemon.
+  /// The process is a `sleep` of this test, so that a wrong `stop` ends nothing else.
   @Test(
     arguments: [
       "s/^pid=.*/pid=$victim/",
@@ -24,7 +25,7 @@ import Testing
       "/^start=/d", "s/^pid=.*/&0000000000000000000/",
     ])
   func stopSignalsNoOtherProcess(change: String) async throws {
-    // In a pid namespace of its own: a wrong signal to -1 stays in there.
+    // The line has a pid namespace of its own, so that a wrong signal to -1 stays inside.
     let run = try await shell(
       """
       cat >/tmp/\(name) <<'END'
@@ -49,7 +50,7 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
-  /// Another pid namespace has other numbers: nothing is signalled from there.
+  /// A process in another pid namespace sees other pids, so `stop` sends no signal there.
   @Test func stopFromAnotherPIDNamespaceIsRefused() async throws {
     let daemon = try await RunningDaemon(name: name)
     let pid = try await daemon.pid
@@ -66,7 +67,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// A lock on a file that only root can open can be taken, and asked for, by root alone.
+  /// Only root can open the file of the lock. So other users can neither take nor test the lock.
   @Test func othersCannotOpenTheLock() async throws {
     let daemon = try await RunningDaemon(name: name)
     let pid = try await daemon.pid
@@ -74,10 +75,10 @@ import Testing
       """
       stat -c '%a %U' '\(lock)' /run/virt-walkerd/lock '\(record)' /run/virt-walkerd
       \(asNobody) sh -c 'cat "\(lock)" || echo refused; ls /run/virt-walkerd/lock || echo refused' 2>/dev/null
-      # The file that is locked, and no other, by neither server nor keeper.
+      # The server and the keeper have the file of the lock open, and no other file of the directory.
       for pid in \(pid) $(pgrep -P \(pid)); do
         find /proc/$pid/fd -lname '/run/virt-walkerd/*%2F*' -printf '%l\\n'
-        # Flags 01 and 02: open for writing.
+        # Flags 01 and 02 mean that the file is open for writing.
         for fd in $(find /proc/$pid/fd -lname '/run/virt-walkerd/*' -printf '%f\\n'); do
           grep '^flags:.*[12]$' /proc/$pid/fdinfo/$fd
         done
@@ -101,10 +102,10 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
-  /// Another user has made the directory first, or a file of another kind lies in it.
+  /// Another user has made the directory earlier, or the directory contains a file of another kind.
   @Test func directoryOfAnotherUserIsNotUsed() async throws {
     let program = "/tmp/\(name)"
-    // A user that nobody is, with a directory in /tmp that is that user's alone.
+    // A user id that no user has, with a directory in /tmp that belongs to this user alone.
     let user = 40_000 + Int.random(in: 0..<10_000)
     let directory = "/tmp/virt-walkerd-\(user)"
     let run = try await shell(
@@ -127,7 +128,7 @@ import Testing
       String(repeating: foreign, count: 3) + String(repeating: open, count: 3)
     try #require(run.output.hasPrefix(expected), "\(run.output)")
     let rest = run.output.dropFirst(expected.count).split(separator: "\n")
-    // Root's daemons may run, too.
+    // Daemons of root may run, too.
     #expect(["0", "3"].contains(rest.first), "\(run.output)")
     #expect(rest[1].hasPrefix("virt-walkerd: cannot open the directory \(directory): "))
     #expect(rest.last == "73")
@@ -144,7 +145,8 @@ import Testing
     #expect(["0\n", "3\n"].contains(run.output), "\(run.output)\(run.errors)")
   }
 
-  /// A directory's name can hold anything: it makes no field of the record and no escape sequence on a terminal.
+  /// The name of a directory can contain any character. Such a name adds no field to the record, and no escape sequence
+  /// reaches a terminal.
   @Test func namesForgeNoFields() async throws {
     let run = try await shell(
       """
@@ -164,7 +166,7 @@ import Testing
     #expect(lines[2] == "Astopped")
   }
 
-  /// Of what the caller has open, server and keeper have nothing.
+  /// Neither the server nor the keeper inherits descriptors of the caller.
   @Test func inheritedDescriptorsAreClosed() async throws {
     let list =
       "for pid in $pid $(pgrep -P $pid); do find /proc/$pid/fd -type l -printf '%f %l\\n'; done"
@@ -180,7 +182,7 @@ import Testing
         printf A >\(node); \(list)
         $virt_walkerd stop --name \(name); rm /tmp/\(name)
         """)
-      // Numbers of sockets and processes differ.
+      // The numbers of sockets and processes differ, so they are removed.
       return Set(
         run.output.split(separator: "\n").map { line in
           let words = line.split(separator: " ", maxSplits: 1)
@@ -212,7 +214,7 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
-  /// A lock that the caller holds goes with the caller.
+  /// A lock of the caller ends with the caller: the daemon does not inherit it.
   @Test func callersLockIsNotKept() async throws {
     let run = try await shell(
       """
@@ -246,7 +248,8 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
-  /// The owner of the directory puts something else at the pid file's path: it stays, and nothing waits for it.
+  /// The owner of the directory puts another file at the path of the pid file. The other file stays, and the daemon
+  /// does not wait for it.
   @Test(arguments: ["mkfifo", "mkdir", "echo 1 >", "ln -s /etc/passwd", "cp copy"])
   func exchangedPIDFileStays(exchange: String) async throws {
     let directory = "/tmp/\(name)"
@@ -294,7 +297,8 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
-  /// `ulimit -f`: a log that may not grow is no end of the daemon; and no file grows by a server that has none.
+  /// With `ulimit -f`, a log that cannot grow does not end the daemon. A server without a log cannot make any file
+  /// grow.
   @Test func limitOfFileSizesDoesNotEndTheDaemon() async throws {
     let run = try await shell(
       """
@@ -316,7 +320,7 @@ import Testing
     try await daemon.stop()
   }
 
-  /// The owner of the node's directory exchanges it for another with a mount of that name.
+  /// The owner of the node's directory replaces it by another directory with a mount of the same name.
   @Test(arguments: ["stop --path \"$moved\"/node", "kill"])
   func exchangedDirectoryKeepsItsMounts(end: String) async throws {
     let directory = "/tmp/\(name)"
@@ -324,7 +328,7 @@ import Testing
       """
       mkdir -p \(directory)/a \(directory)/b && chown -R 65534 \(directory) && cd \(directory) || exit 99
       $virt_walkerd serve --detach --tree none --path \(directory)/a/node --pid-file \(directory).pid >/dev/null || exit 98
-      # A mount of root's, at the path that the node will seem to have.
+      # Another mount, made by root, at the path that the node will seem to have.
       touch b/node; mount --bind /etc/hostname b/node
       mv a moved; mv b a; moved=\(directory)/moved
       pid=$(cat \(directory).pid)
@@ -336,7 +340,7 @@ import Testing
     #expect(run.output == "the mount stays\n1\n", "\(run.status) \(run.output)\(run.errors)")
   }
 
-  /// Root has unmounted the node and mounted something else there.
+  /// Root has unmounted the node and has mounted another file there.
   @Test func otherMountAtTheNodeStays() async throws {
     let file = "/tmp/\(name)"
     let run = try await shell(
@@ -352,7 +356,7 @@ import Testing
       "\(run.status) \(run.output)\(run.errors)")
   }
 
-  /// The link to the node's directory is another user's.
+  /// The symbolic link to the node's directory belongs to another user.
   @Test func linkOfAnotherUserToTheNodesDirectoryIsNotFollowed() async throws {
     let directory = "/tmp/\(name)"
     let run = try await shell(

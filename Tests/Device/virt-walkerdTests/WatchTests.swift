@@ -5,7 +5,7 @@ import Testing
 
 @testable import virt_walkerd
 
-/// `virt-walkerd watch` on a real terminal: what stands there, and what is left of it.
+/// Tests of `virt-walkerd watch` on a real terminal: the screen during the run, and the terminal after the end.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct WatchTests {
   @Test func showsTheMachineAndWhatBecomesOfIt() async throws {
     try await withWatch { daemon, terminal in
@@ -23,7 +23,7 @@ import Testing
       _ = try await shell("printf K > \(daemon.node)")
       let second = try await terminal.wait { $0.contains("hidden byte 0x4b 'K'") }
       #expect(second.contains(": hide: byte 0x4b entry 02080002004007fd -> 02580002004007fd"))
-      // A change is marked for a second. On a busy machine that may pass before the screen is looked at.
+      // A change is marked for a second. On a busy machine, the second may be over before the test reads the screen.
       var marked = second
       while !marked.contains(#/writes +\d+\*/#) {
         _ = try await shell("printf K > \(daemon.node)")
@@ -48,13 +48,12 @@ import Testing
       try await terminal.send(key)
       _ = try await terminal.wait { $0.contains("paused  p continues") }
       _ = try await shell("printf K > \(daemon.node)")
-      // What is drawn after the write still has the byte of before.
+      // The paused view is drawn again after the write, and still shows the byte from before.
       try await terminal.resize(columns: 100, rows: 24)
       let paused = try await terminal.wait { $0.split(separator: "\n").last?.utf8.count == 100 }
       #expect(paused.contains("hidden byte 0x41"))
-      // An arrow key is no letter.
-      try await terminal.send("Up")
-      try await terminal.send(key)
+      // The codes of arrow and function keys contain letters that are not commands. One read returns several keys.
+      try await terminal.send("Up", "F1", "F5", "M-p", key)
       _ = try await terminal.wait { $0.contains("hidden byte 0x4b") && $0.contains("p pauses") }
     }
   }
@@ -103,7 +102,7 @@ import Testing
       let settings = lines.filter { $0.hasSuffix("  -") }
       #expect(settings.count == 2 && settings.first == settings.last, "\(after)")
       #expect(lines.contains(way == "stop" ? "status 69" : "status 0"), "\(after)")
-      // A message that the terminal has wrapped.
+      // The terminal has wrapped the message.
       #expect(
         after.replacing("\n", with: "").contains("\(daemon.node) is gone: its daemon has ended")
           == (way == "stop"))
@@ -139,7 +138,7 @@ import Testing
     }
   }
 
-  /// A trace that is full when the view starts does not keep it.
+  /// A trace that is full at the start does not delay the view.
   @Test func catchesUp() async throws {
     try await withWatch(
       command: """
@@ -217,7 +216,7 @@ import Testing
     #expect(run.errors.contains(words), "\(run.errors)")
   }
 
-  // MARK: - The view by itself
+  // MARK: - The view without a terminal
 
   @Test func everySizeIsFilledAndNotExceeded() {
     var view = WatchView(title: "/dev/node: a machine")
@@ -248,7 +247,7 @@ import Testing
     }
   }
 
-  /// Text of somebody else's tree does not steer the terminal; what was lost is told.
+  /// Text of another user's tree cannot control the terminal. Lost events are reported.
   @Test func linesAreOfPrintableCharacters() {
     var view = WatchView(title: "/tmp/\u{1b}[2J\u{e9}")
     var texts = WatchedTexts.sample
@@ -269,7 +268,7 @@ extension WatchedTexts {
     trace: "    virt-walkerd-1   [000] ..... 1.5: virt_walker_seek: byte 0x00\n")
 }
 
-/// Whether the shell waits for a line; its prompt is root's or not.
+/// Whether the shell waits for a command. The prompt ends in # for root and in $ for other users.
 private func isAtPrompt(_ screen: String) -> Bool {
   ["#", "$"].contains(screen.split(separator: "\n").last)
 }
@@ -278,9 +277,10 @@ extension String {
   fileprivate func occurrences(of text: String) -> Int { ranges(of: text).count }
 }
 
-/// Starts a daemon with a hidden 'A' and, on a terminal of 80 columns and 24 rows, `command`; takes both away in the end.
+/// Starts a daemon with a hidden 'A', and runs `command` on a terminal of 80 columns and 24 rows. Both are ended after
+/// the test.
 ///
-/// - Parameter command: A line of shell. `$selector` names the node to virt-walkerd, `$node` is its path.
+/// - Parameter command: A line of shell. `$selector` is the option that names the node, and `$node` is its path.
 private func withWatch(
   options: String = "", command: String = "$virt_walkerd watch $selector",
   _ body: (RunningDaemon, Terminal) async throws -> Void
@@ -305,7 +305,7 @@ private func withWatch(
     problem = error
   }
   try await terminal.close()
-  // It may have been stopped already.
+  // The test may have stopped the daemon already.
   if FileManager.default.fileExists(atPath: daemon.node) {
     try await daemon.stop()
   } else {
@@ -314,7 +314,7 @@ private func withWatch(
   if let problem { throw problem }
 }
 
-/// A terminal: a tmux of its own, with nobody's settings, and a shell in it.
+/// A terminal: a tmux server without a user's configuration, with a shell.
 private struct Terminal {
   private let socket: String
   private let tmux: String
@@ -342,18 +342,18 @@ private struct Terminal {
     try #require(resize.succeeded, "\(resize.errors)")
   }
 
-  /// What stands there, a line for each row down to the last one that is not empty.
+  /// The text of the screen, with a line for each row down to the last row that is not empty.
   func screen(escapes: Bool = false) async throws -> String {
     let capture = try await shell("\(tmux) capture-pane -p\(escapes ? " -e" : "")")
     try #require(capture.succeeded, "\(capture.errors)")
     return capture.output.trimmingCharacters(in: .newlines)
   }
 
-  /// The screen as soon as it is what `isExpected` says.
+  /// Waits until `isExpected` is true for the screen, and returns the screen.
   func wait(
     _ sourceLocation: SourceLocation = #_sourceLocation, until isExpected: (String) -> Bool
   ) async throws -> String {
-    // For other tests may have the CPUs.
+    // Other tests may occupy the CPUs.
     let deadline = ContinuousClock.now + .seconds(60)
     while true {
       let screen = try await screen()

@@ -3,12 +3,12 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// Examples/Package as a package outside of this one.
+/// Tests of Examples/Package as a package outside the repository.
 @Suite(.timeLimit(.minutes(15))) struct OutsidePackageTests {
   private static let repository = FilePath(#filePath).removingLastComponent()
     .removingLastComponent().removingLastComponent().removingLastComponent()
 
-  /// The package is copied, depends on this one by path, is built, and serves its device.
+  /// Copies the package, makes it depend on this one by path, builds it, and uses its device.
   @Test func packageOutsideServesItsDevice() async throws {
     let script = """
       set -eu
@@ -19,7 +19,7 @@ import Testing
       sed -i "s|path: \\"../..\\"|path: \\"$repository\\"|" "$directory/Package.swift"
       grep -q -F "path: \\"$repository\\"" "$directory/Package.swift"
       scratch=$repository/.build/outside-package
-      # A plan of before may name files that have gone.
+      # An old build plan may name files that no longer exist.
       rm -f "$scratch/debug.yaml"
       swift build --package-path "$directory" --scratch-path "$scratch" >"$directory/build" 2>&1 ||
         { cat "$directory/build" >&2; exit 1; }

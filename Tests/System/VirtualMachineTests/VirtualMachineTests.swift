@@ -3,7 +3,7 @@ import Foundation
 import SystemPackage
 import Testing
 
-/// A Debian kernel under QEMU: nodes of CUSE, and of FUSE.
+/// Tests with a Debian kernel under QEMU: nodes by CUSE and by FUSE.
 @Suite(.timeLimit(.minutes(15))) struct VirtualMachineTests {
   /// The programs of the release build, which the virtual machine runs.
   private func programs(_ names: [String]) throws -> [FilePath] {
@@ -16,7 +16,7 @@ import Testing
     return programs
   }
 
-  /// Everything in scripts/vm/cuse-vm-guest.
+  /// Runs all of scripts/vm/cuse-vm-guest.
   @Test func deviceOnCUSE() async throws {
     let daemon = try programs(["virt-walkerd"])[0]
     let probe = try await Probe.shared.path()
@@ -26,13 +26,13 @@ import Testing
     #expect(machine.succeeded, "\(machine.errors)")
   }
 
-  /// The faults whose behaviour depends on the backend; the others are in FaultTests.
+  /// The faults whose effects depend on the backend. FaultTests has the others.
   private let faults = [
     "bytes", "kill", "kill-both", "stop-daemon", "stop-clients", "kill-clients", "descriptors",
     "cgroup", "dev-read-only", "unmount", "clock", "many-clients",
   ]
 
-  /// docs/faults.md, on CUSE, in a virtual machine that is stopped and goes on meanwhile.
+  /// The faults of docs/faults.md on CUSE, in a virtual machine that is stopped and continued during the run.
   @Test func faultsOnCUSE() async throws {
     let programs = try programs(["virt-walkerd", "node-checker", "fault-checker"])
     let list = try await shell("\(programs[2]) --list --backend cuse")
@@ -50,7 +50,7 @@ import Testing
     #expect(machine.succeeded, "\(machine.errors)")
   }
 
-  /// The devices of Examples and Tests: scripts/ci/check-examples.
+  /// Tests of the devices of Examples, Tests/TestDevice and Tests/GuestDrivers: scripts/ci/check-examples.
   @Test func examplesOnCUSE() async throws {
     let programs = try programs([
       "mirror", "queue-device", "ioctl-device", "memory-device", "test-device", "guest-drivers",

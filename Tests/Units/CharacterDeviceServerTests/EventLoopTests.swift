@@ -5,14 +5,14 @@ import Testing
 
 @testable import CharacterDeviceServer
 
-/// A client that goes on at once, and how long each way of waiting takes for it.
+/// A client that makes its next request at once, and the cost of each way of waiting.
 private struct Traffic {
   let learner = WaitLearner()
-  /// Nanoseconds a request.
+  /// The cost of a request in nanoseconds.
   var costs: [Waiting: UInt64]
   var now: UInt64 = 1 << 40
   var available = Waiting.allCases
-  /// How many requests were waited for by each way.
+  /// The number of requests for each way of waiting.
   var used: [Waiting: Int] = [:]
 
   init(sleep: UInt64, alert: UInt64, poll: UInt64) {
@@ -29,13 +29,13 @@ private struct Traffic {
 }
 
 @Suite struct WaitLearnerTests {
-  /// Enough for each way to be tried once.
+  /// The number of requests in which each way is tried once.
   private let trials = 5 * (WaitLearner.burst + 2 * WaitLearner.warmUp)
 
   @Test(arguments: [
     (10_000, 20_000, 30_000, Waiting.sleep), (50_000, 8000, 15_000, .alert),
     (50_000, 40_000, 15_000, .poll),
-    // To poll takes a CPU, and to keep CPUs awake takes power: they have to be worth it.
+    // Polling takes a CPU, and awake CPUs take power. Each has to save enough time.
     (50_000, 16_000, 15_000, .alert), (16_000, 15_000, 14_000, .sleep),
   ])
   func fastestWayIsFound(sleep: UInt64, alert: UInt64, poll: UInt64, best: Waiting) {
@@ -55,12 +55,12 @@ private struct Traffic {
     #expect(traffic.learner.waiting == .sleep)
     for _ in 0..<1000 { traffic.request(after: 2_000_000) }
     #expect(traffic.learner.waiting == .sleep)
-    // What was learned is not forgotten.
+    // The learner still knows the result.
     traffic.requests(2 * WaitLearner.warmUp)
     #expect(traffic.learner.waiting == .poll)
   }
 
-  /// The load changes: what was best is twice as slow, or something else has become better.
+  /// The load changes: the best way becomes half as fast, or another way becomes faster.
   @Test func whatWasLearnedIsLearnedAgain() {
     var traffic = Traffic(sleep: 50_000, alert: 40_000, poll: 10_000)
     traffic.requests(trials)
@@ -72,7 +72,7 @@ private struct Traffic {
     #expect(traffic.learner.waiting == .sleep)
   }
 
-  /// A trial that is far too slow is not gone through with.
+  /// A trial ends early if it is far too slow.
   @Test func slowTrialIsShort() {
     var traffic = Traffic(sleep: 10_000, alert: 900_000, poll: 900_000)
     traffic.requests(10_000)
@@ -80,7 +80,7 @@ private struct Traffic {
     #expect(traffic.used[.alert, default: 0] < 20 && traffic.used[.poll, default: 0] < 20)
   }
 
-  /// Where others need the CPU it is left to them: the time that they have it is a part of the trial, and makes it short.
+  /// If other processes need the CPU, they get it. The time without the CPU counts in the trial, so the trial is short.
   @Test func lostCPUEndsPolling() {
     var traffic = Traffic(sleep: 50_000, alert: 40_000, poll: 4_000_000)
     for _ in 0..<10_000 {
@@ -93,7 +93,7 @@ private struct Traffic {
 }
 
 @Suite struct EventLoopTests {
-  /// Echoes to itself.
+  /// A server that sends itself the next request.
   private final class Echo: NodeServer {
     let path: FilePath = "/"
     let descriptor: FileDescriptor
@@ -121,7 +121,7 @@ private struct Traffic {
     }
   }
 
-  /// Whoever expects more of one server still hears of the others.
+  /// A server with a next request at once does not keep the loop from other descriptors.
   @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
   func everyDescriptorIsServed(policy: PollPolicy) throws {
     let loop = try EventLoop(waiting: AdaptiveWait(policy))
@@ -138,14 +138,14 @@ private struct Traffic {
     for descriptor in [otherRead, otherWrite] { try descriptor.close() }
   }
 
-  /// A loop that sleeps in the system call for the next request is woken for anything else, each time.
+  /// A loop that sleeps in the system call for the next request wakes up for any other event, each time.
   @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
   func sleepIsInterrupted(policy: PollPolicy) throws {
     let echo = try Echo()
     let (otherRead, otherWrite) = try FileDescriptor.pipe()
     let writer = otherWrite.rawValue
     let rounds = 200
-    // It writes as the loop goes to sleep, or a little before or after.
+    // The thread writes at about the time at which the loop begins to sleep.
     Thread.detachNewThread {
       for round in 0..<rounds {
         usleep(UInt32(round % 10) * 50)
@@ -165,7 +165,7 @@ private struct Traffic {
       _ = read(otherRead.rawValue, &byte, 1)
       heard += 1
       if heard == rounds { loop.stop() }
-      // Something to do, so that it sleeps there again.
+      // The next requests let the loop sleep there again.
       left = 20
       try echo.write()
     }
@@ -176,7 +176,7 @@ private struct Traffic {
     for descriptor in [otherRead, otherWrite] { try descriptor.close() }
   }
 
-  /// In the middle of what takes long, all others are served, and what they throw ends the loop afterwards.
+  /// During a long operation, the loop serves all other descriptors. An error of theirs ends the loop afterwards.
   @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
   func othersAreServedMeanwhile(policy: PollPolicy) throws {
     let loop = try EventLoop(waiting: AdaptiveWait(policy))
@@ -204,10 +204,10 @@ private struct Traffic {
     for descriptor in [workRead, workWrite] { try descriptor.close() }
   }
 
-  /// Idle CPUs may sleep again soon after the last request, although the loop's thread is still asleep itself.
+  /// Idle CPUs may sleep soon after the last request, even while the loop's thread sleeps itself.
   @Test func wakeLatencyIsTakenBack() throws {
     let latency = WakeLatency(isWanted: true)
-    // Only root may ask.
+    // Only root can ask for a low latency.
     #expect(latency.isAvailable == (geteuid() == 0))
     let epoll = try FileDescriptor.pipe()
     let interrupter = try SleepInterrupter(epoll: epoll.readEnd, latency: latency)

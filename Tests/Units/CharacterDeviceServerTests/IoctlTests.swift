@@ -2,7 +2,7 @@ import Testing
 
 @testable import CharacterDeviceServer
 
-/// The numbers are those that a C compiler gives for the macros of linux/ioctl.h.
+/// The numbers were made by a C compiler with the macros of linux/ioctl.h.
 @Suite struct IoctlTests {
   @Test func commandsAreEncodedAsInC() {
     // _IOR('w', 1, uint32_t), _IOW('w', 2, uint32_t), _IOWR('w', 3, uint32_t), _IO('w', 4)
@@ -13,7 +13,7 @@ import Testing
       (IoctlCommand([], type: "w", number: 4), 0x7704),
     ]
     for (command, number) in commands { #expect(command.rawValue == number) }
-    // TCGETS2, which is _IOR('T', 0x2a, struct termios2)
+    // TCGETS2 is _IOR('T', 0x2a, struct termios2).
     let terminal = IoctlCommand(rawValue: 0x802c_542a)
     #expect(terminal.direction == .fromDevice)
     #expect(terminal.size == 44 && terminal.type == 0x54 && terminal.number == 0x2a)

@@ -3,7 +3,7 @@ import Testing
 @testable import CharacterDeviceServer
 
 @Suite struct QuotaTests {
-  /// Whatever all others take, root and the owner can have something.
+  /// Root and the owner always get a share, even if the other users take all of theirs.
   @Test func whoCanHaveHowMuch() {
     var quota = Quota(80, owner: 1000)
     func take(_ user: UInt32) -> Int {
@@ -30,7 +30,7 @@ import Testing
     #expect(had == [true, false, false, true, false])
   }
 
-  /// Each user's time is paid for by itself, eight times.
+  /// A user who has used some time waits eight times as long. Other users do not wait.
   @Test func timeIsPaidFor() {
     var pace = Pace()
     let second: UInt64 = 1_000_000_000
@@ -38,7 +38,7 @@ import Testing
     pace.charge(1, from: 0, to: second)
     #expect(!pace.allows(1, at: second) && pace.allows(2, at: second))
     #expect(!pace.allows(1, at: 7 * second) && pace.allows(1, at: 8 * second))
-    // A text that takes next to no time is never delayed.
+    // A text that costs almost no time is never delayed.
     for time in stride(from: 100 * second, to: 101 * second, by: 100_000) {
       #expect(pace.allows(3, at: time))
       pace.charge(3, from: time, to: time + 10_000)

@@ -18,7 +18,7 @@ import Testing
     #expect(rows.count == 108)
     #expect(document.contains("all \(rows.count) answers"))
     for row in rows where row[1] != row[2] || row[1] != row[3] {
-      // A row such as "write 0: value" shows what the call of its first part did.
+      // The first part of a row such as "write 0: value" is the call.
       let call = row[0].prefix { $0 != ":" && $0 != "," }
       #expect(
         document.contains("`\(call)`") || document.contains("`\(row[0])`"),
@@ -57,7 +57,8 @@ import Testing
     }
   }
 
-  /// docs/scenario.md's language, line by line, in every recording: a head, a machine, and steps with what was seen.
+  /// Each line of each recording is in the language of docs/scenario.md: a head, a machine, and steps with their
+  /// observations.
   @Test func recordingsAreInTheLanguage() throws {
     let observation =
       #/

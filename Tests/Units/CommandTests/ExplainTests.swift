@@ -4,7 +4,7 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// `virt-walkerd explain`, as users and scripts run it.
+/// Tests of `virt-walkerd explain` as users and scripts run it.
 @Suite(.endingDaemons, .timeLimit(.minutes(15))) struct ExplainTests {
   private func explain(_ arguments: String) async throws -> Outcome {
     try await shell("$virt_walkerd explain \(arguments)")
@@ -33,7 +33,8 @@ import Testing
     #expect(old.output.hasSuffix("\nharmless: yes\n"))
   }
 
-  /// Other pages have other neighbours and huge pages. No recording of such a machine has the events.
+  /// With another granule, the neighbouring pages and the huge pages differ. No recording of such a machine has the
+  /// events.
   @Test func otherGranule() async throws {
     let run = try await explain("0x04 --granule 16K --backing huge")
     for line in [
@@ -100,7 +101,7 @@ import Testing
     #expect(run.output.utf8.allSatisfy { $0 == 10 || 0x20...0x7e ~= $0 })
   }
 
-  /// The example of the document is what the command prints, but for the lines left out.
+  /// The example in the document is the output of the command, except for the lines that are left out.
   @Test func documentShowsWhatIsPrinted() async throws {
     let document = try String(
       contentsOfFile: repository.appending("docs/what-the-kernel-does.md").string, encoding: .utf8)

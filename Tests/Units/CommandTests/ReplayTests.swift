@@ -4,7 +4,7 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// `virt-walkerd replay`, as users and scripts run it.
+/// Tests of `virt-walkerd replay` as users and scripts run it.
 @Suite(.timeLimit(.minutes(15))) struct ReplayTests {
   private static let head = "# Two steps.\nmachine cpu=cortex-a76 backing=anonymous memory=64M\n"
   private static let scenario =
@@ -23,7 +23,7 @@ import Testing
 
       """
 
-  /// Runs `line` in a directory with the files; `$virt_walkerd` and the files' names are what it needs.
+  /// Runs `line` in a directory with the files. The line can use `$virt_walkerd` and the names of the files.
   private func replay(
     _ line: String, _ files: [String: String] = [:], columns: Int? = nil
   ) async throws -> Outcome {
@@ -94,8 +94,8 @@ import Testing
         == "a.txt\(title)\(stacked)c.txt\(title)\(stacked)1 of 3 recordings match, 2 differ\n")
   }
 
-  /// Lines that say nothing to the machine cost no memory but the text, whatever is done with it and however many files there
-  /// are. Before, a file like these took 188 MB for each MiB of it.
+  /// Empty lines and comments need no memory except their text, with and without --check, and for any number of files.
+  /// An earlier version took 188 MB for each MiB of such a file.
   @Test(arguments: ["", "#", "# c"])
   func memoryIsThatOfWhatIsPlayed(line: String) async throws {
     let rest = String(repeating: line + "\n", count: 1 << 19)
@@ -112,7 +112,7 @@ import Testing
     #expect(run.errors.isEmpty)
   }
 
-  /// The observations of a step are not kept if the step is only played.
+  /// replay without --check does not keep the observations of a step.
   @Test func memoryIsNotThatOfWhatWasSeen() async throws {
     let text = Self.head + "host ksm\n" + String(repeating: "  seen\n", count: 1 << 21)
     let run = try await replay("ulimit -v 150000; $virt_walkerd replay a.txt", ["a.txt": text])
@@ -120,7 +120,7 @@ import Testing
     #expect(run.succeeded, "\(run.errors)")
   }
 
-  /// The line is printed as it stands in the file, and is the same step.
+  /// A line with a space is printed as it is in the file, and is the same step as the line without the space.
   @Test func spaceBehindACommaStays() async throws {
     let spaced = Self.scenario.replacing("w0,[", with: "w0, [")
     let run = try await replay(
@@ -132,7 +132,7 @@ import Testing
     #expect(run.succeeded, "\(run.errors)")
   }
 
-  /// A pipe can be read once only. A file is read when it is checked, and again when it is played.
+  /// A pipe can be read only once. A file is read when it is checked, and again when it is played.
   @Test func pipesAndFilesAreMixed() async throws {
     let run = try await replay(
       """
@@ -181,11 +181,12 @@ import Testing
       ])
     #expect(run.status == .exited(status))
     #expect(run.errors.contains(words), "\(run.errors)")
-    // Nothing is played unless all can be.
+    // No file is played unless all files can be played.
     #expect(run.output.isEmpty)
   }
 
-  /// Comments, observations, names and arguments are another user's: no control character of them reaches the terminal.
+  /// Comments, observations, names and arguments may come from another user. Their control characters never reach the
+  /// terminal.
   @Test(arguments: [
     "$virt_walkerd replay r.txt", "$virt_walkerd replay --check r.txt",
     "COLUMNS=200 $virt_walkerd replay --check r.txt",

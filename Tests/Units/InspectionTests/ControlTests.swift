@@ -21,7 +21,7 @@ import Testing
     #expect(try device.seek() == 0)
   }
 
-  /// The most guest RAM that a machine can have leaves room for the monitor's own.
+  /// With the largest guest RAM, there is still room for the VMM itself.
   @Test(arguments: [32, 40, 48], Backing.allCases)
   func theLargestMachine(ipaBits: Int, backing: Backing) throws {
     let sizes = VirtualMachine.Configuration.memorySizes(ipaBits: ipaBits)
@@ -29,12 +29,12 @@ import Testing
       .init(cpu: .max, ipaBits: ipaBits, backing: backing, memorySize: sizes.upperBound))
     try device.hide(0x5a)
     let last = VirtualMachine.Configuration.memoryBase + sizes.upperBound - 8
-    try device.write("guest ldr x0,[0x\(String(last, radix: 16))]\n", to: "control")
+    try device.write("guest ldr x0,[\(last)]\n", to: "control")
     #expect(try device.lines("control")[1] == "  run retired pc +4 x0 0x0")
     #expect(try device.seek() == 0x5a)
   }
 
-  /// The guest's own access to HIDE is the device's.
+  /// A store of the guest to HIDE changes the byte of the device.
   @Test func theGuestCanHide() throws {
     let device = try Device()
     try device.write("guest strb w0,[0x0b000000] x0=0x77\n", to: "control")
@@ -44,7 +44,7 @@ import Testing
     #expect(try device.lines("control")[1] == "  run retired pc +4 x0 0x41")
   }
 
-  /// A guest that hangs is interrupted, as the recorder does, and the device goes on.
+  /// A guest that hangs is interrupted, as in the recorder, and the device continues.
   @Test func theGuestCanHang() throws {
     let device = try Device(.init(cpu: .cortexA76, backing: .anonymous))
     try device.hide(0x04)
@@ -88,7 +88,7 @@ import Testing
     #expect(try device.lines("control").count == 1)
   }
 
-  /// Somebody's buffer of whole pages ends anywhere.
+  /// A client that writes buffers of whole pages divides the text at any place.
   @Test(arguments: [4096, 8192, 65_536])
   func longTexts(buffer: Int) throws {
     let device = try Device()
@@ -106,7 +106,7 @@ import Testing
     #expect(addresses.map { "\($0)\n" } == lines)
   }
 
-  /// A last line without newline that fills the buffer.
+  /// The last line has no newline, and fills the buffer.
   @Test func theLastLineOfAFullBuffer() throws {
     let device = try Device()
     let line = "host fork"
@@ -120,9 +120,9 @@ import Testing
     #expect(lines.prefix(2) == ["host fork", "  result 0"])
   }
 
-  // MARK: - A write that takes long
+  // MARK: - Long writes
 
-  /// Until the steps of a write are all done, others have their turn in between.
+  /// Between the steps of a long write, the device and the files answer.
   @Test func othersAreServedBetweenTheSteps() throws {
     let device = try Device()
     let lines = (0..<3000).map { _ in "host read 0x40000000\n" }.joined()
@@ -133,9 +133,9 @@ import Testing
       turns += 1
       try device.hide(UInt8(turns))
       #expect(try device.seek() == UInt8(turns))
-      // The last write's.
+      // The file still has the result of the last finished write.
       #expect(try device.read("control") == "")
-      // Nothing was done before all lines were read.
+      // No step is performed before all lines were read.
       if turns == 1 { #expect(try device.read("stats").contains("\nsteps 0\n")) }
       progress = work.proceed()
     }
@@ -163,7 +163,7 @@ import Testing
     #expect(try device.lines("control").first == "# first")
   }
 
-  /// The longest step there is ends in the middle, and the machine goes on.
+  /// The longest steps can be interrupted, and the machine continues afterwards.
   @Test(arguments: ["host ksm", "host madvise populate-write 0x40000000 0x2000000"])
   func aLongStepIsInterrupted(step: String) throws {
     let device = try Device(.init(backing: .anonymous))
@@ -189,7 +189,7 @@ import Testing
       lines.last
         == "# The write has ended early: its writer was interrupted. Steps done: 1 of 2. The first line that was not done is line 2: write the rest once more."
     )
-    // A daemon that ends says no.
+    // The answer false means that the daemon ends.
     device.device.onLongStep = { false }
     try device.write(step, to: "control")
     #expect(try device.lines("control")[1] == "  result EINTR")
@@ -200,7 +200,7 @@ import Testing
     #expect(try device.seek() == 0x41)
   }
 
-  /// The part of a line that a write has left to the next is not done where the write has failed.
+  /// The rest of a write, which begins a line of the next write, is dropped if the write fails.
   @Test func nothingIsLeftOfAFailedWrite() throws {
     let device = try Device()
     for first in ["host spoon", "host fork"] {
@@ -230,10 +230,10 @@ import Testing
     #expect(try device.read("control").contains("ended early: the machine was booted anew. "))
   }
 
-  /// The result of many steps is longer than a file may be.
+  /// The result of many steps can exceed the maximum size of the file.
   @Test func theResultHasASize() throws {
     var machine = VirtualMachine.Configuration(backing: .anonymous, memorySize: 64 << 20)
-    // The log stays as it is.
+    // With manual protection, reading the log does not clear it.
     machine.dirtyLogProtection = .manual
     let device = try Device(machine)
     let stores = stride(from: 0x4000_0000, to: 0x4200_0000, by: 0x2000).map {
@@ -246,9 +246,9 @@ import Testing
     #expect(text.contains(/\n# [0-9]+ more lines are left out: this file has at most 8 MiB[.]\n$/))
   }
 
-  // MARK: - Text of others
+  // MARK: - Text of other users
 
-  /// A comment is shown, and steers no terminal.
+  /// A comment is shown, but its control characters do not reach the terminal.
   @Test(arguments: [
     ("# \u{1b}]0;title\u{7}\u{1b}[2J", "# \\x1b]0;title\\x07\\x1b[2J"),
     ("#\ttab\r", "#\\x09tab\\x0d"), ("# \u{9b}31m", "# \\x9b31m"), ("# \u{7f}\0", "# \\x7f\\x00"),
@@ -287,7 +287,7 @@ import Testing
     for _ in 0..<3 { #expect(throws: Errno.ioError) { try device.seek() } }
     try expect(stopped: true)
     #expect(stops.count == 1 && stops[0].contains(", abort esr="), "\(stops)")
-    // The slot is there again, and so the guest goes on.
+    // The slot exists again, so the guest continues.
     try device.write("host slot add", to: "control")
     _ = try device.seek()
     try expect(stopped: false)
@@ -299,7 +299,8 @@ import Testing
     _ = try device.seek()
   }
 
-  /// Mutations of lines of the language, by the thousand: what is refused changes nothing, and says where.
+  /// Thousands of mutations of lines of the language. A refused line changes nothing, and the message has the place of
+  /// the error.
   @Test func malformedInput() throws {
     let device = try Device(.init(backing: .anonymous))
     try device.hide(0x41)
@@ -360,7 +361,7 @@ import Testing
   }
 }
 
-/// Numbers that are the same in each run.
+/// A generator whose numbers are the same in each run.
 private struct SplitMix64: RandomNumberGenerator {
   var state: UInt64
 

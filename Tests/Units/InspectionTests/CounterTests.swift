@@ -11,7 +11,7 @@ import Testing
         return (words[0], try #require(Int(words[1])))
       },
       uniquingKeysWith: { first, _ in
-        Issue.record("a name stands twice")
+        Issue.record("a name appears twice")
         return first
       })
   }
@@ -31,18 +31,18 @@ import Testing
     let faults = stats.filter { $0.key.hasPrefix("faults_") }
     #expect(faults.values.reduce(0, +) == stats["aborts"])
     #expect(stats["faults_permission"]! >= 1 && stats["faults_access_flag"] == 0)
-    // Two steps end in a store that the VMM sees, the last in a load that it is asked for.
+    // Two steps end in a store that the VMM gets, and the last step in a load that the VMM answers.
     #expect(stats["mmio_exits"] == 3)
     #expect(stats["bytes_lost"] == 0 && stats["bytes_changed"] == 0)
   }
 
-  /// A byte is lost once, whatever comes after.
+  /// A lost byte is counted once, whatever happens later.
   @Test func bytesLostAndChanged() throws {
     let device = try Device(.init(backing: .anonymous))
     func play(_ line: String) throws { try device.write(line, to: "control") }
     try device.hide(0x48)
     try play("host write 0x40000000 0xf900013f\nguest fetch 0x40000000\n")
-    // Executing has cleared XN[1].
+    // The guest has executed, and KVM has cleared XN[1].
     #expect(try stats(device)["bytes_changed"] == 1)
     #expect(try device.seek() == 0x40)
     try device.hide(0x41)
@@ -53,7 +53,7 @@ import Testing
     try play("guest ldr w0,[0x40000000]\nhost madvise dontneed 0x40000000 0x1000\n")
     #expect(try stats(device)["bytes_lost"] == 1)
     #expect(try stats(device)["bytes_changed"] == 1)
-    // One that is overwritten is not lost, nor one that a reset takes.
+    // A byte that is overwritten is not counted as lost, and a byte that a reset removes is not, either.
     try device.hide(0x42)
     try device.hide(0x43)
     try device.write("1\n", to: "reset")
@@ -62,14 +62,15 @@ import Testing
     #expect(try device.seek() == 0)
   }
 
-  /// A node's name is its owner's.
+  /// The owner of a node chooses its name, so the name is made printable.
   @Test func theNodesNameIsPrintable() throws {
     let device = try Device(node: "/tmp/a\u{1b}[2J\"\\\n")
     let text = try device.read("metrics")
     #expect(text.contains(#"{node="/tmp/a\\x1b[2J\"\\\n"}"#), "\(text.prefix(300))")
   }
 
-  /// Prometheus' text format, 0.0.4: HELP and TYPE once before the samples of a metric, and no sample twice.
+  /// The metrics are in Prometheus' text format 0.0.4: HELP and TYPE stand once before the samples of a metric, and no
+  /// sample is there twice.
   @Test func metrics() throws {
     let device = try Device()
     try device.hide(0x41)

@@ -6,7 +6,7 @@ import SystemPackage
 import Testing
 import VirtWalkerDevice
 
-/// An engine that performs a step when the test says so, as an engine in another process does.
+/// An engine that performs a step when the test lets it, as an engine in another process would.
 private final class LaterEngine: Engine, SimpleDevice {
   private let model: ModelEngine
   private var waiting: [() -> Void] = []
@@ -33,7 +33,7 @@ private final class LaterEngine: Engine, SimpleDevice {
 
   func waitForAnswer() { answer() }
 
-  /// Performs the step that has waited longest.
+  /// Performs the step that has waited for the longest time.
   func answer() { waiting.removeFirst()() }
 
   func open(_ request: consuming OpenRequest<GuestFile>) { model.open(request) }
@@ -41,7 +41,7 @@ private final class LaterEngine: Engine, SimpleDevice {
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int { try model.write(bytes) }
 }
 
-/// Steps that an engine performs later than it is asked to.
+/// Tests with an engine that performs a step later.
 @Suite struct LaterEngineTests {
   private let device: Device
   private let engine: LaterEngine
@@ -59,12 +59,12 @@ private final class LaterEngine: Engine, SimpleDevice {
   private func startWrite() throws -> any CommandWork {
     let text = Array("host read 0x40000000\n# comment\nhost fork\n".utf8)
     let work = try #require(try device.writer("control").write(text.span))
-    // The lines are read first.
+    // The first call reads the lines.
     #expect(work.proceed() == .unfinished)
     return work
   }
 
-  /// The node and the files answer while a step is performed, and the work goes on when the engine has answered.
+  /// The node and the files answer while the engine performs a step. The work continues after the answer of the engine.
   @Test func othersAreServedMeanwhile() throws {
     let work = try startWrite()
     var isReady = 0

@@ -3,9 +3,9 @@ import Stage2Sim
 import Testing
 import VirtWalkerDevice
 
-/// `stage2_page_tables`, `stage2_levels` and `ipa_range`.
+/// Tests of `stage2_page_tables`, `stage2_levels` and `ipa_range`.
 @Suite struct PageTableDumpTests {
-  /// A line of the file, taken apart.
+  /// The fields of one line of the file.
   private struct Range {
     let start: UInt64
     let end: UInt64
@@ -26,11 +26,11 @@ import VirtWalkerDevice
     }
   }
 
-  /// Every range says what the leaves in it are, and no two neighbours say the same.
+  /// Each range describes its leaves correctly, and no two adjacent ranges have the same description.
   @Test(
     arguments: Backing.allCases, [(Granule.kib4, 40), (.kib16, 36), (.kib64, 48), (.kib4, 48)])
   func showsEachLeaf(backing: Backing, shape: (Granule, Int)) throws {
-    // A huge page of 64K pages has 512 MiB.
+    // With a granule of 64K, a huge page has 512 MiB.
     let device = try Device(
       .init(cpu: .max, granule: shape.0, ipaBits: shape.1, backing: backing, memorySize: 1 << 30))
     for address in ["0x40000000", "0x40010000", "0x40420000", "0x60000000"] {
@@ -52,7 +52,7 @@ import VirtWalkerDevice
       end = range.end
       let granule = shape.0
       for address in [range.start, (range.start + range.end) / 2, range.end - granule.pageSize] {
-        let leaf = try machine.leaf(for: address)
+        let leaf = try machine.leaf(for: .init(address))
         let entry = leaf.descriptor
         #expect(leaf.level == range.level)
         guard entry.rawValue != 0 else {
@@ -68,15 +68,15 @@ import VirtWalkerDevice
         #expect(words.contains("PXNUXN") == !entry.isExecutable)
       }
     }
-    // The last one, up to the end of the IPA range, is not printed, as it is not by the kernel.
-    #expect(try machine.leaf(for: end).descriptor.rawValue == 0)
+    // The last range, up to the end of the IPA space, is not printed, as in the kernel.
+    #expect(try machine.leaf(for: .init(end)).descriptor.rawValue == 0)
     #expect(
       zip(ranges, ranges.dropFirst()).allSatisfy {
         ($0.level, $0.attributes) != ($1.level, $1.attributes)
       })
   }
 
-  /// The four values of XN[1:0], which a byte may hide there, as FEAT_XNX has them.
+  /// The four values of XN[1:0], as FEAT_XNX defines them. A byte can hide each of them.
   @Test(arguments: [(0x00, "px ux "), (0x04, "PXNux "), (0x08, "PXNUXN"), (0x0c, "px UXN")])
   func executeNever(byte: UInt8, text: String) throws {
     let device = try Device(.init(backing: .anonymous))

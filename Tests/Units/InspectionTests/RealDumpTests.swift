@@ -6,8 +6,8 @@ import VirtWalkerDevice
 @testable import Scenarios
 @testable import Stage2Sim
 
-/// `stage2_page_tables`, `stage2_levels` and `ipa_range` against what a real kernel printed after the same steps
-/// (Tests/PageTableDumps/7.2). That kernel is Linux 7.2, as 6.1 has no such files.
+/// Compares `stage2_page_tables`, `stage2_levels` and `ipa_range` with the files of a real kernel after the same steps
+/// (Tests/PageTableDumps/7.2). The kernel is Linux 7.2, because 6.1 has no such files.
 @Suite struct RealDumpTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
@@ -40,8 +40,7 @@ import VirtWalkerDevice
         #expect(expected == line.observations, "step \(number + 1), \(line.line.text)")
       }
     }
-    // Linux 7.2 maps a block where 6.1 has split the huge zero page: the one dump that shows another kernel, not another
-    // text.
+    // The behaviour of the kernels differs in one dump: Linux 7.2 maps a block where 6.1 has split the huge zero page.
     if file.lastPathComponent == "huge-zero-page.txt" { #expect(differing == [2, 3]) }
   }
 }

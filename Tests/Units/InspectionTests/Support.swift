@@ -6,13 +6,13 @@ import SystemPackage
 import Testing
 import VirtWalkerDevice
 
-/// A device in this process, and its files.
+/// A device in this process, with its files.
 final class Device {
   let engine: ModelEngine
   let device: InspectedDevice
   private let clock = Clock()
   private let files: [String: FileTree]
-  /// A device on the model; or on an engine around it.
+  /// Makes a device on the model, or on the engine that `around` makes from the model.
   init(
     _ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test",
     around: (ModelEngine) -> any InspectedDevice.NodeEngine = { $0 }
@@ -24,7 +24,7 @@ final class Device {
     files = Self.flatten(device.tree, "")
   }
 
-  /// A microsecond goes by from one operation to the next.
+  /// A clock that advances by a microsecond for each operation.
   private final class Clock {
     var time: UInt64 = 12_345_678_000
 
@@ -34,7 +34,7 @@ final class Device {
     }
   }
 
-  /// Lets time go by.
+  /// Advances the clock.
   func wait(seconds: UInt64) { clock.time += seconds * 1_000_000_000 }
 
   private static func flatten(_ tree: FileTree, _ name: String) -> [String: FileTree] {
@@ -48,13 +48,13 @@ final class Device {
 
   var names: [String] { files.keys.sorted() }
 
-  /// What a file says, all of it.
+  /// The whole content of a file.
   func read(_ name: String) throws -> String {
     switch files[name] {
     case .text(let make, _)?, .commands(let make?, _)?:
       return String(decoding: make().bytes(), as: UTF8.self)
     default:
-      Issue.record("\(name) is no file to read")
+      Issue.record("\(name) is not a readable file")
       return ""
     }
   }
@@ -64,26 +64,26 @@ final class Device {
     try read(name).split(separator: "\n", omittingEmptySubsequences: false).dropLast()
   }
 
-  /// One write(2), and the close(2) of its file.
+  /// Makes one write(2), and the close(2) of the file.
   func write(_ text: String, to name: String) throws {
     let writer = try writer(name)
     try write(Array(text.utf8), by: writer)
     try finish(writer.finish())
   }
 
-  /// One write(2).
+  /// Makes one write(2).
   func write(_ bytes: [UInt8], by writer: any CommandWriter) throws {
     try finish(writer.write(bytes.span))
   }
 
-  /// Does all of it, as a server does when nobody else wants anything.
+  /// Performs all of the work, as a server does if no other request waits.
   func finish(_ work: (any CommandWork)?) throws {
     guard let work else { return }
     while true {
       switch work.proceed() {
       case .unfinished: continue
       case .waiting:
-        Issue.record("nobody will call onReady")
+        Issue.record("the test does not use onReady")
         return
       case .finished: return
       case .failed(let error): throw error
@@ -91,7 +91,7 @@ final class Device {
     }
   }
 
-  /// One open(2) to write.
+  /// Makes one open(2) for writing.
   func writer(_ name: String) throws -> any CommandWriter {
     guard case .commands(_, let makeWriter)? = files[name] else { throw WrongKind() }
     return makeWriter()
@@ -113,16 +113,16 @@ final class Device {
     return try #require(bytes.first)
   }
 
-  /// All that a step can change: each word of each table, their reference counts, and the registers.
+  /// The state that a step can change: each word of each table, the reference counts, and the registers.
   var state: [UInt64] {
     let memory = engine.virtualMachine.stage2.memory
     let vcpu = engine.virtualMachine.vcpu
     return memory.words + memory.counts.map(UInt64.init) + (0...30).map { vcpu[$0] }
-      + [vcpu.pc, vcpu.fault.syndrome.rawValue, vcpu.fault.far, vcpu.fault.hpfar]
+      + [vcpu.pc.rawValue, vcpu.fault.syndrome.rawValue, vcpu.fault.far.rawValue, vcpu.fault.hpfar]
   }
 }
 
-/// All that there is to read now.
+/// The text that can be read now.
 func readAll(_ reader: any GrowingTextReader) -> String {
   var bytes: [UInt8] = []
   while reader.hasMore { bytes += reader.next() }

@@ -5,7 +5,7 @@ import Testing
 import VirtWalkerDevice
 
 @Suite struct TraceTests {
-  /// What a byte's way is, there and back: the values are those of the README and of Tests/Recordings.
+  /// The trace of a hide and a seek. The values are the values of the README and of Tests/Recordings.
   @Test func hideAndSeek() throws {
     let device = try Device(.init(backing: .anonymous))
     try device.hide(0x41)
@@ -18,7 +18,7 @@ import VirtWalkerDevice
     let tables = device.engine.virtualMachine.stage2.path(to: HideSeek.target)
     func visits(_ leaf: Stage2Descriptor) -> [String] {
       tables.map {
-        "virt_walker_visit: level \($0.level) table 0x\(String($0.table, radix: 16)) index \($0.index) entry \($0.level == 3 ? leaf : $0.descriptor)"
+        "virt_walker_visit: level \($0.level) table \($0.table) index \($0.index) entry \($0.level == 3 ? leaf : $0.descriptor)"
       }
     }
     #expect(tables.map(\.level) == [1, 2, 3])
@@ -35,12 +35,12 @@ import VirtWalkerDevice
     expected += [log] + visits(target)
     expected += ["virt_walker_seek: byte 0x41 entry \(target)", entry]
     #expect(events.map(String.init) == expected)
-    // All of an operation has the time at which it began.
+    // All events of an operation have the time of its start.
     #expect(lines[0].contains(" [000] .....    12.345679: "))
     #expect(lines[lines.count - 1].contains(" [000] .....    12.345680: "))
   }
 
-  /// As trace_print_context and print_event_info of Linux print them.
+  /// Linux prints such lines by trace_print_context and print_event_info.
   @Test func eachLineIsInFtracesFormat() throws {
     let device = try Device(.init(cpu: .cortexA76, backing: .anonymous))
     try device.hide(0x0c)
@@ -142,12 +142,12 @@ import VirtWalkerDevice
     let lost = try #require(late[0].wholeMatch(of: /CPU:0 \[LOST ([0-9]+) EVENTS\]/)?.output.1)
     #expect(Int(lost)! + late.count - 1 == lines.count)
     #expect(late.dropFirst().elementsEqual(lines.suffix(late.count - 1)))
-    // A new reader begins with what is kept, and has lost nothing.
+    // A new reader begins with the events that are kept, and has lost none.
     #expect(readAll(pipe.makeReader()).split(separator: "\n") == Array(late.dropFirst()))
     #expect(pipe.size >= UInt64(read.utf8.count))
   }
 
-  /// Lines are made once, and each text is that of its moment, whatever was read before.
+  /// Each line is formatted once. Each text shows the present, whatever was read earlier.
   @Test func eachTextIsOfNow() throws {
     let device = try Device(.init(backing: .anonymous))
     let pipe = try device.pipe("trace_pipe").makeReader()
@@ -177,7 +177,7 @@ import VirtWalkerDevice
     #expect(try device.lines("trace").count { $0.contains("virt_walker_hide: byte 0x02 ") } == 1)
   }
 
-  /// dmesg(1): `[%5lu.%06lu] `, and the original's lines.
+  /// The lines have dmesg(1)'s format `[%5lu.%06lu] `, and the text of the original.
   @Test func logs() throws {
     let device = try Device()
     try device.hide(1)
@@ -194,7 +194,7 @@ import VirtWalkerDevice
     try device.write("guest strh w0,[0x0b000000]", to: "control")
     #expect(
       try device.read("host/dmesg").hasSuffix("] more than one byte being read/write, ERROR\n"))
-    // A ring, too.
+    // A log is a ring, too.
     let reader = try device.pipe("guest/dmesg_pipe").makeReader()
     for _ in 0..<5000 { try device.hide(0) }
     #expect(try device.lines("guest/dmesg").count == 4096)

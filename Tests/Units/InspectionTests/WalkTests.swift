@@ -14,7 +14,7 @@ import VirtWalkerDevice
       let leaf = try device.engine.virtualMachine.leaf(for: HideSeek.target)
       #expect(try device.read("pte") == "\(leaf.descriptor)\n")
       let lines = try device.lines("walk")
-      // The picture: 64 bits in the order of the entry, the byte's marked below.
+      // The picture has 64 bits in the order of the entry, with a mark below the byte.
       let bits = try #require(
         lines.first { $0.wholeMatch(of: /[01]{5} [01]{8} [01 ]+/) != nil })
       let value = try #require(UInt64(bits.filter { $0 != " " }, radix: 2))
@@ -23,7 +23,7 @@ import VirtWalkerDevice
       let hex = String(byte, radix: 16)
       let mark = "hidden byte 0x\(hex.count == 1 ? "0" : "")\(hex)"
       #expect(lines.contains { $0.hasPrefix("      ======== \(mark)") })
-      // The tables, down to the leaf.
+      // The tables from the start level down to the leaf.
       let path = device.engine.virtualMachine.stage2.path(to: HideSeek.target)
       #expect(path.last?.descriptor == leaf.descriptor && path.last?.level == leaf.level)
       for visit in path {
@@ -58,7 +58,8 @@ import VirtWalkerDevice
     #expect(try device.read("walk.svg").contains(">no memory<"))
   }
 
-  /// Well-formed, within its bounds, with each of the entry's bits; also where the byte is a character of XML.
+  /// The drawing is well-formed, stays within its bounds, and has each bit of the entry, even if the byte is a special
+  /// character of XML.
   @Test(arguments: [0x41, 0x26, 0x3c, 0x3e, 0x22, 0x00])
   func drawing(byte: UInt8) throws {
     for (ipaBits, levels) in [(32, 1), (40, 2), (48, 3)] {
@@ -85,7 +86,7 @@ import VirtWalkerDevice
 
   private final class DrawingReader: NSObject, XMLParserDelegate {
     var texts: [(text: String, x: Double, y: Double)] = []
-    /// Things that begin outside of the picture.
+    /// The number of elements that begin outside the picture.
     var outside = 0
     private var isInText = false
 

@@ -2,7 +2,7 @@ import Testing
 
 @testable import node_checker
 
-/// Histories that a register can have, and histories that only a faulty one has.
+/// Tests with histories that a register can have, and with histories that only a faulty register has.
 @Suite struct RegisterTests {
   /// One operation of a history: its byte, start and end.
   private func write(
@@ -28,14 +28,14 @@ import Testing
   @Test func whatARegisterCanDo() {
     #expect(isLinearizable([]))
     #expect(isLinearizable([read(0, 1, 2), write(1, 3, 4), read(1, 5, 6)]))
-    // While a write goes on, its byte may be there or not, and once it was there it stays.
+    // During a write, a read gives the old or the new byte. After the new byte, no read gives the old one.
     #expect(isLinearizable([write(1, 1, 9), read(0, 2, 3), read(1, 4, 5), read(1, 6, 7)]))
-    // Of two at once, either is the last.
+    // Either of two simultaneous writes can be the last.
     #expect(isLinearizable([write(1, 1, 5), write(2, 2, 6), read(1, 7, 8)]))
     #expect(isLinearizable([write(1, 1, 5), write(2, 2, 6), read(2, 7, 8)]))
-    // Two readers see both, one after the other.
+    // Two readers see both bytes, one after the other.
     #expect(isLinearizable([write(1, 1, 9), write(2, 1, 9), read(2, 2, 3), read(1, 4, 5)]))
-    // A read that takes long gives what was there at any time.
+    // A long read can give the byte of any moment in its duration.
     #expect(isLinearizable([read(1, 1, 20), write(1, 2, 3), write(2, 4, 5), read(2, 6, 7)]))
   }
 
@@ -50,7 +50,7 @@ import Testing
       !isLinearizable([
         write(1, 1, 9), write(2, 1, 9), read(1, 2, 3), read(2, 4, 5), read(1, 6, 7),
       ]))
-    // Neither of the two may have been both before and after the third.
+    // One of the two cannot be both before and after the third.
     #expect(
       !isLinearizable([
         write(1, 1, 2), write(2, 3, 9), read(2, 4, 5), write(3, 6, 7), read(2, 10, 11),
@@ -62,7 +62,7 @@ import Testing
     #expect(!isLinearizable([read(1, 1, 2), write(1, 3, 4)]))
   }
 
-  /// Each of two registers has what was written to the other one.
+  /// Two registers get each other's writes.
   @Test func mixedUpRegistersAreFound() {
     #expect(isLinearizable([write(1, 1, 2), read(1, 5, 6)]))
     #expect(isLinearizable([write(2, 3, 4), read(2, 5, 6)]))
@@ -70,7 +70,7 @@ import Testing
     #expect(!isLinearizable([write(2, 3, 4), read(1, 5, 6)]))
   }
 
-  /// It may have taken effect, once, at any time since, or never.
+  /// A failed write may take effect once at any later time, or never.
   @Test func failedWrite() {
     let failed = write(1, 1, 2, .failed(5))
     #expect(isLinearizable([failed, read(0, 3, 4)]))
@@ -81,7 +81,7 @@ import Testing
     #expect(!isLinearizable([read(1, 0, 0), failed]))
   }
 
-  /// What one history leaves open is open for the next, and no more.
+  /// The next history begins with the bytes that the last one leaves possible, and with no others.
   @Test func historiesAreContinued() throws {
     var register = Register(startingWith: [0])
     try register.check([write(1, 1, 5), write(2, 2, 6), write(3, 3, 4, .failed(5))])
@@ -107,7 +107,7 @@ import Testing
     )
   }
 
-  /// Of hundreds of clients at once there are more orders than anybody can try.
+  /// Hundreds of simultaneous clients have more orders than can be tried.
   @Test func manyAtOnce() {
     var history = (0..<100).map { write(UInt8($0), UInt64($0), 2000 + UInt64($0 * 37 % 100)) }
     history += (0..<300).map { number in
@@ -119,7 +119,7 @@ import Testing
     #expect(!isLinearizable(history))
   }
 
-  /// Short histories by chance, against all orders that there are.
+  /// Random short histories, compared with a search through all orders.
   @Test(arguments: 0..<8)
   func sameAsTryingAllOrders(seed: UInt64) {
     var generator = Generator(state: seed + 1)
@@ -138,11 +138,11 @@ import Testing
       #expect(isLinearizable(history) == expected, "\(history)")
       if expected { linearizable += 1 }
     }
-    // Else it would say little.
+    // Otherwise, the comparison would prove little.
     #expect((400...3600).contains(linearizable))
   }
 
-  /// Whether some order of `history` is possible, tried one after the other.
+  /// Whether some order of `history` is possible. All orders are tried.
   private func hasOrder(_ history: [Operation], byte: UInt8) -> Bool {
     let isOver = history.allSatisfy { $0.outcome != .done }
     if isOver { return true }
@@ -150,7 +150,7 @@ import Testing
       let operation = history[index]
       var rest = history
       rest.remove(at: index)
-      // Nothing that has ended before may come later.
+      // An operation that ended before another began cannot come later.
       guard !rest.contains(where: { $0.outcome == .done && $0.end < operation.start }) else {
         return false
       }
@@ -161,7 +161,7 @@ import Testing
     }
   }
 
-  /// SplitMix64: the same numbers each time.
+  /// SplitMix64: a generator whose numbers are the same in each run.
   private struct Generator: RandomNumberGenerator {
     var state: UInt64
 

@@ -3,7 +3,7 @@ import Scenarios
 import Testing
 import VirtWalkerDevice
 
-/// The code of Sources/Scenarios/Scenarios.docc, as it stands there.
+/// The code of the articles in Sources/Scenarios/Scenarios.docc, compiled and run.
 @Suite struct ArticleTests {
   @Test func scenarios() throws {
     let text = """

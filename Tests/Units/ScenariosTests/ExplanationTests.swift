@@ -5,15 +5,15 @@ import VirtWalkerDevice
 
 @testable import Scenarios
 
-/// What is explained, held against what was recorded on the real kernel.
+/// Tests that compare explanations with the recordings of the real kernel.
 @Suite struct ExplanationTests {
   private static let machines = CPUModel.allCases.flatMap { cpu in
     Backing.allCases.map { (cpu: cpu, backing: $0) }
   }
 
-  private static let target: UInt64 = 0x4000_0000
+  private static let target: IntermediatePhysicalAddress = 0x4000_0000
 
-  /// The machine that is explained is the daemon's.
+  /// The explained machine is the machine that the daemon serves.
   @Test(arguments: machines)
   func machineIsBooted(cpu: CPUModel, backing: Backing) throws {
     let explained = try Explainer(cpu: cpu, backing: backing).explain(0x5a, events: [])
@@ -30,8 +30,8 @@ import VirtWalkerDevice
     #expect(explained.changedBits.map(\.number) == [1, 3, 4, 6])
   }
 
-  /// With other pages and other IPA spaces, too, and each event is of such pages: none is refused that is not
-  /// refused with pages of 4 KiB.
+  /// Explanations work with other granules and other IPA sizes. The events use pages of the granule, and no event is
+  /// refused that is not refused with 4K.
   @Test(arguments: [Granule.kib16, .kib64], Backing.allCases)
   func otherGranules(granule: Granule, backing: Backing) throws {
     let explainer = try Explainer(cpu: .max, backing: backing, granule: granule, ipaBits: 36)
@@ -48,7 +48,8 @@ import VirtWalkerDevice
     let usual = try Explainer(cpu: .max, backing: backing).explain(0x06)
     #expect(explained.outcomes.map(\.event.name) == usual.outcomes.map(\.event.name))
     for (outcome, usual) in zip(explained.outcomes, usual.outcomes) {
-      // A huge page of 512 MiB: hugetlb's pool has one, which a fork shares, and none fits into other memory.
+      // A huge page has 512 MiB. The pool of hugetlb has one such page, which a fork would share, and no other memory
+      // contains a whole one.
       let isTooLarge = granule == .kib64 && ["fork-write", "collapse"].contains(outcome.event.name)
       if !isTooLarge { #expect(outcome.refusal == usual.refusal, "\(outcome.event.name)") }
       #expect(outcome.event.recording(for: explainer.machine) == nil)
@@ -56,7 +57,7 @@ import VirtWalkerDevice
     #expect(explained.invalidEntry.warnings.count == 1)
   }
 
-  /// Every byte, where all were recorded: loads and stores, the fetch, and what the hide violates.
+  /// Compares each byte with the recordings that have all bytes: the fates after load, store and fetch.
   @Test func everyByteIsAsRecorded() throws {
     var bytes: [String: Int] = [:]
     for (name, recording) in try committedRecordings() where name.hasPrefix("bytes-") {
@@ -69,7 +70,7 @@ import VirtWalkerDevice
         try #require(accesses == ExplainedEvent.accesses.flatMap(\.steps))
         let explained = try explainer.explain(byte, events: ExplainedEvent.accesses)
         let fates = explained.outcomes.map(\.fate)
-        // Nothing was sought between the accesses; the entry was looked at.
+        // The recordings have no SEEK between the accesses, but they show the entry.
         for (outcome, seen) in zip(explained.outcomes, steps[2...4]) {
           #expect(outcome.isHung == seen.line.isHung, "\(name): \(hex(UInt64(byte)))")
           #expect(
@@ -89,7 +90,7 @@ import VirtWalkerDevice
     #expect(bytes.filter { !$0.key.contains("max") }.values.allSatisfy { $0 == 256 })
   }
 
-  /// A hide into a live entry: what the kernel's trace has of it are the two entries, and no invalidation.
+  /// A hide into a live entry: the kernel's trace has the old and the new entry, and no invalidation.
   @Test func warningsAreOfTheRecordedChange() throws {
     var changes = 0
     for (name, recording) in try committedRecordings() where name.hasPrefix("bytes-") {
@@ -123,7 +124,7 @@ import VirtWalkerDevice
     #expect(changes >= 4 * 256)
   }
 
-  /// Each event was recorded as it is explained, step by step, and made of the byte what the explanation says.
+  /// The recording of each event has the steps of the explanation, and the fate of the byte is the same.
   @Test(arguments: machines)
   func eventIsAsRecorded(cpu: CPUModel, backing: Backing) throws {
     let explainer = try Explainer(cpu: cpu, backing: backing)
@@ -131,7 +132,7 @@ import VirtWalkerDevice
     where !ExplainedEvent.accesses.contains(event) {
       let name = try #require(event.recording(for: explainer.machine))
       let recording = try Self.recording(name, of: backing)
-      // Only what executes depends on the CPU.
+      // Only events in which the guest executes depend on the CPU.
       #expect(
         event.name != "execute-neighbour" || recording.machine.configuration.cpu == cpu, "\(name)")
       let steps = recording.steps
@@ -161,7 +162,7 @@ import VirtWalkerDevice
     }
   }
 
-  /// That the guest hangs in the next page, too, is so in a block and with FEAT_XNX.
+  /// The guest also hangs in the next page if the entry is a block and the CPU has FEAT_XNX.
   @Test(arguments: machines)
   func codeInTheNextPage(cpu: CPUModel, backing: Backing) throws {
     let outcome = try Explainer(cpu: cpu, backing: backing).explain(
@@ -171,7 +172,7 @@ import VirtWalkerDevice
       outcome.isHung == (cpu.hasXNX && [.huge, .hugetlb].contains(backing)))
   }
 
-  /// A hide into an entry that maps nothing: the entry, and its table's count after the next load.
+  /// A hide into an entry that maps nothing: compares the entry, and the count of its table after the next load.
   @Test(arguments: machines)
   func invalidEntryIsAsRecorded(cpu: CPUModel, backing: Backing) throws {
     let explainer = try Explainer(cpu: cpu, backing: backing)
@@ -193,7 +194,7 @@ import VirtWalkerDevice
     #expect(outcome.hidden.descriptor.rawValue == change.after.digits)
     let mapped = try #require(try load.line.targetChange).after
     #expect(outcome.mapped.level == mapped.level)
-    // The start level is 1 with 40 bits.
+    // With 40 bits, the start level is 1.
     #expect(outcome.references?.count == mapped.counts[change.before.level - 1])
     for byte in [0, 1, byte, 0xff] {
       let outcome = try explainer.explain(byte, events: []).invalidEntry
@@ -206,7 +207,7 @@ import VirtWalkerDevice
     }
   }
 
-  /// - Returns: A recording of a machine that is as the explained one, but for its CPU and the size of its memory.
+  /// - Returns: The recording. Its machine is the explained machine, except for the CPU and the size of the memory.
   private static func recording(_ name: String, of backing: Backing) throws -> Recording {
     let recording = try #require(
       try committedRecordings().first { $0.name == name }?.recording, "no \(name)")
@@ -217,7 +218,7 @@ import VirtWalkerDevice
     return recording
   }
 
-  /// XN[0] is RES0 without FEAT_XNX.
+  /// Without FEAT_XNX, XN[0] is RES0.
   @Test(arguments: machines.filter { [.anonymous, .huge].contains($0.backing) })
   func harmlessBytes(cpu: CPUModel, backing: Backing) throws {
     let explainer = try Explainer(cpu: cpu, backing: backing)
@@ -231,24 +232,24 @@ import VirtWalkerDevice
   @Test func textsFitTheirColumns() {
     for event in ExplainedEvent.all(on: MachineDescription()) { #expect(event.title.count <= 33) }
     for (cpu, bit) in CPUModel.allCases.flatMap({ cpu in HiddenBit.allCases.map { (cpu, $0) } }) {
-      #expect(bit.meaning(on: cpu).count <= 67)
+      #expect(bit.meaning(on: .init(cpu: cpu)).count <= 67)
     }
     #expect(HiddenBit.allCases.map(\.entryBit) == Array(51...58))
   }
 }
 
-// MARK: - What recordings say
+// MARK: - Facts from recordings
 
 extension Step {
   fileprivate var isSeek: Bool {
     guard case .guest(.instruction(let instruction, let address, _)) = self else { return false }
-    return instruction.mnemonic == "ldrb" && address == HideSeek.seekAddress
+    return instruction.mnemonic == "ldrb" && address == .init(flat: HideSeek.seekAddress)
   }
 
-  /// The byte, of a store to HIDE.
+  /// The byte that a store to HIDE hides.
   fileprivate var hiddenByte: UInt8? {
-    guard case .guest(.instruction(let instruction, HideSeek.hideAddress, let value)) = self,
-      instruction == Instruction.all[0]
+    guard case .guest(.instruction(let instruction, let address, let value)) = self,
+      instruction == Instruction.all[0], address == .init(flat: HideSeek.hideAddress)
     else { return nil }
     return UInt8(truncatingIfNeeded: value)
   }
@@ -262,7 +263,7 @@ extension Recording.Line {
     observations.first { $0.hasPrefix("result E") }.map { String($0.dropFirst(7)) }
   }
 
-  /// What SEEK gave.
+  /// The result of SEEK.
   fileprivate var soughtByte: UInt8? {
     guard let run = observations.first, run.hasPrefix("run retired pc +4 x0 0x") else {
       return nil
@@ -273,15 +274,15 @@ extension Recording.Line {
   fileprivate struct Entry {
     let level: Int
     let digits: UInt64
-    /// Of its output address.
+    /// The name of the output address.
     let letters: Substring
     let counts: [Int]
 
-    /// What it maps.
+    /// The parts of the entry that describe its mapping.
     var mapping: [String] { ["\(level)", "\(digits & 1)", String(letters)] }
   }
 
-  /// What the step did to the target's entry; nil where it did nothing.
+  /// The entry of the target before and after the step; nil if the step does not change it.
   fileprivate var targetChange: (before: Entry, after: Entry)? {
     get throws {
       let line = try #require(observations.first { $0.hasPrefix("leaf 0x40000000 ") })

@@ -2,11 +2,11 @@ import Testing
 
 @testable import scenario_generator
 
-/// The scenario generator of the oracle, against the committed recordings.
+/// Compares the scenario generator of the oracle with the committed recordings.
 @Suite struct GeneratorTests {
   private let scenarios = everyScenario()
 
-  /// A recording without its head and without what was seen is the scenario that was recorded.
+  /// A recording without its head and its observations is the scenario of the generator.
   @Test func eachScenarioIsThatOfItsRecording() throws {
     #expect(scenarios.count == 641)
     #expect(Set(scenarios.map(\.name)).count == scenarios.count)
@@ -17,7 +17,8 @@ import Testing
     }
   }
 
-  /// A recording with a name of one of the generator's groups has a scenario; others may have been written by hand.
+  /// Each recording whose name belongs to a group of the generator has a scenario. Other recordings may be written by
+  /// hand.
   @Test func eachRecordingOfAGroupHasItsScenario() throws {
     func group(_ name: String) -> Substring { name.prefix { $0 != "-" } }
     let groups = Set(scenarios.map { group($0.name) })

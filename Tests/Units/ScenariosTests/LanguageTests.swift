@@ -3,7 +3,7 @@ import Testing
 
 @testable import Scenarios
 
-/// What is in the language, and what is said of a line that is not.
+/// Tests of valid lines of the language, and of the messages for invalid lines.
 @Suite struct LanguageTests {
   @Test func defaultsAreTheDocuments() throws {
     let machine = try MachineDescription(parsing: "machine cpu=cortex-a76")
@@ -39,7 +39,7 @@ import Testing
     #expect(try Step(parsing: "guest fetch 0x1 x0=0").description == "guest fetch 0x00000001")
   }
 
-  /// As assemblers print operands. The canonical line has no such space.
+  /// Assemblers print operands with a space after the comma. The canonical line has no such space.
   @Test func spaceMayStandBehindEachComma() throws {
     for instruction in Instruction.all {
       let line = "guest \(instruction.text("0x40000000")) x0=0x7"
@@ -145,7 +145,7 @@ import Testing
     #expect(error.column == column, "\(error)")
     #expect(error.message.contains(message), "\(error)")
     #expect(error.description == "12:\(error.column): \(error.message)")
-    // In a whole text it is the same error, where the line is a step at all.
+    // A whole text with the line has the same error, if the line is a step at all.
     guard !text.isEmpty, !text.hasPrefix("#"), !text.utf8.contains(UInt8(ascii: "\n")) else {
       return
     }
@@ -253,9 +253,9 @@ import Testing
   }
 }
 
-/// Lines that are nearly in the language, by chance and the same on every run.
+/// Tests with random lines that are almost in the language. The lines are the same in each run.
 @Suite struct FuzzTests {
-  /// All lines of the recordings that differ in more than their numbers.
+  /// The lines of the recordings, without lines that differ only in their numbers.
   private static func seeds() throws -> [String] {
     var kinds: Set<String> = []
     var seeds: [String] = []
@@ -301,8 +301,8 @@ import Testing
     "0xffffffffffffffff", "00000000000000000000", "\u{212a}", "e\u{301}", "\u{0}", "-", "M", "K",
   ]
 
-  /// A line with its numbers as numbers, no space behind a comma, and x0 only where it is set: what its meaning does not
-  /// change.
+  /// The parts of a line that determine its meaning: numbers as values, no space after a comma, and x0 only if it is
+  /// set.
   private func normalized(_ line: String) -> [String] {
     var parts: [String] = []
     var word = ""
@@ -344,7 +344,7 @@ import Testing
         #expect(try MachineDescription(parsing: machine.description) == machine, "\(line)")
       }
     }
-    // Enough of them have to be right for the test to say something.
+    // Enough mutations must be valid for the test to prove something.
     #expect(steps >= 1_500 && machines >= 50, "\(steps) steps, \(machines) machines")
   }
 

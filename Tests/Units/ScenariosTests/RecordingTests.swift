@@ -5,7 +5,7 @@ import VirtWalkerDevice
 
 @testable import Scenarios
 
-/// The committed recordings: that they are in the language, and that the language says of them what they show.
+/// The committed recordings are in the language, and the language describes their steps correctly.
 @Suite struct RecordingTests {
   @Test func thereAreRecordings() throws {
     #expect(recordingNames.count >= 641)
@@ -31,36 +31,38 @@ import VirtWalkerDevice
     }
   }
 
-  /// The canonical line of a machine is the one that the recordings have.
+  /// The canonical line of a machine is the line in the recordings.
   @Test func machineIsDescribedAsTheRecordingsDo() throws {
     for (name, recording) in try committedRecordings() {
       let line = recording.lines.first { $0.line.content == .machine }
-      // The reduced set for other granules says the default, too.
+      // The recordings of other granules contain the default IPA size, too.
       let text = line?.line.text.replacing(" ipa=40", with: "")
       #expect(text == recording.machine.description, "\(name)")
     }
   }
 
-  /// Below each step are the leaf of the target, and that of the step's address where it is in another page and exists.
+  /// Below each step are the leaf of the target and, if the step's address exists and is in another page, the leaf of
+  /// this address.
   @Test func touchedAddressHasItsLeaf() throws {
     for (name, recording) in try committedRecordings() {
-      let page = ~(recording.machine.configuration.granule.pageSize - 1)
       for (line, step) in recording.steps {
         var addresses = [MachineDescription.memoryBase]
-        if let address = step.touchedAddress, address & page != addresses[0],
-          address >> UInt64(recording.machine.configuration.ipaBits) == 0
+        if let address = step.touchedAddress,
+          address.aligned(to: recording.machine.configuration.granule.pageSize) != addresses[0],
+          address.fits(bits: recording.machine.configuration.ipaBits)
         {
           addresses.append(address)
         }
         let leaves = line.observations.filter { $0.hasPrefix("leaf ") }.map {
-          UInt64($0.split(separator: " ")[1].dropFirst(2), radix: 16)
+          UInt64($0.split(separator: " ")[1].dropFirst(2), radix: 16).map(
+            IntermediatePhysicalAddress.init(_:))
         }
         #expect(leaves == addresses, "\(name):\(line.number): \(line.line.text)")
       }
     }
   }
 
-  /// The syndrome of every data abort that was recorded is that of the instruction's description.
+  /// The syndrome of each recorded data abort is the syndrome that the description of the instruction gives.
   @Test func instructionHasTheSyndromeThatWasRecorded() throws {
     var found: Set<Instruction> = []
     for (name, recording) in try committedRecordings() {
@@ -69,7 +71,7 @@ import VirtWalkerDevice
         for observation in line.observations {
           guard observation.hasPrefix("abort "),
             let match = observation.wholeMatch(of: /abort esr=([0-9a-f]+) far=([0-9a-f]+) .*/),
-            UInt64(match.output.2, radix: 16) == address
+            UInt64(match.output.2, radix: 16) == address.rawValue
           else { continue }
           let recorded = ExceptionSyndrome(rawValue: UInt64(match.output.1, radix: 16)!)
           guard recorded.exceptionClass == ExceptionSyndrome.dataAbort else { continue }
@@ -78,7 +80,7 @@ import VirtWalkerDevice
             continue
           }
           found.insert(instruction)
-          // Without FnV, S1PTW and the kind of the fault.
+          // The mask leaves out FnV, S1PTW and the fault status code.
           let mask: UInt64 = 0xffff_ffff & ~0x3f
           let described = ExceptionSyndrome(dataAbort: .translation, level: 0, access: access)
           #expect(
@@ -87,12 +89,13 @@ import VirtWalkerDevice
         }
       }
     }
-    // A store-exclusive without the monitor, which no step can keep, fails before it accesses memory.
+    // A store-exclusive without the exclusive monitor fails before it accesses memory, and no step can keep the
+    // monitor.
     let never = Instruction.all.filter { !found.contains($0) }.map(\.mnemonic)
     #expect(never == ["stxrb", "stxr", "prfm"])
   }
 
-  /// The recorder is the reference for the language; its table has the same instructions in the same order.
+  /// The recorder is the reference for the language. Its table has the same instructions in the same order.
   @Test func instructionsAreTheRecorders() throws {
     let source = try String(
       contentsOf: repository.appending(path: "oracle/recorder/recorder.c"),
@@ -104,9 +107,9 @@ import VirtWalkerDevice
   }
 }
 
-/// Recordings of the real kernel, run on the model: every line below every step has to come out the same.
+/// Runs recordings of the real kernel on the model. Each line below each step must be the same.
 @Suite struct EngineTests {
-  /// Whole, every field.
+  /// Compares each field of the whole recording.
   @Test(arguments: recordingNames)
   func recordingMatches(_ name: String) throws {
     let recording = try committedRecording(name)
@@ -120,7 +123,7 @@ import VirtWalkerDevice
       """)
   }
 
-  /// An observation has one text form: each line of each recording is read, and written as it was.
+  /// An observation has one text form: each line of each recording is parsed and printed unchanged.
   @Test func everyObservationIsRead() throws {
     var lines = 0
     for (name, recording) in try committedRecordings() {
@@ -168,7 +171,7 @@ import VirtWalkerDevice
     #expect(difference.model.count == 4, "the fetch aborts too, and there is a leaf")
   }
 
-  /// What is played can be read again, and plays the same.
+  /// The output of a run is a recording, and gives the same output when it is run.
   @Test func playedRecordingIsARecording() throws {
     let recording = try Recording(parsing: small)
     let played = try recording.played(on: recording.engine())
@@ -192,7 +195,7 @@ import VirtWalkerDevice
       ])
   }
 
-  /// hugetlb's pages are 512 MiB there.
+  /// With this granule, the pages of hugetlb have 512 MiB.
   @Test func machineThatCannotBe() throws {
     let machine = try MachineDescription(
       parsing: "machine granule=64K backing=hugetlb memory=64M")
@@ -203,13 +206,13 @@ import VirtWalkerDevice
     )
   }
 
-  /// Steps come from outside: the engine performs each step that the language has.
+  /// Steps come from outside the program, so the engine must perform each step that the language has.
   @Test func noStepStopsTheEngine() throws {
     var generator = SeededGenerator(seed: 3)
-    let addresses: [UInt64] = [
+    let addresses: [IntermediatePhysicalAddress] = [
       0, 0x0b00_0000, 0x0b00_0001, 0x0c00_0000, 0x3fff_fff0, 0x4000_0000, 0x4000_0ff0,
       0x4000_1000, 0x43ff_fff0, 0x4400_0000, 0x8000_0000, 0x8000_0ff0, 0xff_ffff_fff0,
-      0x100_0000_0000, 0xffff_ffff_fff0, 0x1_0000_0000_0000, .max - 15,
+      0x100_0000_0000, 0xffff_ffff_fff0, 0x1_0000_0000_0000, 0xffff_ffff_ffff_fff0,
     ]
     let ranges: [AddressRange] = addresses.flatMap { address in
       [0, 1, 0x1000, 0x20_0000, 1 << 48].compactMap { AddressRange(address: address, size: $0) }
@@ -221,9 +224,9 @@ import VirtWalkerDevice
     ]
     for address in addresses {
       steps += Instruction.all.map {
-        .guest(.instruction($0, address: address, x0: 0xf900_013f))
+        .guest(.instruction($0, address: .init(flat: address), x0: 0xf900_013f))
       }
-      steps.append(.guest(.fetch(address: address, x0: 1)))
+      steps.append(.guest(.fetch(address: .init(flat: address), x0: 1)))
       guard address <= HostStep.lastAddress else { continue }
       steps.append(.host(.write(address: address, value: 0xf900_013f)))
       steps.append(.host(.read(address: address)))

@@ -1,7 +1,7 @@
 import Foundation
 import Scenarios
 
-/// The checkout that these tests stand in.
+/// The checkout that contains these tests.
 let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .deletingLastPathComponent().deletingLastPathComponent()
 
@@ -36,7 +36,7 @@ func recordingText(_ name: String) throws -> String {
     contentsOf: repository.appending(path: "\(recordingsFolder)/\(name).txt"), encoding: .utf8)
 }
 
-/// SplitMix64: the same numbers on every run.
+/// SplitMix64: a generator whose numbers are the same in each run.
 struct SeededGenerator: RandomNumberGenerator {
   private var state: UInt64
 

@@ -5,7 +5,7 @@ import VirtWalkerDevice
 @testable import Scenarios
 @testable import Stage2Sim
 
-/// The tracepoints that the model passes, against the real kernel's trace of the same steps (Tests/Traces/6.1).
+/// Compares the tracepoints of the model with the real kernel's trace of the same steps (Tests/Traces/6.1).
 @Suite struct TraceTests {
   static let files: [URL] = {
     let directory = URL(filePath: #filePath).deletingLastPathComponent()
@@ -36,11 +36,12 @@ import VirtWalkerDevice
       }
       model = Self.withoutInterrupts(
         Self.inRAM(
-          model, at: VirtualMachine.memoryAddress, size: recording.machine.configuration.memorySize)
+          model, at: VirtualMachine.memoryAddress.rawValue,
+          size: recording.machine.configuration.memorySize)
       )
       var expected = kernel[number]
       if seen.contains(where: \.isHung) {
-        // How often depends on when the signal comes.
+        // The number of repetitions depends on the arrival of the signal.
         model = Self.eachOnce(model)
         expected = Self.eachOnce(expected)
       }
@@ -51,7 +52,7 @@ import VirtWalkerDevice
     }
   }
 
-  /// What the kernel's trace has of each step, of those tracepoints that the model knows.
+  /// The lines of the kernel's trace for each step, of the tracepoints that the model has.
   private static func kernelEvents(_ trace: Substring) throws -> [[String]] {
     var steps: [[String]] = []
     var ram: (address: UInt64, size: UInt64)?
@@ -85,8 +86,7 @@ import VirtWalkerDevice
     return steps.map { withoutInterrupts(inRAM($0, at: place.address, size: place.size)) }
   }
 
-  /// Without what the MMU notifier hears of memory that is not guest RAM, and with offsets in RAM for addresses of the
-  /// VMM's.
+  /// Removes the MMU notifier's events outside guest RAM, and replaces addresses of the VMM by offsets in RAM.
   private static func inRAM(_ lines: [String], at start: UInt64, size: UInt64) -> [String] {
     lines.compactMap { line in
       guard line.contains(": mmu notifier ") else { return line }
@@ -103,8 +103,7 @@ import VirtWalkerDevice
     }
   }
 
-  /// Without interrupts and signals, which come at any time: the exit that they are, KVM_RUN's return, and the entry
-  /// after it.
+  /// Removes interrupts and signals, which come at any time: the exit, KVM_RUN's return, and the next entry.
   private static func withoutInterrupts(_ lines: [String]) -> [String] {
     var kept: [String] = []
     var isInterrupted = false

@@ -3,7 +3,7 @@ import Subprocess
 import SystemPackage
 import Testing
 
-/// Examples/AccessCounter, in a process of its own.
+/// Runs Examples/AccessCounter in a process of its own.
 @Suite(.timeLimit(.minutes(15))) struct AccessCounterTests {
   @Test func countsAreThoseOfTheGuestsRounds() async throws {
     let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
@@ -11,9 +11,10 @@ import Testing
     let result = try await run(
       .path(program), output: .string(limit: 4096), error: .string(limit: 4096))
     #expect(result.terminationStatus.isSuccess, "\(result.standardError)")
-    // A page that the guest touches in every Nth of 20 rounds is mapped in the first of them, and faults in the others.
+    // The guest touches a page in every Nth of 20 rounds. The first access maps the page, and each later access takes a
+    // fault.
     let pages = (1...5).map { "\($0) \(min(20 / $0, 15)) \(20 / $0 - 1)" }
-    // The boot stub ran in page 0; the kernel in page 512, also in the load that reads its count.
+    // The boot stub ran in page 0. The kernel runs in page 512, and its load of the count is there, too.
     let lines = ["page rounds access-flag-faults", "0 1 0"] + pages + ["512 15 20"]
     #expect(result.standardOutput == lines.map { "\($0)\n" }.joined())
   }

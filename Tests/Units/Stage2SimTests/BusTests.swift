@@ -4,7 +4,7 @@ import VirtWalkerDevice
 @testable import Stage2Sim
 
 @Suite struct BusTests {
-  /// A device of a library's user: two bytes of scratch memory, and a register that refuses.
+  /// A device that a user of the library could write: two bytes of memory, and a register that refuses accesses.
   private final class Scratch: MMIODevice {
     var accesses: [MMIOAccess] = []
     var value: UInt64 = 0
@@ -40,7 +40,7 @@ import VirtWalkerDevice
     #expect(machine.vcpu[4] == 0xf687)
   }
 
-  /// The kernel extends the sign, and then cuts it off again (recorded in guest-a76-plus-3).
+  /// The kernel sign-extends the value, and then truncates it again (recorded in guest-a76-plus-3).
   @Test mutating func readIsZeroExtendedWhateverTheLoadSays() {
     scratch.value = 0xf687
     var load = LoadStore(isStore: false, size: .halfword, register: 4, isSignExtending: true)
@@ -94,15 +94,15 @@ import VirtWalkerDevice
   @Test mutating func hookLogsEachAccessInItsWindow() {
     let trace = Trace()
     machine.observer = trace
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.seekAddress))
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.hideAddress + 2))
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.hideAddress + 3))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.seekAddress)))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.hideAddress + 2)))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.hideAddress + 3)))
     machine.completeMMIO()
-    machine.run(.access(.store(.word, from: 0), address: HideSeek.hideAddress))
+    machine.run(.access(.store(.word, from: 0), address: .init(flat: HideSeek.hideAddress)))
     machine.run(
       .access(
         LoadStore(isStore: false, size: .word, register: 0, form: .pair(second: 1)),
-        address: HideSeek.hideAddress))
+        address: .init(flat: HideSeek.hideAddress)))
     #expect(
       trace.messages == [
         "MMIO to HIDE and SEEK register detected, len: 1",
@@ -113,12 +113,12 @@ import VirtWalkerDevice
       ])
   }
 
-  /// What ``Named`` devices were asked, in order.
+  /// The names of the ``Named`` devices that were asked, in order.
   private final class Calls {
     var names: [String] = []
   }
 
-  /// A device that says its name when it is asked, and then `answer`.
+  /// A device that notes its name when it is asked, and gives `answer`.
   private struct Named: MMIODevice {
     let name: String
     let calls: Calls
@@ -163,19 +163,20 @@ import VirtWalkerDevice
       if isFirst { machine.register(device, at: [region]) }
       machine.add(HideSeek())
       if !isFirst { machine.register(device, at: [region]) }
-      machine.run(.nop, at: HideSeek.target)
+      machine.run(.nop, at: .init(flat: HideSeek.target))
       machine.setRegister(3, to: 0x41)
-      machine.run(.access(.store(.byte, from: 3), address: HideSeek.hideAddress))
-      machine.run(.access(.load(.byte, to: 4), address: HideSeek.seekAddress))
+      machine.run(.access(.store(.byte, from: 3), address: .init(flat: HideSeek.hideAddress)))
+      machine.run(.access(.load(.byte, to: 4), address: .init(flat: HideSeek.seekAddress)))
       #expect(machine.vcpu[4] == 0x41)
-      machine.run(.access(.store(.byte, from: 3), address: HideSeek.hideAddress + 2))
-      let tooLong = GuestInstruction.access(.load(.word, to: 4), address: HideSeek.hideAddress)
+      machine.run(.access(.store(.byte, from: 3), address: .init(flat: HideSeek.hideAddress + 2)))
+      let tooLong = GuestInstruction.access(
+        .load(.word, to: 4), address: .init(flat: HideSeek.hideAddress))
       #expect(machine.run(tooLong) == .failed(.invalidArgument))
       #expect(calls.names.isEmpty)
     }
   }
 
-  /// An access that a hook declines goes on to the next hook, and then as if there were none.
+  /// If one hook declines an access, the next hook is asked. If all hooks decline, the access goes to the bus.
   @Test mutating func declinedByHooksIsTheBus() {
     let trace = Trace()
     let calls = Calls()
@@ -195,7 +196,7 @@ import VirtWalkerDevice
         .mmio(.read, length: 2, address: 0x0900_1000, value: 0x1234),
       ])
 
-    // An access that a hook handles never comes to the kernel's tracepoint. The hook sets all of the register.
+    // An access that a hook handles does not reach the kernel's tracepoint. The hook sets the whole register.
     machine.add(NamedHook(name: "third", calls: calls, value: 0x5_6789))
     machine.setRegister(4, to: .max)
     machine.run(load)
@@ -204,7 +205,7 @@ import VirtWalkerDevice
     #expect(trace.mmio.count == 2)
   }
 
-  /// A hook that does not move the program counter leaves the guest at the instruction, as in the kernel.
+  /// If a hook does not move the program counter, the guest stays at the instruction, as in the kernel.
   @Test mutating func hookThatForgetsTheProgramCounter() {
     struct Forgetful: MMIOHook {
       mutating func ioMemAbort(
@@ -233,17 +234,17 @@ import VirtWalkerDevice
     Overlap(regions: ["a": 1..<2, "b": 1..<2, "c": 1..<2], address: 1, asked: ["a", "b", "c"]),
     Overlap(regions: ["c": 1..<5, "b": 1..<9, "a": 1..<3], address: 1, asked: ["a", "c", "b"]),
     Overlap(regions: ["b": 16..<20, "a": 0..<4], address: 16, asked: ["b"]),
-    // Without a length: only what starts there.
+    // A region of length 0 contains only accesses that begin at its address.
     Overlap(regions: ["a": 8..<8, "b": 0..<16], address: 8, asked: ["a", "b"]),
     Overlap(regions: ["b": 0..<16, "a": 8..<8], address: 8, asked: ["b", "a"]),
     Overlap(regions: ["a": 8..<8, "b": 8..<8], address: 8, asked: ["a", "b"]),
     Overlap(regions: ["a": 8..<8, "b": 0..<16], address: 9, asked: ["b"]),
-    // The kernel's search looks at b first, which ends before the access, and then only behind it.
+    // The kernel's binary search looks at b first. Since b ends before the access, the search continues only after b.
     Overlap(regions: ["a": 0..<32, "b": 1..<2, "c": 2..<3], address: 8, asked: []),
   ])
   func regionsThatOverlap(overlap: Overlap) throws {
     let calls = Calls()
-    let base: UInt64 = 0x0900_0000
+    let base: IntermediatePhysicalAddress = 0x0900_0000
     var machine = try VirtualMachine.bootedWithHideSeek()
     for (name, range) in overlap.regions {
       machine.register(
@@ -254,12 +255,12 @@ import VirtWalkerDevice
         ])
     }
     let address = base + overlap.address
-    let result = machine.run(.access(.load(.byte, to: 0), address: address))
+    let result = machine.run(.access(.load(.byte, to: 0), address: .init(flat: address)))
     #expect(calls.names == overlap.asked)
     #expect(result == .mmio(MMIOExit(isWrite: false, address: address, length: 1, data: 0)))
   }
 
-  /// C's sums wrap, and so end before they begin: nobody is in such a region, and nothing traps.
+  /// The end of such a region wraps in C, and is then before the start. No device is asked, and nothing traps.
   @Test mutating func regionBeyondTheLastAddress() {
     let calls = Calls()
     let device = Named(name: "device", calls: calls)
@@ -274,7 +275,7 @@ import VirtWalkerDevice
 }
 
 extension Trace {
-  /// The kernel's tracepoint of MMIO.
+  /// The events of the kernel's tracepoint kvm_mmio.
   fileprivate var mmio: [Tracepoint] {
     events.compactMap {
       if case .tracepoint(.mmio(let stage, let length, let address, let value)) = $0 {

@@ -7,7 +7,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
   .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
   .appending(path: "Sources")
 
-/// The code of the articles in Sources/Stage2Sim/Stage2Sim.docc, as it stands there.
+/// The code of the articles in Sources/Stage2Sim/Stage2Sim.docc, compiled and run.
 @Suite struct ArticleTests {
   @Test func program() throws {
     var machine = try VirtualMachine(.init(cpu: .cortexA76, backing: .anonymous))
@@ -17,13 +17,15 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
       try machine.write(UInt64(word), to: memory + 4 * UInt64(index), count: 4)
     }
     try machine.write(42, to: memory + 0x1000, count: 8)
-    machine.setRegister(1, to: memory + 0x1000)
+    machine.setRegister(1, to: memory.rawValue + 0x1000)
     machine.setRegister(9, to: 0x0c00_0000)
+    // Stage 1 is off: the virtual address is the same number.
+    let code = GuestVirtualAddress(flat: memory)
 
     let exit = MMIOExit(isWrite: true, address: 0x0c00_0000, length: 8, data: 42)
-    #expect(machine.run(at: memory) == .mmio(exit))
+    #expect(machine.run(at: code) == .mmio(exit))
     machine.completeMMIO()
-    #expect(machine.vcpu.pc == memory + 12)
+    #expect(machine.vcpu.pc == code + 12)
     #expect(try machine.read(memory + 0x1008, count: 8) == 42)
   }
 
@@ -31,8 +33,8 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     var machine = try VirtualMachine.booted()
     let address = VirtualMachine.Configuration.memoryBase + 0x1000
     machine.setRegister(3, to: 0x1_2345_6789)
-    #expect(machine.run(.access(.store(.word, from: 3), address: address)) == .retired)
-    #expect(machine.run(.access(.load(.byte, to: 4), address: address)) == .retired)
+    #expect(machine.run(.access(.store(.word, from: 3), address: .init(flat: address))) == .retired)
+    #expect(machine.run(.access(.load(.byte, to: 4), address: .init(flat: address))) == .retired)
     #expect(machine.vcpu[4] == 0x89)
 
     // A machine is a value, so the copy is independent.
@@ -94,7 +96,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
   @Test func walk() throws {
     var machine = try VirtualMachine.booted()
     let memory = VirtualMachine.Configuration.memoryBase
-    machine.run(.access(.store(.byte, from: 0), address: memory + 64 << 20))
+    machine.run(.access(.store(.byte, from: 0), address: .init(flat: memory + 64 << 20)))
     var writable = WritableMemory()
     try machine.stage2.walk(address: memory, size: 256 << 20, visitor: &writable)
     #expect(writable.size == 6 << 20)
@@ -118,8 +120,8 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     let events = Events()
     machine.observer = events
     let address = VirtualMachine.Configuration.memoryBase + 0x5008
-    machine.run(.access(.load(.word, to: 0), address: address))
-    machine.run(.access(.store(.word, from: 0), address: address))
+    machine.run(.access(.load(.word, to: 0), address: .init(flat: address)))
+    machine.run(.access(.store(.word, from: 0), address: .init(flat: address)))
 
     #expect(events.aborts.map(\.syndrome.faultStatus) == [.translation, .permission, .permission])
     #expect(events.aborts.map(\.syndrome.faultLevel) == [3, 3, 3])
@@ -127,7 +129,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     #expect(events.aborts.allSatisfy { $0.ipa == address && $0.hpfar == 0x40_0050 })
 
     try machine.stage2.hide(0x04, at: VirtualMachine.Configuration.memoryBase)
-    let result = machine.run(.nop, at: VirtualMachine.Configuration.memoryBase)
+    let result = machine.run(.nop, at: .init(flat: VirtualMachine.Configuration.memoryBase))
     let fault = try #require(events.aborts.last)
     #expect(result == .livelock(fault))
     #expect(fault.syndrome.faultStatus == .permission && fault.syndrome.isInstructionAbort)
@@ -146,16 +148,16 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     var machine = try VirtualMachine.booted(.init(backing: .anonymous))
     let page = VirtualMachine.Configuration.memoryBase + 0x3000
     machine.setRegister(0, to: 7)
-    machine.run(.access(.store(.word, from: 0), address: page))
+    machine.run(.access(.store(.word, from: 0), address: .init(flat: page)))
     #expect(try machine.leaf(for: page).descriptor.protection.contains([.read, .write]))
 
     try machine.advise(.dontNeed, 0x3000..<0x4000)
     #expect(try !machine.leaf(for: page).descriptor.isValid)
-    #expect(machine.run(.access(.load(.word, to: 1), address: page)) == .retired)
+    #expect(machine.run(.access(.load(.word, to: 1), address: .init(flat: page))) == .retired)
     #expect(machine.vcpu[1] == 0)
 
     try machine.protect(0x3000..<0x4000, .readOnly)
-    let store = GuestInstruction.access(.store(.word, from: 0), address: page)
+    let store = GuestInstruction.access(.store(.word, from: 0), address: .init(flat: page))
     #expect(machine.run(store) == .failed(.badAddress))
     try machine.protect(0x3000..<0x4000, .readWrite)
     #expect(machine.run(store) == .retired)
@@ -171,7 +173,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     try machine.advise(.mergeable, 0x3000..<0x5000)
     try machine.mergeEqualPages()
     for address in [page, page + 0x1000] {
-      machine.run(.access(.load(.word, to: 1), address: address))
+      machine.run(.access(.load(.word, to: 1), address: .init(flat: address)))
     }
     let merged = try machine.leaf(for: page).descriptor
     #expect(try machine.leaf(for: page + 0x1000).descriptor == merged)
@@ -189,7 +191,7 @@ private let sources = URL(filePath: #filePath).deletingLastPathComponent()
     try machine.age(0x3000)
     var isYoung = machine.stage2.isYoung(address: page)
     #expect(!isYoung)
-    machine.run(.access(.load(.word, to: 1), address: page))
+    machine.run(.access(.load(.word, to: 1), address: .init(flat: page)))
     #expect(machine.vcpu.fault.syndrome.faultStatus == .accessFlag)
     isYoung = machine.stage2.isYoung(address: page)
     #expect(isYoung)
@@ -253,7 +255,7 @@ final class Events: MachineObserver {
 
 extension Stage2PageTable {
   /// Hides a byte in the entry for `address`.
-  mutating func hide(_ byte: UInt8, at address: UInt64) throws(Stage2Error) {
+  mutating func hide(_ byte: UInt8, at address: IntermediatePhysicalAddress) throws(Stage2Error) {
     struct Hider: Stage2Visitor {
       static let flags = WalkFlags.leaf
       let byte: UInt8
@@ -267,7 +269,7 @@ extension Stage2PageTable {
   }
 }
 
-/// The articles, held against what they speak of.
+/// Compares the articles with the sources that they describe.
 @Suite struct DocumentationTests {
   private static let catalog = sources.appending(path: "Stage2Sim/Stage2Sim.docc")
 
@@ -289,8 +291,8 @@ extension Stage2PageTable {
     #expect(count >= 15)
   }
 
-  /// Each row's Swift declaration is in the row's file, and a comment at it or in it has the kernel's name; and each
-  /// function that the sources name has a row.
+  /// The Swift declaration of each row is in the file of the row, and a comment there has the kernel's name. Each
+  /// kernel function that the sources name has a row.
   @Test func kernelNamesAreThoseOfTheSources() throws {
     let article = try String(
       contentsOf: Self.catalog.appending(path: "KernelNames.md"), encoding: .utf8)
@@ -325,7 +327,7 @@ extension Stage2PageTable {
     }
   }
 
-  /// DocC itself lists what the landing page forgets, but in no order.
+  /// DocC lists the types that the landing page omits, but without an order.
   @Test(arguments: ["Stage2Sim", "Scenarios"])
   func landingPageListsEveryType(module: String) throws {
     let page = try String(
@@ -349,20 +351,20 @@ extension Stage2PageTable {
     commentNames(in: try String(contentsOf: sources.appending(path: file), encoding: .utf8))
   }
 
-  /// The names that stand alone between backquotes in the comments of a text.
+  /// The names that stand alone between back quotes in the comments of a text.
   private func commentNames(in text: String) -> Set<String> {
     let comments = text.split(separator: "\n").filter { $0.contains(/^ *\/\//) }
     return Set(comments.flatMap { $0.matches(of: /`([a-z0-9_]+)`/).map { String($0.output.1) } })
   }
 }
 
-/// The declarations in `source` of what a link or a path such as `Type.function(_:label:)` names, each with its comment and
-/// its body. Without parentheses, labels may be any.
+/// The declarations in `source` of a link or path such as `Type.function(_:label:)`, each with its comment and its
+/// body. A path without parentheses matches any labels.
 private func declarations(of path: String, in source: String) -> [String] {
   let words = path.prefix { $0 != "(" }.split { $0 == "." || $0 == "/" }
   guard let name = words.last else { return [] }
   let lines = source.split(separator: "\n", omittingEmptySubsequences: false)
-  // The type, where there is one, is declared or extended in the file.
+  // The file declares or extends the type of the path.
   for type in words.dropLast() {
     guard lines.contains(where: { $0.hasType(type) }) else { return [] }
   }
@@ -403,12 +405,12 @@ extension Substring {
   }
 }
 
-/// What stands between "```swift" and "```".
+/// The text of each block between "```swift" and "```".
 private func swiftBlocks(of article: String) -> [String] {
   article.matches(of: /(?s)```swift\n(.*?)```/).map { String($0.output.1) }
 }
 
-/// Whether `code` stands in `text`, all of it indented alike.
+/// Whether `text` contains `code` with the same indentation of all lines.
 private func contains(_ text: String, _ code: String) -> Bool {
   [0, 2, 4].contains { indentation in
     let space = String(repeating: " ", count: indentation)

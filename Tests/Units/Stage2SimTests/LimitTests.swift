@@ -2,9 +2,10 @@ import Testing
 
 @testable import Stage2Sim
 
-/// What the host has room for: a machine of any size ends within it, with the kernel's own errors, and goes on.
+/// Tests of the limits of the host: a machine of any size stays within them, gets the kernel's own errors, and
+/// continues.
 @Suite struct LimitTests {
-  /// Large pages, so that few of them are much.
+  /// A machine with large pages, so that a few pages reach a limit.
   private func machine(
     _ backing: Backing, granule: Granule = .kib64
   ) throws -> VirtualMachine {
@@ -19,22 +20,22 @@ import Testing
     let used = machine.host.physical.inUse
     #expect(used <= HostLimits.memory)
     #expect(used > HostLimits.memory - 2 * Granule.kib64.blockSize)
-    // What is there can be used, and there is no more.
+    // The mapped pages remain usable, and no further page can be mapped.
     try machine.writeRAM(1, to: 0, count: 4)
     #expect(throws: KernelError.badAddress) { try machine.writeRAM(1, to: 512 << 30, count: 4) }
     let address = VirtualMachine.Configuration.memoryBase + 512 << 30
-    let store = GuestInstruction.access(.store(.word, from: 0), address: address)
-    machine.run(.nop, at: VirtualMachine.Configuration.memoryBase)
+    let store = GuestInstruction.access(.store(.word, from: 0), address: .init(flat: address))
+    machine.run(.nop, at: .init(flat: VirtualMachine.Configuration.memoryBase))
     #expect(machine.run(store) == .failed(.badAddress))
 
-    // Pages of a file in memory stay.
+    // madvise does not free the pages of a file in memory.
     guard ![.memfd, .file].contains(backing) else { return }
     try machine.advise(.dontNeed, 0..<HostLimits.memory + 1 << 30)
     try machine.writeRAM(1, to: 512 << 30, count: 4)
     #expect(machine.host.physical.inUse < used)
   }
 
-  /// Pages that are only read are no memory, but their tables are.
+  /// Pages that were only read take no memory, but their tables do.
   @Test(arguments: [Backing.anonymous, .huge]) func tables(backing: Backing) throws {
     var machine = try machine(backing)
     let block = Granule.kib64.blockSize
@@ -54,7 +55,7 @@ import Testing
     try machine.fork()
   }
 
-  /// A child has tables, too.
+  /// The tables of a child count, too.
   @Test func tablesOfChildren() throws {
     var machine = try machine(.anonymous)
     let half = HostLimits.entries / Granule.kib64.entriesPerTable / 2
@@ -71,10 +72,11 @@ import Testing
   @Test func areas() throws {
     var machine = try VirtualMachine(.init(backing: .anonymous, memorySize: 1 << 30))
     let page = machine.configuration.granule.pageSize
-    // As many as there would be after one call for every other page.
+    // The areas after protect was called for every other page.
     let ram = try #require(machine.host.areas.firstIndex { $0.flags.contains(.write) })
     let area = machine.host.areas[ram]
-    let pages = (0..<UInt64(HostLimits.areas - machine.host.areas.count)).map { number in
+    let pages = (0..<UInt64(KernelVersion.standard.mostAreas - machine.host.areas.count)).map {
+      number in
       var part = area
       part.start = area.start + number * page
       part.end = part.start + page
@@ -84,19 +86,19 @@ import Testing
     var rest = area
     rest.start = pages[pages.count - 1].end
     machine.host.areas.replaceSubrange(ram...ram, with: pages + [rest])
-    #expect(machine.host.areas.count == HostLimits.areas)
+    #expect(machine.host.areas.count == KernelVersion.standard.mostAreas)
 
     let last = (1 << 30) - 2 * page..<(1 << 30) - page
     #expect(throws: KernelError.outOfMemory) { try machine.protect(last, .none) }
     #expect(throws: KernelError.outOfMemory) { try machine.unmapMemory(last) }
     #expect(throws: KernelError.outOfMemory) { try machine.mapMemory(last) }
-    #expect(machine.host.areas.count == HostLimits.areas)
-    // Two areas become one, so that there is room for one more.
+    #expect(machine.host.areas.count == KernelVersion.standard.mostAreas)
+    // Two areas become one, which makes room for another one.
     try machine.protect(0..<2 * page, .readOnly)
-    #expect(machine.host.areas.count < HostLimits.areas)
+    #expect(machine.host.areas.count < KernelVersion.standard.mostAreas)
   }
 
-  /// The scanner looks at what is there, not at all that could be.
+  /// The scanner looks at present pages only, not at all possible pages.
   @Test func mergingInALargeMachine() throws {
     var machine = try machine(.anonymous, granule: .kib4)
     try machine.advise(.mergeable, 0..<1023 << 30)

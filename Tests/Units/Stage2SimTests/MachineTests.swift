@@ -6,14 +6,14 @@ import VirtWalkerDevice
 @Suite struct MachineTests {
   private static let base = VirtualMachine.Configuration.memoryBase
 
-  /// The four whole systems that were booted: the leaf of IPA 0x40000000 when the guest loads the module.
+  /// The leaf of IPA 0x40000000 when the guest loads the module, from the four whole systems that were booted.
   @Test(arguments: CPUModel.allCases, [(Backing.huge, 2, 0x7fd as UInt64), (.anonymous, 3, 0x7ff)])
   func bootedMachine(cpu: CPUModel, leaf: (backing: Backing, level: Int, attributes: UInt64)) throws
   {
     let machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu, backing: leaf.backing))
     let found = try machine.leaf(for: Self.base)
     #expect(found.level == leaf.level)
-    // With FEAT_S2FWB the memory type is 0b0110 for 0b1111.
+    // With FEAT_S2FWB, the memory type is 0b0110 instead of 0b1111.
     let attributes = cpu.hasFWB ? leaf.attributes & ~0x24 : leaf.attributes
     #expect(found.descriptor.rawValue & ~Granule.kib4.addressMask == attributes)
   }
@@ -46,21 +46,23 @@ import VirtWalkerDevice
       for backing in Backing.allCases {
         var machine = try VirtualMachine.bootedWithHideSeek(
           .init(backing: backing, memorySize: size))
-        // The first byte and the last.
+        // The first byte and the last byte of the memory.
         for address in [Self.base, Self.base + size - 1] {
           machine.setRegister(1, to: 0x5a)
-          #expect(machine.run(.access(.store(.byte, from: 1), address: address)) == .retired)
-          #expect(machine.run(.access(.load(.byte, to: 2), address: address)) == .retired)
+          #expect(
+            machine.run(.access(.store(.byte, from: 1), address: .init(flat: address))) == .retired)
+          #expect(
+            machine.run(.access(.load(.byte, to: 2), address: .init(flat: address))) == .retired)
           #expect(machine.vcpu[2] == 0x5a)
         }
       }
     }
   }
 
-  /// A slot that is no multiple of 2 MiB ends in pages: the last block would reach beyond it.
+  /// A slot whose size is not a multiple of 2 MiB ends in pages, because a last block would reach beyond the slot.
   @Test func blockNeverReachesBeyondTheSlot() throws {
     var machine = try VirtualMachine.bootedWithHideSeek(.init(memorySize: 5 << 20))
-    machine.run(.access(.load(.byte, to: 0), address: Self.base + 4 << 20))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: Self.base + 4 << 20)))
     #expect(try machine.leaf(for: Self.base + 4 << 20).level == 3)
     #expect(try machine.leaf(for: Self.base + 2 << 20).level == 2)
   }
@@ -69,10 +71,10 @@ import VirtWalkerDevice
     var machine = try VirtualMachine.bootedWithHideSeek()
     let address = Self.base + 0x20_0000
     machine.setRegister(1, to: 0xffee_ddcc_8899_aabb)
-    machine.run(.access(.store(.doubleword, from: 1), address: address))
+    machine.run(.access(.store(.doubleword, from: 1), address: .init(flat: address)))
     func load(_ access: LoadStore) -> UInt64 {
       machine.setRegister(0, to: .max)
-      machine.run(.access(access, address: address))
+      machine.run(.access(access, address: .init(flat: address)))
       return machine.vcpu[0]
     }
     #expect(load(.load(.byte, to: 0)) == 0xbb)
@@ -90,8 +92,8 @@ import VirtWalkerDevice
 
   @Test func zeroRegisterStaysZero() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
-    machine.run(.access(.store(.doubleword, from: 31), address: Self.base))
-    machine.run(.access(.load(.doubleword, to: 31), address: Self.base))
+    machine.run(.access(.store(.doubleword, from: 31), address: .init(flat: Self.base)))
+    machine.run(.access(.load(.doubleword, to: 31), address: .init(flat: Self.base)))
     #expect(machine.vcpu[31] == 0)
   }
 
@@ -100,17 +102,17 @@ import VirtWalkerDevice
     machine.setRegister(2, to: 100)
     let store = LoadStore(
       isStore: true, size: .byte, register: 0, form: .writeBack(base: 2, increment: -1))
-    #expect(machine.run(.access(store, address: Self.base)) == .retired)
+    #expect(machine.run(.access(store, address: .init(flat: Self.base))) == .retired)
     #expect(machine.vcpu[2] == 99)
   }
 
-  /// Byte 0x04 is XN = 0b01: EL1 may not execute, and KVM clears a bit that is clear.
+  /// Byte 0x04 is XN = 0b01: EL1 must not execute, and KVM clears a bit that is clear already.
   @Test func executingBehindByte04HangsWithXNX() throws {
     for (cpu, hangs) in [(CPUModel.cortexA72, false), (.cortexA76, true)] {
       var machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu))
       let registers = try mapRegisters(of: &machine)
       try machine.writeb(0x04, to: registers)
-      let result = machine.run(.nop, at: Self.base)
+      let result = machine.run(.nop, at: .init(flat: Self.base))
       if hangs {
         guard case .livelock(let fault) = result else {
           Issue.record("no livelock: \(result)")
@@ -129,20 +131,20 @@ import VirtWalkerDevice
     let access = LoadStore.load(.byte, to: 0)
     for cpu in CPUModel.allCases {
       var machine = try VirtualMachine.bootedWithHideSeek(.init(cpu: cpu))
-      func result(_ address: UInt64) -> RunResult {
+      func result(_ address: GuestVirtualAddress) -> RunResult {
         machine.run(.access(access, address: address))
       }
-      func exception(_ syndrome: UInt64, _ address: UInt64) -> RunResult {
+      func exception(_ syndrome: UInt64, _ address: GuestVirtualAddress) -> RunResult {
         .guestException(GuestException(syndrome: syndrome, address: address))
       }
-      // Beyond the IPA range, but not beyond the CPU's addresses, KVM injects an external abort.
-      let beyond: UInt64 = 1 << 40
+      // For an address beyond the IPA size, but within the CPU's addresses, KVM injects an external abort.
+      let beyond = GuestVirtualAddress(1 << 40)
       let syndrome: UInt64 = cpu == .cortexA76 ? 0x9600_0000 : 0xffff_ffff_9600_0010
       #expect(result(beyond) == exception(syndrome, beyond))
-      // 48 bits are KVM's limit on a CPU that has 52.
+      // KVM's limit is 48 bits, also on a CPU that has 52.
       let sizeFault: UInt64 = cpu == .max ? 0xffff_ffff_9600_0000 : 0x9600_0000
-      #expect(result(1 << 48) == exception(sizeFault, 1 << 48))
-      #expect(result(1 << 52) == exception(0x9600_0000, 1 << 52))
+      #expect(result(.init(1 << 48)) == exception(sizeFault, .init(1 << 48)))
+      #expect(result(.init(1 << 52)) == exception(0x9600_0000, .init(1 << 52)))
       #expect(
         machine.run(.nop, at: 0x0c00_0000) == exception(0xffff_ffff_8600_0010, 0x0c00_0000))
     }
@@ -151,8 +153,9 @@ import VirtWalkerDevice
   @Test func unalignedAccessGoesToTheGuest() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
     #expect(
-      machine.run(.access(.load(.word, to: 0), address: Self.base + 2))
-        == .guestException(GuestException(syndrome: 0x9600_0021, address: Self.base + 2)))
+      machine.run(.access(.load(.word, to: 0), address: .init(flat: Self.base + 2)))
+        == .guestException(
+          GuestException(syndrome: 0x9600_0021, address: .init(flat: Self.base + 2))))
   }
 
   @Test func storeToAReadOnlySlotIsMMIO() throws {
@@ -168,7 +171,7 @@ import VirtWalkerDevice
   @Test func clearAccessFlagIsSetByTheNextAccess() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
     try machine.age(0)
-    #expect(machine.run(.access(.load(.byte, to: 0), address: Self.base)) == .retired)
+    #expect(machine.run(.access(.load(.byte, to: 0), address: .init(flat: Self.base))) == .retired)
     #expect(machine.vcpu.fault.syndrome.faultStatus == .accessFlag)
     #expect(try machine.leaf(for: Self.base).descriptor.rawValue & 0xfff == 0x7fd)
   }
@@ -186,19 +189,19 @@ import VirtWalkerDevice
   @Test func ioremapRefusesWhatLinuxRefuses() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
     #expect(machine.ioremap(0x0b00_0000, size: 0) == nil)
-    #expect(machine.ioremap(.max, size: 2) == nil)
-    #expect(machine.ioremap(1 << 48, size: 1) == nil)
+    #expect(machine.ioremap(.init(.max), size: 2) == nil)
+    #expect(machine.ioremap(.init(1 << 48), size: 1) == nil)
     #expect(machine.ioremap(Self.base, size: 1) == nil)
     let mapped = machine.ioremap(0x0b00_0ffe, size: 4)
     let first = try #require(mapped)
-    #expect(first & 0xfff == 0xffe)
+    #expect(first.offset(in: 0x1000) == 0xffe)
     #expect(machine.stage1.translate(first + 3) == 0x0b00_1001)
     let second = try mapRegisters(of: &machine)
     #expect(machine.stage1.translate(second) == 0x0b00_0000)
   }
 
-  /// What the driver does when it is loaded.
-  private func mapRegisters(of machine: inout VirtualMachine) throws -> UInt64 {
+  /// Maps the registers as the driver does when it is loaded.
+  private func mapRegisters(of machine: inout VirtualMachine) throws -> GuestVirtualAddress {
     let registers = machine.ioremap(HideSeek.hideAddress, size: 2)
     return try #require(registers)
   }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import pgtable_fuzz
 
-/// The cases of the kernel's pgtable.c (oracle/README.md) on the model: each line of each case has to be the same.
+/// Runs the cases of the kernel's pgtable.c (oracle/README.md) on the model. Each line of each case must be the same.
 @Suite struct PageTableCaseTests {
   private static let directory = URL(filePath: #filePath).deletingLastPathComponent()
     .deletingLastPathComponent().deletingLastPathComponent().appending(path: "PageTableCases/6.1")
@@ -55,7 +55,7 @@ import Testing
     #expect(throws: CaseError.self) { try Case(text) }
   }
 
-  /// The generator's own, so that a seed stays the same operations on every machine.
+  /// The fuzzer has its own random numbers, so that a seed gives the same operations on every machine.
   @Test func seedGivesTheSameNumbers() {
     var random = Random(seed: 0)
     #expect(random.next() == 0xe220_a839_7b1d_cdaf)

@@ -4,7 +4,7 @@ import VirtWalkerDevice
 @testable import Stage2Sim
 
 @Suite struct PageTableTests {
-  /// Notes each visit.
+  /// A visitor that notes each visit.
   private struct Recorder: Stage2Visitor {
     static let flags: WalkFlags = [.tablePre, .leaf, .tablePost]
     var visits: [String] = []
@@ -16,11 +16,11 @@ import VirtWalkerDevice
         case .tablePost: "post"
         default: "leaf"
         }
-      visits.append("\(kind) \(visit.level) \(hexadecimal(visit.address))")
+      visits.append("\(kind) \(visit.level) \(hexadecimal(visit.address.rawValue))")
     }
   }
 
-  private static let base: UInt64 = 0x4000_0000
+  private static let base: IntermediatePhysicalAddress = 0x4000_0000
   private static let everything: Protection = [.read, .write, .execute]
 
   @Test func walkVisitsTablesBeforeAndAfterTheirLeaves() throws {
@@ -39,17 +39,17 @@ import VirtWalkerDevice
   @Test func walkCrossesTheStartTables() throws {
     var table = Stage2PageTable()
     var recorder = Recorder()
-    try table.walk(address: (1 << 39) - 0x1000, size: 0x2000, visitor: &recorder)
+    try table.walk(address: .init(1 << 39 - 0x1000), size: 0x2000, visitor: &recorder)
     #expect(recorder.visits == ["leaf 1 7ffffff000", "leaf 1 8000000000"])
   }
 
   @Test func walkBeyondTheIPARangeIsRefused() throws {
     var table = Stage2PageTable()
     var recorder = Recorder()
-    #expect(throws: Stage2Error(.outOfRange, address: (1 << 40) - 0x1000)) {
-      try table.walk(address: (1 << 40) - 0x1000, size: 0x2000, visitor: &recorder)
+    #expect(throws: Stage2Error(.outOfRange, address: .init(1 << 40 - 0x1000))) {
+      try table.walk(address: .init(1 << 40 - 0x1000), size: 0x2000, visitor: &recorder)
     }
-    try table.walk(address: (1 << 40) - 0x1000, size: 0x1000, visitor: &recorder)
+    try table.walk(address: .init(1 << 40 - 0x1000), size: 0x1000, visitor: &recorder)
     #expect(recorder.visits == ["leaf 1 fffffff000"])
   }
 
@@ -65,7 +65,7 @@ import VirtWalkerDevice
     var table = Stage2PageTable()
     var refuser = Refuser()
     let refusal = Stage2Error(
-      .tryAgain, address: 1 << 30, level: 1, entry: Stage2Descriptor(rawValue: 0))
+      .tryAgain, address: .init(1 << 30), level: 1, entry: Stage2Descriptor(rawValue: 0))
     #expect(throws: refusal) {
       try table.walk(address: 0, size: 4 << 30, visitor: &refuser)
     }
@@ -81,7 +81,7 @@ import VirtWalkerDevice
     #expect(block.descriptor.rawValue == 0x0040_0000_8020_07fd)
     #expect(table.memory.pagesInUse == 3)
 
-    // Physical memory that is not aligned alike takes pages.
+    // If the alignment of the physical address differs, pages are mapped.
     var other = Stage2PageTable()
     try other.map(
       address: Self.base, size: 2 << 20, physical: 0x8000_1000, protection: [.read])
@@ -172,7 +172,7 @@ import VirtWalkerDevice
     #expect(table.memory.pagesInUse == 2)
     #expect(try table.leaf(for: Self.base) == Leaf(descriptor: .init(rawValue: 0), level: 1))
     let pages = [0x1000, 0, 0x2000].map { MachineEvent.invalidation(ipa: Self.base + $0, level: 3) }
-    // Then the two tables above them, the upper one last.
+    // After the pages, the two tables above them are freed, the upper one last.
     let tables = [MachineEvent](repeating: .invalidation(ipa: Self.base, level: 0), count: 2)
     #expect(trace.events == pages + tables)
   }
@@ -190,23 +190,30 @@ import VirtWalkerDevice
     }
   }
 
-  /// device.md's "drops a reference that was never taken": the table is freed while an entry still stands in it.
+  /// A hide into an invalid entry makes the reference count too low: the next map drops a reference that was never
+  /// taken.
   @Test func hideIntoAnInvalidEntryLosesAReference() throws {
     var machine = try VirtualMachine(.init(backing: .anonymous))
     machine.add(HideSeek())
     let code = Self.base + 0x1000
-    machine.run(.nop, at: code)
+    machine.run(.nop, at: .init(flat: code))
     #expect(references(machine.stage2, Self.base) == [2, 2, 2])
-    machine.run(.access(.store(.byte, from: 0), address: HideSeek.hideAddress), at: code)
+    machine.run(
+      .access(.store(.byte, from: 0), address: .init(flat: HideSeek.hideAddress)),
+      at: .init(flat: code))
     machine.setRegister(0, to: 0x41)
-    machine.run(.access(.store(.byte, from: 0), address: HideSeek.hideAddress), at: code)
+    machine.run(
+      .access(.store(.byte, from: 0), address: .init(flat: HideSeek.hideAddress)),
+      at: .init(flat: code))
     #expect(try machine.leaf(for: Self.base).descriptor.rawValue == 0x0208_0000_0000_0000)
-    // Two pages are mapped then, but only one of them is counted.
-    machine.run(.access(.load(.byte, to: 0), address: Self.base), at: code)
+    // Two pages are mapped now, but only one of them is counted.
+    machine.run(
+      .access(.load(.byte, to: 0), address: .init(flat: Self.base)), at: .init(flat: code))
     #expect(references(machine.stage2, Self.base) == [2, 2, 2])
   }
 
-  private func references(_ table: Stage2PageTable, _ address: UInt64) -> [Int] {
+  private func references(_ table: Stage2PageTable, _ address: IntermediatePhysicalAddress) -> [Int]
+  {
     table.referenceCounts(for: address)
   }
 }

@@ -1,15 +1,15 @@
 import Stage2Sim
 import Testing
 
-/// Every operation on a table says where it ended, at which level, and which entry was in the way.
+/// The error of each operation has the address, the level and the entry at which the operation ended.
 @Suite struct Stage2ErrorTests {
-  private static let base: UInt64 = 0x4000_0000
+  private static let base: IntermediatePhysicalAddress = 0x4000_0000
 
   enum Operation: CaseIterable {
     case walk, leaf, map, setOwner, unmap, writeProtect, relaxPermissions, flush
 
     func perform(
-      on table: inout Stage2PageTable, at address: UInt64
+      on table: inout Stage2PageTable, at address: IntermediatePhysicalAddress
     ) throws(Stage2Error) {
       switch self {
       case .walk:
@@ -32,7 +32,7 @@ import Testing
     func visit(_ visit: Visit, in table: inout Stage2PageTable) {}
   }
 
-  /// Makes the entries that point to tables, at one level, point to what is none.
+  /// A visitor that changes the table entries of one level, so that they point to no table.
   private struct Corrupter: Stage2Visitor {
     static let flags = WalkFlags.tablePost
     static let entry = Stage2Descriptor(tableAt: 0x7000_0000)
@@ -46,8 +46,8 @@ import Testing
   @Test(arguments: Operation.allCases)
   func addressBeyondTheTableIsSaid(operation: Operation) {
     var table = Stage2PageTable(ipaBits: 40)
-    #expect(throws: Stage2Error(.outOfRange, address: 1 << 40)) {
-      try operation.perform(on: &table, at: 1 << 40)
+    #expect(throws: Stage2Error(.outOfRange, address: .init(1 << 40))) {
+      try operation.perform(on: &table, at: .init(1 << 40))
     }
   }
 
@@ -65,12 +65,12 @@ import Testing
     #expect(throws: refusal) { try operation.perform(on: &table, at: address) }
   }
 
-  /// What the kernel's callers do not look at is no error here, either.
+  /// The kernel's callers ignore this result, so the model has no error here, either.
   @Test func ageingSaysNothing() {
     var table = Stage2PageTable(ipaBits: 40)
-    #expect(table.makeOld(address: 1 << 40).rawValue == 0)
-    #expect(table.makeYoung(address: 1 << 40).rawValue == 0)
-    let isYoung = table.isYoung(address: 1 << 40)
+    #expect(table.makeOld(address: .init(1 << 40)).rawValue == 0)
+    #expect(table.makeYoung(address: .init(1 << 40)).rawValue == 0)
+    let isYoung = table.isYoung(address: .init(1 << 40))
     #expect(!isYoung)
   }
 
@@ -89,7 +89,8 @@ import Testing
     #expect(table.memory.pagesInUse == 2)
   }
 
-  /// Half of a range may be mapped when the memory for a table is missing: the address says how far it came.
+  /// If the memory for a table is missing, a part of the range may be mapped. The error has the address that was
+  /// reached.
   @Test func missingTableIsSaid() throws {
     var table = Stage2PageTable()
     let end = Self.base + 2 << 20

@@ -4,7 +4,7 @@ import VirtWalkerDevice
 @testable import Stage2Sim
 
 @Suite struct StructureTests {
-  /// Arm ARM D8.2.7: up to 16 start tables side by side, and KVM never fewer than two levels.
+  /// Arm ARM D8.2.7: up to 16 concatenated start tables. KVM uses at least two levels.
   @Test(arguments: [
     (32, 2, 4), (34, 2, 16), (35, 1, 1), (39, 1, 1), (40, 1, 2), (43, 1, 16), (44, 0, 1),
     (48, 0, 1),
@@ -21,13 +21,13 @@ import VirtWalkerDevice
     #expect((0...3).map { Granule.kib4.allowsLeaf(level: $0) } == [false, true, true, true])
   }
 
-  /// What the CPU reports for the driver's two instructions, bit by bit as the Arm ARM lays ESR_EL2 out.
+  /// The syndrome of the driver's two instructions, in the layout of ESR_EL2 from the Arm ARM.
   @Test func syndromeOfTheDriversAccesses() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
-    machine.run(.access(.store(.byte, from: 7), address: HideSeek.hideAddress))
+    machine.run(.access(.store(.byte, from: 7), address: .init(flat: HideSeek.hideAddress)))
     #expect(machine.vcpu.fault.syndrome.rawValue == 0x9307_0045)
     #expect(machine.vcpu.fault.hpfar == 0xb0000)
-    machine.run(.access(.load(.byte, to: 0), address: HideSeek.seekAddress))
+    machine.run(.access(.load(.byte, to: 0), address: .init(flat: HideSeek.seekAddress)))
     #expect(machine.vcpu.fault.syndrome.rawValue == 0x9300_0005)
     #expect(machine.vcpu.fault.hpfar == 0xb0000)
     #expect(machine.vcpu.fault.far == 0x0b00_0001)

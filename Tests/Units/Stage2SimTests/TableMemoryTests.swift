@@ -3,9 +3,9 @@ import VirtWalkerDevice
 
 @testable import Stage2Sim
 
-/// Copies of a table share their memory until one of them changes.
+/// Tests that copies of a table share their memory until one of them changes.
 @Suite struct TableMemoryTests {
-  private static let base: UInt64 = 0x4000_0000
+  private static let base: IntermediatePhysicalAddress = 0x4000_0000
   private static let pages: UInt64 = 0x5000
 
   fileprivate static func mapped() throws -> Stage2PageTable {
@@ -14,10 +14,10 @@ import VirtWalkerDevice
     return table
   }
 
-  /// Writes an entry of its own accord, as a hook does.
+  /// A visitor that writes an entry itself, as a hook does.
   private struct Writer: Stage2Visitor {
     static let flags = WalkFlags.leaf
-    /// The table as it was at the first entry.
+    /// A copy of the table, made at the first entry.
     var copy: Stage2PageTable?
 
     mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) {
@@ -64,22 +64,23 @@ import VirtWalkerDevice
     }
   }
 
-  /// More tables than a small memory has room for, in the middle of a walk; and a copy from before.
+  /// The memory grows in the middle of a walk, because it has no room for all tables. A copy from before stays as it
+  /// was.
   @Test(arguments: Granule.allCases)
   func memoryGrows(granule: Granule) throws {
     var table = Stage2PageTable(granule: granule)
     try table.map(address: 0, size: 1, physical: 0, protection: [.read])
     let copy = table
     let words = copy.memory.words
-    // No block fits.
-    let physical = 1 << 40 + granule.pageSize
+    // The physical address is not aligned for a block.
+    let physical = PhysicalAddress(1 << 40 + granule.pageSize)
     try table.map(
-      address: granule.blockSize, size: 100 * granule.blockSize, physical: physical,
+      address: .init(granule.blockSize), size: 100 * granule.blockSize, physical: physical,
       protection: [.read])
     #expect(table.memory.pagesInUse == copy.memory.pagesInUse + 100)
     for block in 0..<100 as Range<UInt64> {
       let offset = block * granule.blockSize + granule.pageSize
-      let leaf = try table.leaf(for: granule.blockSize + offset)
+      let leaf = try table.leaf(for: .init(granule.blockSize + offset))
       #expect(leaf.level == 3)
       #expect(leaf.descriptor.outputAddress(granule) == physical + offset)
     }
@@ -89,7 +90,7 @@ import VirtWalkerDevice
     #expect(table.memory.words.allSatisfy { $0 == 0 })
   }
 
-  /// A reference into a table that has more pages is none into another: it is no way to other memory.
+  /// A reference into a table with more pages is invalid for another table, so it gives no access to other memory.
   @Test func foreignReferenceTraps() async {
     await #expect(processExitsWith: .failure) {
       let words = try TableMemoryTests.mapped().memory.words

@@ -1,8 +1,8 @@
 import Stage2Sim
 
-/// Keeps all that it hears of.
+/// An observer that keeps all events.
 final class Trace: MachineObserver {
-  /// Without the cache maintenance.
+  /// The events, without cache maintenance.
   var events: [MachineEvent] = []
   var cacheMaintenance: [MachineEvent] = []
 

@@ -8,7 +8,7 @@ struct EventStreamTests {
     func observe(_ event: MachineEvent) { events.append(event) }
   }
 
-  /// The ring and an observer see the same, but for aborts, which the ring only counts.
+  /// The ring and an observer get the same events, except for aborts, which the ring only counts.
   @Test func keepsWhatAnObserverHears() throws {
     var machine = try VirtualMachine.bootedWithHideSeek(.init(backing: .anonymous))
     let heard = Everything()
@@ -22,7 +22,7 @@ struct EventStreamTests {
     for byte: UInt8 in [0x41, 0x08, 0xff] {
       try machine.writeb(byte, to: registers)
       #expect(try machine.readb(registers + 1) == byte)
-      machine.run(.access(.store(.word, from: 0), address: memory))
+      machine.run(.access(.store(.word, from: 0), address: .init(flat: memory)))
       try machine.advise(.dontNeed, 0..<0x2000)
     }
     let kept = (ring.start..<ring.end).map { ring[$0] }
@@ -39,9 +39,10 @@ struct EventStreamTests {
     let ring = EventStream(capacity: 8)
     table.stream = ring
     for page: UInt64 in 0..<20 {
-      try table.map(address: page << 12, size: 1 << 12, physical: page << 12, protection: [.read])
+      try table.map(
+        address: .init(page << 12), size: 1 << 12, physical: .init(page << 12), protection: [.read])
       ring.time = page
-      try table.relaxPermissions(address: page << 12, protection: [.write])
+      try table.relaxPermissions(address: .init(page << 12), protection: [.write])
     }
     let invalidations = (ring.start..<ring.end).map { ring[$0] }.filter {
       if case .invalidation = $0.event { true } else { false }
@@ -49,10 +50,10 @@ struct EventStreamTests {
     #expect(ring.end - ring.start == 8)
     #expect(ring.counts.invalidations == 20)
     #expect(invalidations.last?.time == 19)
-    #expect(invalidations.last?.event == .invalidation(ipa: 19 << 12, level: 3))
+    #expect(invalidations.last?.event == .invalidation(ipa: .init(19 << 12), level: 3))
   }
 
-  /// Who looks at each event is called in time, also in the middle of one operation.
+  /// A reader that needs each event is called before events are overwritten, even in the middle of an operation.
   @Test func callsBeforeAnUnseenEventIsOverwritten() throws {
     var table = Stage2PageTable()
     let ring = EventStream(capacity: 4)
@@ -63,20 +64,20 @@ struct EventStreamTests {
       ring.firstUnseen = ring.end
     }
     ring.onOverrun = look
-    // It has the ring, too.
+    // The closure keeps the ring alive, and the ring keeps the closure.
     defer { ring.onOverrun = nil }
     ring.firstUnseen = 0
     try table.map(address: 0, size: 1 << 20, physical: 0, protection: [.read], canAllocate: true)
     try table.unmap(address: 0, size: 1 << 20)
     look()
     #expect(UInt64(seen.count) == ring.end && seen.count >= 256)
-    let invalidated = seen.compactMap { event -> UInt64? in
+    let invalidated = seen.compactMap { event -> IntermediatePhysicalAddress? in
       if case .invalidation(let ipa, 3) = event { ipa } else { nil }
     }
-    #expect(invalidated == (0..<256).map { $0 << 12 })
+    #expect(invalidated == (0..<256).map { IntermediatePhysicalAddress($0 << 12) })
   }
 
-  /// A copy of the machine goes on in the same ring.
+  /// A copy of the machine puts its events into the same ring.
   @Test func copiesShareTheRing() throws {
     var machine = try VirtualMachine.bootedWithHideSeek()
     let ring = EventStream(capacity: 64)

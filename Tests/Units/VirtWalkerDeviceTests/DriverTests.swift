@@ -49,7 +49,7 @@ import VirtWalkerDevice
     #expect(throws: Errno.noMemory) { try VirtWalkerDriver(loadedIn: &machine) }
   }
 
-  /// A host without the hook: nobody answers the access, and the guest cannot go on.
+  /// On a host without the hook, no part answers the access, and the guest cannot continue.
   @Test func stoppedGuestIsAnIOError() throws {
     let lines = Lines()
     let engine = try Self.engine(hooks: [])
