@@ -1,5 +1,5 @@
-// A queue of bytes, like a pipe: a read waits for bytes, a write waits for room, and poll(2) reports both. With O_NONBLOCK, a call that would
-// wait fails with EAGAIN. A signal ends a wait with EINTR.
+// A queue of bytes, like a pipe: a read waits for bytes, a write waits for room, and poll(2) reports both. With O_NONBLOCK, a call that
+// would wait fails with EAGAIN. A signal ends a wait with EINTR.
 //
 //   swift run queue-device /tmp/queue
 //   cat /tmp/queue                                      # waits, and prints the bytes

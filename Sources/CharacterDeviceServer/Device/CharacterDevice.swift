@@ -19,7 +19,8 @@ public protocol CharacterDevice<Handle>: AnyObject {
   /// each open that was accepted. The default does nothing.
   func release(_ file: OpenFile<Handle>)
 
-  /// `read(2)`, `pread(2)`, `readv(2)` and other calls that read. The default fails with `EINVAL`, as the kernel does for a driver without read.
+  /// `read(2)`, `pread(2)`, `readv(2)` and other calls that read. The default fails with `EINVAL`, as the kernel does for a driver
+  /// without read.
   func read(_ request: consuming ReadRequest, _ file: OpenFile<Handle>)
 
   /// `write(2)`, `pwrite(2)`, `writev(2)` and other calls that write. The default fails with `EINVAL`.

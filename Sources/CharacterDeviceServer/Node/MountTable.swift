@@ -3,9 +3,9 @@ import SystemPackage
 
 /// The table of the mounts that this process sees: proc_pid_mountinfo(5).
 ///
-/// If a file system is unmounted lazily (umount -l), its server gets no notice: programs that have a file of it open go on, and all other
-/// programs find the directory below. A ``Keeper`` tells its server that the table has changed. The server can look into the table then, and
-/// end if its mount is missing.
+/// If a file system is unmounted lazily (umount -l), its server gets no notice: programs that have a file of it open go on, and all
+/// other programs find the directory below. A ``Keeper`` tells its server that the table has changed. The server can look into the table
+/// then, and end if its mount is missing.
 public final class MountTable {
   /// The descriptor of the table. It has urgent data when mounts were added or removed. Only one poll(2) gets this event, so the
   /// descriptor can be in one set only.

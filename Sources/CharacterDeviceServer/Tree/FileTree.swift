@@ -9,8 +9,8 @@ public enum FileTree {
   /// A text that `read` makes each time that a client reads from the start or asks for the size: one client sees the text of one
   /// moment. As long as nothing has changed, `read` should return the text that it has made before.
   case text(read: () -> FileText, TextTraits = [])
-  /// A file that takes commands. Each open(2) for writing gets a writer of its own. `read` makes a text, as for ``text(read:_:)``; it is nil
-  /// for a file without a text. The server calls `read` also in the middle of a ``CommandWork``.
+  /// A file that takes commands. Each open(2) for writing gets a writer of its own. `read` makes a text, as for ``text(read:_:)``; it is
+  /// nil for a file without a text. The server calls `read` also in the middle of a ``CommandWork``.
   case commands(read: (() -> FileText)?, makeWriter: () -> any CommandWriter)
   /// A text that grows. A client that reads waits at the end for more.
   case pipe(any GrowingText)
