@@ -20,7 +20,8 @@ public struct GuestFile: Sendable {
   /// `pwrite(2)`, or comes after an `lseek(2)`.
   private var nodePosition = 0
 
-  init(flags: Int32) { self.flags = flags }
+  /// A file that was opened with `flags`.
+  public init(flags: Int32) { self.flags = flags }
 
   /// `O_NONBLOCK`: calls do not wait.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
