@@ -201,6 +201,20 @@ let package = Package(
       path: "Tests/TestDevice",
       swiftSettings: strict
     ),
+    .executableTarget(
+      name: "guest-drivers",
+      dependencies: [
+        "CLinux",
+        "CharacterDeviceServer",
+        "Inspection",
+        "Scenarios",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/GuestDrivers",
+      swiftSettings: strict
+    ),
     .testTarget(
       name: "CharacterDeviceServerTests",
       dependencies: [
@@ -274,6 +288,7 @@ let package = Package(
       dependencies: [
         "CharacterDeviceServer",
         "DaemonSupport",
+        "guest-drivers",
         "ioctl-device",
         "memory-device",
         "mirror",

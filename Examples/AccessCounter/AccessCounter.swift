@@ -1,9 +1,11 @@
-// A device of your own in the hypervisor: in how many rounds has the guest accessed each page? Stage 2 hears nothing of accesses to a
-// mapped page, so the hook makes all pages old at the end of a round. The next access to one faults, KVM makes it young
-// again, and the next end finds it so, and counts: in the software bits of its own entry. Try: swift run access-counter
+// A device of your own in the hypervisor. It counts the rounds in which the guest has accessed each page. An access to a mapped page causes
+// no event in stage 2, so the device makes all pages old at the end of a round. The next access to a page faults, and KVM makes the page
+// young again. At the end of the round, the device finds a young page, and counts in the software bits of the page's entry.
+//
+//   swift run access-counter
 import Stage2Sim
 
-/// A store ends a round; a load of byte N gives the count of page N, which ends at 15.
+/// The device: a store ends a round, and a load of byte N gives the count of page N, at most 15.
 struct AccessCounter: MMIODevice, Stage2Visitor {
   static let memory = VirtualMachine.Configuration.memoryBase
   static let registers = MMIORegion(address: 0x0900_0000, length: 1024)

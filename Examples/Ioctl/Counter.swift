@@ -1,24 +1,24 @@
-// A counter that is used by ioctl(2) alone.
+// A counter that programs use by ioctl(2) only.
 //
 //   swift run ioctl-device /tmp/counter                 # or, as root: ioctl-device --cuse counter --unrestricted-ioctl
 //   python3 -c 'import fcntl; f = open("/tmp/counter"); print(fcntl.ioctl(f, 0xc0047703, b"\5\0\0\0"))'
 import CharacterDeviceServer
 import SystemPackage
 
-/// The commands, as a header in C has them for clients.
+/// The commands. Clients in C have the same commands in a header.
 enum Command {
   /// `_IOR('w', 1, uint32_t)`: gives the count.
   static let get = IoctlCommand(.fromDevice, type: "w", number: 1, size: 4)
-  /// `_IOW('w', 2, uint32_t)`: sets it.
+  /// `_IOW('w', 2, uint32_t)`: sets the count.
   static let set = IoctlCommand(.toDevice, type: "w", number: 2, size: 4)
-  /// `_IOWR('w', 3, uint32_t)`: adds to it, and gives the sum.
+  /// `_IOWR('w', 3, uint32_t)`: adds to the count, and gives the sum.
   static let add = IoctlCommand([.toDevice, .fromDevice], type: "w", number: 3, size: 4)
-  /// `_IO('w', 4)`: sets it to the argument, and returns the count of before.
+  /// `_IO('w', 4)`: sets the count to the argument, and returns the old count.
   static let exchange = IoctlCommand([], type: "w", number: 4)
-  /// `_IOR('w', 5, uint32_t)`: waits until the count changes, and gives it.
+  /// `_IOR('w', 5, uint32_t)`: waits until the count changes, and gives the new count.
   static let wait = IoctlCommand(.fromDevice, type: "w", number: 5, size: 4)
-  /// `_IO('w', 6)`: the argument points to `struct { uint64_t address, count; }`; gives the count so many times there. The areas are
-  /// not in the encoding: this takes a node with unrestricted ioctl.
+  /// `_IO('w', 6)`: fills an array with the count. The argument points to `struct { uint64_t address, count; }`, which describes the
+  /// array. The encoding does not contain these areas, so this command needs a node with unrestricted ioctl.
   static let fill = IoctlCommand([], type: "w", number: 6)
 }
 
@@ -52,7 +52,7 @@ final class Counter: CharacterDevice {
     return IoctlAreas(input: [MemoryArea(address: argument, count: 16)])
   }
 
-  /// The structure says where the output goes, which the kernel has to know before it takes the output.
+  /// Fills the client's array. The kernel has to know the array's area before it takes the output, and the area is in the structure.
   private func fill(_ request: consuming IoctlRequest, _ input: Span<UInt8>) {
     guard let address = UInt64(in: input), let number = UInt64(in: input, at: 8),
       (1...1024).contains(number)

@@ -7,7 +7,7 @@ import CharacterDeviceServer
 import SystemPackage
 
 final class Memory: CharacterDevice {
-  /// The position of a client, for CUSE nodes: the kernel does not tell it there.
+  /// The state of an open file: its position, for CUSE nodes, whose requests have no position.
   struct Place {
     var position = 0
   }

@@ -1,4 +1,4 @@
-// A character device of your own in one file: it gives back what was written last, backwards.
+// A character device of your own in one file: a read gives the bytes of the last write in reverse order.
 //
 //   swift run mirror /tmp/mirror                        # Ctrl-C ends it
 //   echo -n hello > /tmp/mirror; cat /tmp/mirror        # olleh, in another terminal
@@ -6,7 +6,7 @@ import CharacterDeviceServer
 import SystemPackage
 
 final class Mirror: CharacterDevice {
-  /// Each client that opens the device has a place of its own in the text.
+  /// The state of an open file: each has its own position in the text.
   struct Reader {
     var position = 0
   }

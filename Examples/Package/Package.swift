@@ -1,5 +1,5 @@
 // swift-tools-version: 6.2
-// A package that serves a device of its own with CharacterDeviceServer. Copy it, and change the path below to that of your checkout.
+// A package that serves a device with CharacterDeviceServer. Copy the package, and change the path below to the path of your checkout.
 import PackageDescription
 
 let package = Package(

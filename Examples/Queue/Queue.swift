@@ -1,8 +1,8 @@
-// A queue of bytes, as a pipe: a read waits for bytes, a write waits for room, and poll(2) tells of both. With O_NONBLOCK neither
-// waits. A signal ends a wait with EINTR.
+// A queue of bytes, like a pipe: a read waits for bytes, a write waits for room, and poll(2) reports both. With O_NONBLOCK, a call that
+// would wait fails with EAGAIN. A signal ends a wait with EINTR.
 //
 //   swift run queue-device /tmp/queue
-//   cat /tmp/queue                                      # waits, and prints what comes
+//   cat /tmp/queue                                      # waits, and prints the bytes
 //   echo hello > /tmp/queue                             # in another terminal
 import CharacterDeviceServer
 import SystemPackage
@@ -14,7 +14,7 @@ final class Queue: CharacterDevice {
   private let writers = WaitQueue<WriteRequest>()
   private let pollers = PollWaiters()
 
-  /// It has no positions: a read that waits does not hold up a write of the same open file.
+  /// The queue has no positions, so that a read that waits does not hold up a write of the same open file.
   var isStream: Bool { true }
 
   private var room: Int { Self.capacity - bytes.count }
@@ -45,7 +45,7 @@ final class Queue: CharacterDevice {
     while true {
       if !bytes.isEmpty, let reader = readers.popFirst() {
         let part = bytes.prefix(reader.count)
-        // A client that a signal has ended leaves the bytes to the next one.
+        // If a signal has ended the client's call, the next client gets the bytes.
         if reader.answer(part) { bytes.removeFirst(part.count) }
       } else if room > 0, let writer = writers.popFirst() {
         let taken = min(room, writer.count)

@@ -7,7 +7,7 @@ import VirtWalkerDevice
 /// An engine behind a node, with the files that show it and control it.
 public final class InspectedDevice: SimpleDevice {
   /// The engine, which is also the device at the node.
-  public typealias NodeEngine = Engine & CharacterDevice<Void>
+  public typealias NodeEngine = Engine & CharacterDevice<GuestFile>
 
   private let engine: any NodeEngine
   /// The engine, if it answers each request at once.
@@ -70,18 +70,26 @@ public final class InspectedDevice: SimpleDevice {
 
   public var givesTheSameAgain: Bool { engine.givesTheSameAgain }
 
-  public func open(_ request: consuming OpenRequest<Void>) { engine.open(request) }
+  public func open(_ request: consuming OpenRequest<GuestFile>) {
+    inspector.begin(.otherCall)
+    engine.open(request)
+    end()
+  }
 
-  public func release(_ file: OpenFile<Void>) { engine.release(file) }
+  public func release(_ file: OpenFile<GuestFile>) {
+    inspector.begin(.otherCall)
+    engine.release(file)
+    end()
+  }
 
-  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {
+  public func read(_ request: consuming ReadRequest, _ file: OpenFile<GuestFile>) {
     inspector.begin(.read)
     engine.read(request, file)
     end()
   }
 
   public func write(
-    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Void>
+    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<GuestFile>
   ) {
     inspector.begin(.write)
     engine.write(request, bytes, file)
@@ -89,8 +97,9 @@ public final class InspectedDevice: SimpleDevice {
   }
 
   public func ioctl(
-    _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<Void>
+    _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<GuestFile>
   ) {
+    inspector.begin(.otherCall)
     engine.ioctl(request, input, file)
     end()
   }
@@ -99,22 +108,30 @@ public final class InspectedDevice: SimpleDevice {
     engine.ioctlAreas(command, argument: argument)
   }
 
-  public func poll(_ events: PollEvents, _ file: OpenFile<Void>) -> PollEvents? {
-    engine.poll(events, file)
+  public func poll(_ events: PollEvents, _ file: OpenFile<GuestFile>) -> PollEvents? {
+    inspector.begin(.otherCall)
+    defer { end() }
+    return engine.poll(events, file)
   }
 
   public var isStream: Bool { engine.isStream }
 
   public var wantsFlush: Bool { engine.wantsFlush }
 
-  public func flush(_ request: consuming SyncRequest, _ file: OpenFile<Void>) {
+  public func flush(_ request: consuming SyncRequest, _ file: OpenFile<GuestFile>) {
     engine.flush(request, file)
   }
 
   public func fsync(
-    _ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<Void>
+    _ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<GuestFile>
   ) {
     engine.fsync(request, dataOnly: dataOnly, file)
+  }
+
+  public func seek(_ request: consuming SeekRequest, _ file: OpenFile<GuestFile>) {
+    inspector.begin(.otherCall)
+    engine.seek(request, file)
+    end()
   }
 
   public var size: Int? { engine.size }

@@ -17,7 +17,7 @@ public struct HideSeek: HidingHook {
   /// The guest physical address of the page whose entry holds the byte.
   public static let target: IntermediatePhysicalAddress = 0x4000_0000
 
-  /// The hook compares only the first address of an access, and claims one address more than it has registers.
+  /// The addresses that the hook claims: one more than it has registers. The hook compares only the first address of an access.
   private static let claimed = hideAddress...hideAddress + 2
 
   /// A hook without state: the byte is in the entry.

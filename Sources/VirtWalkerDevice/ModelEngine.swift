@@ -1,31 +1,47 @@
 import CharacterDeviceServer
+import Glibc
 import Scenarios
 import Stage2Sim
-import SystemPackage
 
-/// The engine whose machine is the model: a guest driver, the machine that it is loaded in, and the hooks of the machine.
+/// The engine whose machine is the model: a machine, its hooks, and the driver in its guest.
 ///
-/// Each answer comes at once.
+/// Each step is performed at once. At a node, a program's call is answered at once, unless the driver lets the call wait.
 public final class ModelEngine {
   public let machine: MachineDescription
   public let events: EventStream
-  public private(set) var guestStop: GuestStopped?
+  public internal(set) var guestStop: GuestStopped?
 
-  /// The machine as it is now. A change between two operations happens to the guest.
+  /// The present state of the machine. A change between two operations changes the guest's machine.
   public var virtualMachine: VirtualMachine
   private var recorder: ModelRecorder
-  private var driver: (any GuestDriver)?
+  var driver: (any GuestDriver)?
 
   private let hooks: [any MMIOHook]
   private let driverType: (any GuestDriver.Type)?
   private var checkpoint: Checkpoint?
+
+  /// The number of times that the machine was made anew.
+  private(set) var boots = 0
+  /// The number of calls that programs have made.
+  var calls: UInt64 = 0
+  /// The calls that wait in the driver, in the order in which programs made them.
+  var waiting = WaitQueue<WaitingCall>()
+  /// The files of programs that wait for an event of `poll(2)`.
+  let pollers = PollWaiters()
+  /// The file of reads and writes without a node. It is a pointer, because Swift would check a variable for exclusive access at each call.
+  let ownFile: UnsafeMutablePointer<GuestFile> = {
+    let file = UnsafeMutablePointer<GuestFile>.allocate(capacity: 1)
+    file.initialize(to: GuestFile(flags: O_RDWR | O_NONBLOCK))
+    return file
+  }()
+
   public var mayGoOn: (() -> Bool)?
 
-  /// Boots a machine and loads a driver into its guest.
+  /// Boots a machine, and loads a driver into its guest.
   ///
   /// - Parameters:
   ///   - machine: The machine.
-  ///   - hooks: The hooks in `io_mem_abort`, in the order in which they are asked.
+  ///   - hooks: The hooks in `io_mem_abort`, in the order in which the kernel asks the hooks.
   ///   - driver: The driver. Without one, the guest has run nothing yet, as at the start of a scenario.
   ///   - eventCapacity: The number of events that ``events`` keeps, a power of two.
   /// - Throws: ``UnplayableMachine`` if there is no such machine, or the error of `insmod`.
@@ -41,6 +57,8 @@ public final class ModelEngine {
     checkpoint = Checkpoint { [unowned self] in mayGoOn?() ?? true }
     virtualMachine.checkpoint = checkpoint
   }
+
+  deinit { ownFile.deallocate() }
 
   private static func boot(
     _ description: MachineDescription, _ hooks: [any MMIOHook],
@@ -88,6 +106,9 @@ extension ModelEngine: Engine {
     }
     virtualMachine.checkpoint = checkpoint
     guestStop = nil
+    boots += 1
+    ownFile.pointee.boot = nil
+    wakeUp()
     completion(.success(()))
   }
 
@@ -115,57 +136,10 @@ extension ModelEngine: MachineView {
     look { $0.stage2.forEachLeaf(body) }
   }
 
-  /// Looks at the machine by reference: a property of an object is copied to be looked at, and a machine is large.
+  /// Calls `body` with a reference to the machine. Without this, Swift copies the property of the object, and a machine is large.
   @inline(__always)
   private func look<Result>(_ body: (inout VirtualMachine) -> Result) -> Result {
     body(&virtualMachine)
-  }
-}
-
-// MARK: - The node
-
-extension ModelEngine: SimpleDevice {
-  public func open() throws(Errno) {
-    guard driver != nil else { throw .noSuchAddressOrDevice }
-    do throws(GuestDriverError) {
-      try driver?.open(on: &virtualMachine)
-    } catch {
-      throw errno(error)
-    }
-  }
-
-  public func release(_ file: OpenFile<Void>) { driver?.release(on: &virtualMachine) }
-
-  public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
-    do throws(GuestDriverError) {
-      try driver?.read(into: &buffer, on: &virtualMachine)
-      guestStop = nil
-    } catch {
-      throw errno(error)
-    }
-  }
-
-  public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
-    do throws(GuestDriverError) {
-      let count = try driver?.write(bytes, on: &virtualMachine) ?? 0
-      guestStop = nil
-      return count
-    } catch {
-      throw errno(error)
-    }
-  }
-
-  public var givesTheSameAgain: Bool { driver?.givesTheSameAgain ?? false }
-
-  /// The error that a program gets: `EIO` if the guest does not run any more.
-  private func errno(_ error: GuestDriverError) -> Errno {
-    switch error {
-    case .errno(let errno): return errno
-    case .stopped(let reason):
-      guestStop = reason
-      virtualMachine.reportGuestStopped()
-      return .ioError
-    }
   }
 }
 

@@ -1,33 +1,34 @@
 import Scenarios
 import Stage2Sim
 
-/// The recorder of the oracle on the model: the virtual machine monitor that performs a step, and the observations that it
-/// prints below the step.
+/// The recorder of the oracle, for the model. It performs a step as the virtual machine monitor, and returns the observations that a
+/// recording has below the step.
 struct ModelRecorder {
-  /// Where a store leaves the guest: the instruction of the step is done.
+  /// The address whose store leaves the guest after the instruction of a step.
   private static let left: IntermediatePhysicalAddress = 0x0c00_0000
-  /// Where another does: the guest took an exception.
+  /// The address whose store leaves the guest after an exception.
   private static let exception: IntermediatePhysicalAddress = 0x0c00_0010
-  /// STR XZR, [X9] and STR XZR, [X10]: those stores.
+  /// STR XZR, [X9]: the store to ``left``.
   private static let leave: UInt64 = 0xf900_013f
+  /// STR XZR, [X10]: the store to ``exception``.
   private static let leaveByException: UInt64 = 0xf900_015f
   private static let codeSlotNumber = 1
 
   /// The first address of the slot for the instruction of a step, and the exception vectors.
   private let codeSlot: IntermediatePhysicalAddress
-  /// Where that instruction stands.
+  /// The address of the instruction of a step.
   private let code: IntermediatePhysicalAddress
   private var seen = StepEvents()
   private var letters = FrameLetters()
-  /// What the VMM wants of the RAM slot.
+  /// The settings that the VMM has chosen for the RAM slot.
   private var ram: (ipa: IntermediatePhysicalAddress, isThere: Bool, flags: MemorySlot.Flags)
 
-  /// A recorder of `machine`, which gets a page of the recorder's own, with exception vectors.
+  /// A recorder for `machine`. The machine gets an additional page for the recorder's code and exception vectors.
   ///
   /// - Parameters:
-  ///   - machine: A machine that has no other recorder.
-  ///   - code: The guest physical address at which the instruction of a step stands; nil for that page.
-  /// - Throws: `EINVAL`, `EEXIST` or `EFAULT` if the machine has no room for that page.
+  ///   - machine: A machine without another recorder.
+  ///   - code: The guest physical address of the instruction of a step; nil for an address in the additional page.
+  /// - Throws: `EINVAL`, `EEXIST` or `EFAULT` if the machine has no room for the page.
   init(of machine: inout VirtualMachine, code: IntermediatePhysicalAddress? = nil)
     throws(KernelError)
   {
@@ -46,14 +47,14 @@ struct ModelRecorder {
     machine.setRegister(10, to: Self.exception.rawValue)
   }
 
-  /// The slot's place where guest RAM has the usual one.
+  /// The first address of the slot if guest RAM covers the usual one.
   private static let codeSlotBelowMemory: IntermediatePhysicalAddress = 0x0d00_0000
 
   /// Performs a step.
   ///
   /// - Parameters:
   ///   - step: The step.
-  ///   - machine: The machine that the recorder was made for.
+  ///   - machine: The machine of the recorder.
   /// - Returns: The lines of a recording below the step.
   mutating func perform(_ step: Step, on machine: inout VirtualMachine) -> [Observation] {
     defer { letters.forget { !machine.isInUse(frame: $0) } }
@@ -63,7 +64,7 @@ struct ModelRecorder {
     }
   }
 
-  /// Does `action`, and looks at the leaves before and after. The order of looking decides over the letters.
+  /// Calls `action`, and looks at the leaves before and after it. The order of the looks determines the letters of frames.
   private mutating func observe(
     _ address: IntermediatePhysicalAddress?, on machine: inout VirtualMachine,
     _ action: (inout ModelRecorder, inout VirtualMachine) -> [Observation]
@@ -117,7 +118,7 @@ extension ModelRecorder {
     }
   }
 
-  /// Lets the guest run, and does what the recorder does at the end.
+  /// Lets the guest run, and completes the exit as the recorder of the oracle does.
   private static func run(from start: GuestVirtualAddress, on machine: inout VirtualMachine)
     -> GuestRun
   {
@@ -131,11 +132,11 @@ extension ModelRecorder {
     case .mmio(let mmio) where mmio.isWrite && mmio.address == exception:
       machine.completeMMIO()
       let syndrome = machine.vcpu.exceptionSyndrome
-      // An abort has an address.
+      // Only an abort has an address.
       let address = syndrome >> 26 & 0x38 == 0x20 ? machine.vcpu.faultAddress : nil
       return GuestRun(.exception(syndrome: syndrome, address: address), moved: nil, x0: x0)
     case .mmio(let mmio):
-      // What the recorder answers to a read.
+      // The oracle's recorder answers each read with this value.
       machine.completeMMIO(data: 0x8887_8685_8483_8281)
       return GuestRun(
         .mmio(
@@ -210,7 +211,7 @@ extension ModelRecorder {
     }
   }
 
-  /// Where a guest physical address is in RAM, which counts from where the VMM wants its slot.
+  /// The offset of a guest physical address from the first address that the VMM has chosen for the RAM slot.
   private func offset(of address: IntermediatePhysicalAddress) throws(KernelError) -> UInt64 {
     guard address >= ram.ipa else { throw .badAddress }
     return address - ram.ipa
@@ -297,10 +298,11 @@ extension ModelRecorder {
   }
 }
 
-// MARK: - What is seen
+// MARK: - Observations
 
 extension ModelRecorder {
-  /// The events of the step that a recording has: each once if the guest hung, and none of the store that ends a step.
+  /// The events of the step that a recording contains. If the guest hung, each event is there once. The events of the store that ends a
+  /// step are left out.
   private func observedEvents(isHung: Bool) -> [Observation] {
     var observations: [Observation] = []
     for event in seen.events {
@@ -312,7 +314,7 @@ extension ModelRecorder {
       case .invalidation(let ipa, let level):
         observations.append(.invalidation(ipa: ipa, level: level))
       case .invalidationOfAll: observations.append(.invalidationOfAll)
-      // The trace of the real kernel has the lines that the hook logs, and no others.
+      // The trace of the real kernel contains the hook's lines only.
       case .log(let message) where message.layer == .hook:
         observations.append(.log("\(message)"))
       case .dataCacheClean, .instructionCacheInvalidation, .warning, .tracepoint, .visit, .hook,
@@ -325,7 +327,7 @@ extension ModelRecorder {
     return observations.filter { known.insert($0).inserted }
   }
 
-  /// The leaf as a recording has it, its frame as letters; nil beyond the IPA range.
+  /// A leaf in the form of a recording, with letters for its frame; nil beyond the IPA range.
   private mutating func observedLeaf(
     _ address: IntermediatePhysicalAddress, _ machine: inout VirtualMachine
   ) -> ObservedLeaf? {
@@ -349,7 +351,7 @@ private struct FrameLetters {
   private var known: [PhysicalAddress: String] = [:]
   private var count = 0
 
-  /// A to Z, AA, AB and so on.
+  /// The letters of a frame: A to Z, AA, AB and so on.
   subscript(frame: PhysicalAddress) -> String {
     mutating get {
       if let text = known[frame] { return text }
@@ -366,7 +368,7 @@ private struct FrameLetters {
     }
   }
 
-  /// A frame that was freed and given out again is another one.
+  /// Forgets the letters of free frames. A frame that is freed and allocated again gets new letters.
   mutating func forget(where isFree: (PhysicalAddress) -> Bool) {
     known = known.filter { !isFree($0.key) }
   }

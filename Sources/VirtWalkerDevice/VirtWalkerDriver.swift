@@ -18,7 +18,8 @@ public struct VirtWalkerDriver: GuestDriver {
 
   /// `read`: one byte from SEEK, whatever the length.
   public mutating func read(
-    into buffer: inout OutputSpan<UInt8>, on machine: inout VirtualMachine
+    into buffer: inout OutputSpan<UInt8>, _ file: inout GuestFile,
+    on machine: inout VirtualMachine
   ) throws(GuestDriverError) {
     machine.printk("read length: %d bytes", buffer.freeCapacity)
     do throws(GuestStopped) {
@@ -30,10 +31,10 @@ public struct VirtWalkerDriver: GuestDriver {
 
   /// `write`: the first byte to HIDE, whatever the length.
   public mutating func write(
-    _ bytes: Span<UInt8>, on machine: inout VirtualMachine
+    _ bytes: Span<UInt8>, _ file: inout GuestFile, on machine: inout VirtualMachine
   ) throws(GuestDriverError) -> Int {
     machine.printk("write length: %d bytes", bytes.count)
-    // A request without a byte never comes: the kernel ends those by itself.
+    // The kernel ends a write of no bytes by itself, so that no such request comes.
     guard !bytes.isEmpty else { return 0 }
     do throws(GuestStopped) {
       try machine.writeb(bytes[0], to: registers)

@@ -1,10 +1,12 @@
-// A client of the devices in Examples and Tests/TestDevice, as programs in C are; prints TAP. No check depends on the
+// A client of the devices in Examples, Tests/TestDevice and Tests/GuestDrivers, as programs in C are; prints TAP. No check depends on the
 // duration of a call. A time limit ends a call that should have returned and has not.
 //
 //   device-client queue NODE fuse|cuse
 //   device-client ioctl NODE fuse|cuse [unrestricted]
 //   device-client memory NODE fuse|cuse
 //   device-client mirror NODE fuse|cuse
+//   device-client fifo NODE fuse|cuse                 (Tests/GuestDrivers, as the next one)
+//   device-client positions NODE fuse|cuse
 //   device-client test NODE fuse|cuse                 (Tests/TestDevice)
 //   device-client wait read|write|poll|ioctl NODE     (waits in one call, and prints what it gives)
 #define _GNU_SOURCE
@@ -31,6 +33,11 @@
 #define EXCHANGE _IO('w', 4)
 #define WAIT _IOR('w', 5, uint32_t)
 #define FILL _IO('w', 6)
+#define FIFO_COUNT _IOR('f', 1, uint32_t)
+#define FIFO_SET_CAPACITY _IOWR('f', 2, uint32_t)
+#define FIFO_DRAIN _IO('f', 3)
+#define FIFO_WAITING _IO('f', 4)
+#define FILE_NUMBER _IO('m', 1)
 
 enum { second = 1000, long_time = 30 * second };
 
@@ -436,6 +443,127 @@ static void mirror(void)
     gives(0, 0, read(two, bytes, 10), "a duplicate has the position of its file");
 }
 
+// --- The guest's drivers
+
+static void read_one(void)
+{
+    char byte;
+
+    if (read(open_node(O_RDONLY), &byte, 1) != 1)
+        _exit(1);
+}
+
+// Waits until so many calls wait in the driver.
+static int wait_for(int file, int calls)
+{
+    for (int attempt = 0; attempt < 300 && ioctl(file, FIFO_WAITING) != calls; attempt++)
+        pause_ms(100);
+    return ioctl(file, FIFO_WAITING) == calls;
+}
+
+static void fifo(void)
+{
+    char bytes[5000];
+    uint32_t value = 0;
+    int file = open_node(O_RDWR), other = open_node(O_RDWR | O_NONBLOCK), status;
+    pid_t child, killed;
+
+    gives(0, 0, ioctl(file, FIFO_DRAIN), "an ioctl that does not have to wait");
+    gives(3, 0, write(file, "abc", 3), "a write is taken");
+    gives(0, 0, ioctl(file, FIFO_COUNT, &value), "an ioctl gives bytes");
+    check(value == 3, "... the number of bytes");
+    gives(-1, EAGAIN, ioctl(other, FIFO_DRAIN), "O_NONBLOCK: an ioctl that has to wait gives EAGAIN");
+    value = 4;
+    gives(0, 0, ioctl(file, FIFO_SET_CAPACITY, &value), "an ioctl takes bytes and gives bytes");
+    check(value == 4096, "... those of before");
+    gives(1, 0, write(file, "def", 3), "a write has the new capacity");
+    gives(-1, ENOTTY, ioctl(file, _IO('f', 77)), "a command that the driver does not know gives ENOTTY");
+
+    child = fork();
+    if (child == 0)
+        _exit(write(file, "xyz", 3) != 3);
+    check(wait_for(file, 1), "a write waits");
+    value = 100;
+    ioctl(file, FIFO_SET_CAPACITY, &value);
+    check(end_of(child) == 0, "... until an ioctl makes room");
+    child = fork();
+    if (child == 0)
+        _exit(ioctl(file, FIFO_DRAIN) != 0);
+    check(wait_for(file, 1), "an ioctl waits");
+    gives(7, 0, read(other, bytes, 10), "... until the bytes are read");
+    check(memcmp(bytes, "abcdxyz", 7) == 0, "... those of all writes, in their order");
+    check(end_of(child) == 0, "... and succeeds then");
+
+    killed = fork();
+    if (killed == 0)
+        _exit(read(file, bytes, 1) != 1);
+    check(wait_for(file, 1), "a read waits");
+    child = fork();
+    if (child == 0) {
+        read_one();
+        _exit(0);
+    }
+    check(wait_for(file, 2), "... and another one");
+    kill(killed, SIGKILL);
+    status = end_of(killed);
+    check(WIFSIGNALED(status), "SIGKILL ends the first one");
+    check(wait_for(file, 1), "... and the driver hears of it");
+    gives(1, 0, write(file, "x", 1), "a byte after that");
+    check(end_of(child) == 0, "... goes to the second one");
+    gives(0, 0, ioctl(file, FIFO_COUNT, &value), "nothing is left");
+    check(value == 0, "... no byte");
+    check(wait_for(file, 0), "... and no call");
+}
+
+static void positions(void)
+{
+    char bytes[70000] = { 0 };
+    int file = open_node(O_RDWR), other = open_node(O_RDONLY);
+    struct stat attributes;
+
+    gives(2, 0, ioctl(other, FILE_NUMBER) - ioctl(file, FILE_NUMBER) + 1, "each open file has its own private data");
+    gives(5, 0, write(file, "hello", 5), "a write at the start");
+    gives(3, 0, read(other, bytes, 3), "another file reads there");
+    gives(3, 0, read(other, bytes + 3, 3), "... and goes on");
+    check(memcmp(bytes, "hello\0", 6) == 0, "... with its own position");
+    check(fstat(file, &attributes) == 0 && attributes.st_size == 0, "stat gives no size, as that of a character device");
+    check(events_of(file, POLLIN | POLLOUT, 0) == (POLLIN | POLLOUT), "a driver without poll is always ready");
+    gives(-1, ENOTTY, ioctl(file, _IO('m', 77)), "a command that the driver does not know gives ENOTTY");
+    if (is_fuse) {
+        gives(1, 0, lseek(other, 1, SEEK_SET), "SEEK_SET");
+        gives(4, 0, read(other, bytes, 4), "a read there");
+        check(memcmp(bytes, "ello", 4) == 0, "... gives the bytes");
+        gives(5, 0, lseek(other, 0, SEEK_CUR), "SEEK_CUR");
+        gives(65536, 0, lseek(other, 0, SEEK_END), "SEEK_END is the driver's");
+        gives(0, 0, read(other, bytes, 1), "a read at the end gives nothing");
+        gives(65534, 0, lseek(file, -2, SEEK_END), "SEEK_END with an offset");
+        gives(2, 0, write(file, "yz!", 3), "a write there is short");
+        gives(-1, ENOSPC, write(file, "x", 1), "a write at the end gives ENOSPC");
+        gives(3, 0, pwrite(file, "abc", 3, 40000), "pwrite in the middle");
+        gives(3, 0, pread(other, bytes, 3, 40000), "pread there");
+        check(memcmp(bytes, "abc", 3) == 0, "... gives the bytes");
+        gives(0, 0, lseek(other, 0, SEEK_SET), "SEEK_SET back to the start");
+        gives(2, 0, read(other, bytes, 2), "a read there");
+        gives(3, 0, pread(other, bytes + 2, 3, 65533), "pread at the end");
+        gives(3, 0, read(other, bytes + 5, 3), "the next read goes on after the last one");
+        check(memcmp(bytes, "he\0yzllo", 8) == 0, "... with the bytes of each place");
+        gives(40000, 0, lseek(file, 40000, SEEK_DATA), "SEEK_DATA is the driver's");
+        gives(65536, 0, lseek(file, 40000, SEEK_HOLE), "SEEK_HOLE, too");
+        gives(-1, ENXIO, lseek(file, 65536, SEEK_DATA), "SEEK_DATA at the end gives ENXIO");
+    } else {
+        gives(0, 0, lseek(other, 1, SEEK_SET), "lseek on CUSE does nothing");
+        gives(0, 0, lseek(other, 0, SEEK_END), "SEEK_END on CUSE, too");
+        gives(1, 0, write(file, "x", 1), "the next write goes on");
+        gives(65530, 0, read(other, bytes, 66000), "... and the next read");
+    }
+    file = open_node(O_RDWR | O_APPEND);
+    gives(2, 0, write(file, "AB", 2), "O_APPEND: the position is the file's own, as that of a character device");
+    gives(2, 0, write(file, "CD", 2), "... and the next write goes on");
+    other = open_node(O_RDONLY);
+    gives(5, 0, read(other, bytes, 5), "a read of both");
+    check(memcmp(bytes, "ABCDo", 5) == 0, "... gives the bytes");
+}
+
 // --- The device for tests
 
 struct report {
@@ -557,6 +685,10 @@ int main(int count, char **arguments)
         memory();
     else if (strcmp(arguments[1], "mirror") == 0)
         mirror();
+    else if (strcmp(arguments[1], "fifo") == 0)
+        fifo();
+    else if (strcmp(arguments[1], "positions") == 0)
+        positions();
     else if (strcmp(arguments[1], "test") == 0)
         test();
     else

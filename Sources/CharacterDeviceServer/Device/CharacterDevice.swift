@@ -19,14 +19,15 @@ public protocol CharacterDevice<Handle>: AnyObject {
   /// each open that was accepted. The default does nothing.
   func release(_ file: OpenFile<Handle>)
 
-  /// `read(2)` and its relatives. The default fails with `EINVAL`, as the kernel does for a driver without read.
+  /// `read(2)`, `pread(2)`, `readv(2)` and other calls that read. The default fails with `EINVAL`, as the kernel does for a driver
+  /// without read.
   func read(_ request: consuming ReadRequest, _ file: OpenFile<Handle>)
 
-  /// `write(2)` and its relatives. The default fails with `EINVAL`.
+  /// `write(2)`, `pwrite(2)`, `writev(2)` and other calls that write. The default fails with `EINVAL`.
   ///
   /// - Parameters:
   ///   - request: The answer says how many bytes were taken.
-  ///   - bytes: The client's bytes, valid until this method returns. There is at least one.
+  ///   - bytes: The client's bytes, valid until this method returns. There is at least one byte.
   ///   - file: The open file.
   func write(_ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Handle>)
 
@@ -56,32 +57,38 @@ public protocol CharacterDevice<Handle>: AnyObject {
   /// for each open. The default is false.
   ///
   /// On a FUSE node the kernel locks the position of an open file, and the file for writes, until a call is answered: a read that waits
-  /// would hold up a write of the same open file, and a write that waits all others. It does not for a device that says true
-  /// (writes from Linux 6.2 on), and `lseek(2)`, `pread(2)` and `pwrite(2)` fail with `ESPIPE`. CUSE nodes have no such locks.
+  /// would hold up a write of the same open file, and a write that waits would hold up all other writes. If a device says true, the
+  /// kernel does not take these locks (for writes from Linux 6.2 on), and `lseek(2)`, `pread(2)` and `pwrite(2)` fail with
+  /// `ESPIPE`. CUSE nodes have no such locks.
   var isStream: Bool { get }
 
   /// Whether the device wants ``flush(_:_:)``. A client waits for the answer at each `close(2)`, and no signal ends that wait.
   /// The default is false. A server asks once for each open.
   var wantsFlush: Bool { get }
 
-  /// `close(2)` of one descriptor of `file`, which may have others. The error of the answer is the result of `close(2)`. Only
-  /// FUSE nodes have it; CUSE has no such request. The default succeeds.
+  /// `close(2)` of one descriptor of `file`, which may have other descriptors. The error of the answer is the result of `close(2)`. Only
+  /// FUSE nodes have this request. The default succeeds.
   func flush(_ request: consuming SyncRequest, _ file: OpenFile<Handle>)
 
-  /// `fsync(2)`, and `fdatasync(2)` if `dataOnly` is true. Only FUSE nodes have it; CUSE's kernel module answers `EINVAL`. The
-  /// default fails with `EINVAL`, as the kernel does for a driver without fsync.
+  /// `fsync(2)`, and `fdatasync(2)` if `dataOnly` is true. Only FUSE nodes have this request; CUSE's kernel module answers `EINVAL`.
+  /// The default fails with `EINVAL`, as the kernel does for a driver without fsync.
   func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<Handle>)
 
+  /// `lseek(2)` with `SEEK_END`, `SEEK_DATA` or `SEEK_HOLE` on a FUSE node, see ``SeekRequest``. A server does not ask for
+  /// `SEEK_END` if the device has a ``size``. The default takes a device with a size for data without holes, and fails with
+  /// `ESPIPE` for any other.
+  func seek(_ request: consuming SeekRequest, _ file: OpenFile<Handle>)
+
   /// The size of a device that has positions, in bytes. On a FUSE node, `stat(2)` gives it, and `lseek(2)` with `SEEK_END` counts
-  /// from it. Nil for a device without a size: `stat(2)` gives 0, and `SEEK_END` fails with `ESPIPE`. CUSE nodes have no size. The
-  /// default is nil.
+  /// from it. Nil for a device without a size: `stat(2)` gives 0, and ``seek(_:_:)`` answers `SEEK_END`. CUSE nodes have no size.
+  /// The default is nil.
   var size: Int? { get }
 
   /// Whether one read after another gives the same bytes until something is written, and has no other effect. The default is
   /// false.
   ///
-  /// Some programs copy from a node with splice(2). On FUSE and Linux 6.19 and later they get what one read gave, over and over,
-  /// if this is true, and the error EIO if it is false. A device with a ``size`` gives the bytes at the position instead.
+  /// Some programs copy from a node with splice(2). On FUSE and Linux 6.19 and later, such a program gets the bytes of one read again
+  /// and again if this is true, and the error EIO if it is false. A device with a ``size`` gives the bytes at the position instead.
   var givesTheSameAgain: Bool { get }
 }
 
@@ -128,15 +135,22 @@ extension CharacterDevice {
     request.fail(.invalidArgument)
   }
 
+  public func seek(_ request: consuming SeekRequest, _ file: OpenFile<Handle>) {
+    guard let size else { return request.fail(.illegalSeek) }
+    guard request.offset < size else { return request.fail(.noSuchAddressOrDevice) }
+    request.answer(request.origin == .data ? request.offset : size)
+  }
+
   public var size: Int? { nil }
 
   public var givesTheSameAgain: Bool { false }
 }
 
-/// A device that answers each read and write at once, without positions, and does not tell its clients apart.
+/// A device that answers each read and write at once, without positions, and does not distinguish its clients.
 ///
-/// It may implement the other operations of ``CharacterDevice``, too.
-public protocol SimpleDevice: CharacterDevice where Handle == Void {
+/// It may implement the other operations of ``CharacterDevice``, too. A device whose ``CharacterDevice/Handle`` is not `Void` implements
+/// ``CharacterDevice/open(_:)``.
+public protocol SimpleDevice: CharacterDevice {
   /// `open(2)`. An error is the result of the call. The default accepts each open.
   func open() throws(Errno)
 
@@ -148,9 +162,7 @@ public protocol SimpleDevice: CharacterDevice where Handle == Void {
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int
 }
 
-extension SimpleDevice {
-  public func open() throws(Errno) {}
-
+extension SimpleDevice where Handle == Void {
   public func open(_ request: consuming OpenRequest<Void>) {
     do throws(Errno) {
       try open()
@@ -159,13 +171,17 @@ extension SimpleDevice {
       request.fail(error)
     }
   }
+}
 
-  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {
+extension SimpleDevice {
+  public func open() throws(Errno) {}
+
+  public func read(_ request: consuming ReadRequest, _ file: OpenFile<Handle>) {
     request.answer { (buffer) throws(Errno) in try read(into: &buffer) }
   }
 
   public func write(
-    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Void>
+    _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Handle>
   ) {
     do throws(Errno) {
       request.answer(taken: try write(bytes))

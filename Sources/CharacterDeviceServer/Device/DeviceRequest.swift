@@ -1,12 +1,12 @@
 import CFuse
 import SystemPackage
 
-/// A request of the kernel, for which a client waits. It is answered exactly once.
+/// A request of the kernel, for which a client waits. A device answers it exactly once.
 ///
-/// A value that is dropped without an answer fails with `EIO`. Requests other than ``OpenRequest`` can be answered from any
-/// thread.
+/// A request that is dropped without an answer fails with `EIO`. ``OpenRequest`` and ``SeekRequest`` are answered on the thread that
+/// serves the node, and all others from any thread.
 public protocol DeviceRequest: ~Copyable {
-  /// The process that waits.
+  /// The process that waits for the answer.
   var caller: Caller { get }
 
   /// Whether the server has ended. The client has got its error then, and an answer reaches nobody.
@@ -35,9 +35,9 @@ public struct Caller: Hashable, Sendable {
   public let gid: UInt32
 }
 
-/// One of libfuse's requests, with the connection that it came by.
+/// One of libfuse's requests, with its connection.
 ///
-/// The one place that answers requests of a device. It is copied only within a request, which is answered once.
+/// All answers to requests of a device go through this type. It is copied only within a request, which is answered once.
 public struct RequestReference {
   fileprivate let request: fuse_req_t
   private let context: Unmanaged<DeviceContext>
@@ -50,7 +50,7 @@ public struct RequestReference {
 
   var connection: DeviceContext { context.takeUnretainedValue() }
 
-  /// Calls `body` with the connection, without a reference of its own: a request that is not answered holds it.
+  /// Calls `body` with the connection and takes no reference, as a request that is not answered holds the connection.
   @inline(__always)
   func withConnection<Result>(_ body: (DeviceContext) -> Result) -> Result {
     context._withUnsafeGuaranteedRef(body)
@@ -76,7 +76,8 @@ public struct RequestReference {
   @discardableResult
   func fail(_ error: Errno) -> Bool { answer { fuse_reply_err($0, error.rawValue) } }
 
-  /// Calls `handler` with `argument` when a signal comes for the client; at once if it has come already. Nil for no call.
+  /// Lets libfuse call `handler` with `argument` when a signal comes for the client; at once if a signal has come already. Nil ends
+  /// this.
   func onInterrupt(_ handler: fuse_interrupt_func_t?, _ argument: UnsafeMutableRawPointer?) {
     fuse_req_interrupt_func(request, handler, argument)
   }

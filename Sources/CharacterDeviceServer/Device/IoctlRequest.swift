@@ -8,7 +8,7 @@ public struct IoctlCommand: RawRepresentable, Hashable, Sendable {
 
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-  /// The way that the bytes go which the command's argument points to.
+  /// The direction in which the bytes go that the command's argument points to.
   public struct Direction: OptionSet, Hashable, Sendable {
     public let rawValue: UInt32
 
@@ -23,20 +23,20 @@ public struct IoctlCommand: RawRepresentable, Hashable, Sendable {
   /// A command.
   ///
   /// - Parameters:
-  ///   - direction: None for `_IO`, whose argument is a number.
+  ///   - direction: The direction; none for `_IO`, whose argument is a number.
   ///   - type: The device's letter.
   ///   - number: The command's number.
-  ///   - size: Bytes that the argument points to, 0 to 16383.
+  ///   - size: The number of bytes that the argument points to, 0 to 16383.
   public init(_ direction: Direction, type: Unicode.Scalar, number: UInt8, size: Int = 0) {
     precondition(type.isASCII && (0..<1 << 14).contains(size), "no command has such a type or size")
     rawValue =
       direction.rawValue << 30 | UInt32(size) << 16 | type.value << 8 | UInt32(number)
   }
 
-  /// The way that the argument's bytes go; none for `_IO`.
+  /// The direction in which the argument's bytes go; none for `_IO`.
   public var direction: Direction { Direction(rawValue: rawValue >> 30) }
 
-  /// Bytes that the argument points to.
+  /// The number of bytes that the argument points to.
   public var size: Int { Int(rawValue >> 16 & 0x3fff) }
 
   /// The device's letter, as a number.
@@ -48,9 +48,9 @@ public struct IoctlCommand: RawRepresentable, Hashable, Sendable {
 
 /// A part of a client's memory.
 public struct MemoryArea: Hashable, Sendable {
-  /// Its address in the client.
+  /// The address in the client.
   public var address: UInt64
-  /// Its bytes.
+  /// The number of bytes.
   public var count: Int
 
   /// The `count` bytes from `address` on.
@@ -67,7 +67,7 @@ public struct IoctlAreas: Hashable, Sendable {
   /// The areas that the device's answer fills, one after the other.
   public var output: [MemoryArea]
 
-  /// No areas, unless they are given.
+  /// Areas; none by default.
   public init(input: [MemoryArea] = [], output: [MemoryArea] = []) {
     self.input = input
     self.output = output
@@ -86,8 +86,8 @@ public struct IoctlAreas: Hashable, Sendable {
 
 /// A client's `ioctl(2)`.
 ///
-/// On most nodes it is restricted: the client's memory is read and written where the command's encoding says so. A CUSE node
-/// can be unrestricted, and the device says which areas it wants: ``CharacterDevice/ioctlAreas(_:argument:)``.
+/// On most nodes the request is restricted: the command's encoding says which part of the client's memory is read and written. On an
+/// unrestricted CUSE node, the device says which areas it needs: ``CharacterDevice/ioctlAreas(_:argument:)``.
 public struct IoctlRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public let reference: RequestReference
   /// The second argument of `ioctl(2)`.
@@ -96,7 +96,7 @@ public struct IoctlRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public let argument: UInt64
   /// The number of bytes that the answer can give the client.
   public let outputCount: Int
-  /// The flags of the open file now.
+  /// The flags of `open(2)`. The kernel does not send the present flags with this request.
   public let flags: Int32
   private let ioctlFlags: UInt32
 
@@ -118,7 +118,7 @@ public struct IoctlRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   /// The client is a 32-bit program on a 64-bit kernel: its structures may have another layout.
   public var isFrom32BitProgram: Bool { ioctlFlags & UInt32(FUSE_IOCTL_COMPAT) != 0 }
 
-  /// The open file has `O_NONBLOCK`.
+  /// The file was opened with `O_NONBLOCK`.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
 
   /// Lets the call return `result`, 0 or more, and gives the client `output`: ``outputCount`` bytes at most.
@@ -135,10 +135,10 @@ public struct IoctlRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     return isDelivered
   }
 
-  /// Has the kernel ask once more, with the bytes of other areas: for a command whose areas depend on what the client's memory holds.
+  /// Asks the kernel to send the request once more, with the bytes of other areas. A command needs this if its areas depend on the
+  /// content of the client's memory.
   ///
-  /// The device finds the new areas' bytes in the next request, which is like this one otherwise. A restricted request fails with
-  /// `EIO`.
+  /// The next request has the bytes of the new areas, and is equal to this one otherwise. A restricted request fails with `EIO`.
   public consuming func retry(_ areas: IoctlAreas) {
     func vectors(_ areas: [MemoryArea]) -> [iovec] {
       areas.filter { $0.count > 0 }.map {
@@ -165,7 +165,7 @@ public struct IoctlRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
 }
 
 extension FixedWidthInteger {
-  /// The integer whose bytes are at `offset` of `bytes`, as the client's memory has it; nil if they are too few.
+  /// The integer whose bytes are at `offset` of `bytes`, as the client's memory has it; nil if there are not enough bytes.
   public init?(in bytes: Span<UInt8>, at offset: Int = 0) {
     let size = Self.bitWidth / 8
     guard offset >= 0, offset <= bytes.count - size else { return nil }

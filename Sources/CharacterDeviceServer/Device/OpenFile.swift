@@ -2,16 +2,16 @@ import CFuse
 import Glibc
 import Synchronization
 
-/// A file that a client has open: what `open(2)` made, and all its duplicates and copies in child processes.
+/// A file that a client has open: one `open(2)` with all its duplicates and copies in child processes.
 public class AnyOpenFile: @unchecked Sendable {
-  /// The flags of `open(2)`. `fcntl(2)` can change some of them: ``ReadRequest/flags`` and ``WriteRequest/flags`` are those
-  /// of the moment.
+  /// The flags of `open(2)`. `fcntl(2)` can change some of the flags: ``ReadRequest/flags`` and ``WriteRequest/flags`` are the present
+  /// ones.
   public let flags: Int32
-  /// Whether requests tell the position of a read or write. FUSE nodes do. On a CUSE node the kernel gives 0 for each call:
-  /// the device keeps the position, in the file's handle.
+  /// Whether requests have the position of a read or write. They do on a FUSE node, unless the device says
+  /// ``CharacterDevice/isStream``. On a CUSE node the kernel gives 0 for each call: the device keeps the position, in the file's handle.
   public let hasOffsets: Bool
 
-  /// The kernel has to take the file for one with a size as long as it is open; see `apparentSize`. Only the server uses it.
+  /// As long as the file is open, the kernel has to see a size of the node; see `apparentSize`. Only the server uses this.
   var needsSize = false
 
   private struct Poll {
@@ -43,7 +43,7 @@ public class AnyOpenFile: @unchecked Sendable {
     }
   }
 
-  /// Remembers what wakes a client. A newer one wakes all clients of an older one.
+  /// Keeps the handle that wakes clients. A newer handle wakes all clients of an older one.
   func setPollHandle(_ handle: PollHandle) {
     poll.withLock {
       if let old = $0.handle { fuse_pollhandle_destroy(old.pointer) }
@@ -53,7 +53,7 @@ public class AnyOpenFile: @unchecked Sendable {
 
   fileprivate func setWaiters(_ waiters: PollWaiters) { poll.withLock { $0.waiters = waiters } }
 
-  /// No client has it open any more, or there is no connection to the kernel.
+  /// Forgets the handle and the list, as no client has the file open any more or the connection to the kernel has ended.
   func forgetPoll() {
     let waiters = poll.withLock {
       if let handle = $0.handle.take() { fuse_pollhandle_destroy(handle.pointer) }
@@ -68,9 +68,9 @@ struct PollHandle: @unchecked Sendable {
   let pointer: OpaquePointer
 }
 
-/// An open file with what a device keeps for it.
+/// An open file with the state that a device keeps for the file.
 public final class OpenFile<Handle>: AnyOpenFile, @unchecked Sendable {
-  /// The device's own. Only the device uses it.
+  /// The device's own state. Only the device uses it.
   public var handle: Handle
 
   init(_ handle: Handle, flags: Int32, hasOffsets: Bool) {
@@ -79,10 +79,10 @@ public final class OpenFile<Handle>: AnyOpenFile, @unchecked Sendable {
   }
 }
 
-/// The open files whose clients are to be woken together, as those that wait until a device has something to read.
+/// A list of open files whose clients wait for the same event in `poll(2)`, for example until a device has bytes to read.
 ///
 /// ``CharacterDevice/poll(_:_:)`` adds a file before it looks for events; ``notify()`` wakes the clients of all files that were added
-/// since. Both can be called from any thread.
+/// since the last call. Both methods can be called from any thread.
 public final class PollWaiters: Sendable {
   private let files = Mutex<[ObjectIdentifier: AnyOpenFile]>([:])
 

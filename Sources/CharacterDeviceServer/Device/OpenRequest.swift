@@ -15,21 +15,22 @@ public struct OpenRequest<Handle>: DeviceRequest, ~Copyable {
   /// The flags of the call: the access mode, `O_NONBLOCK`, `O_APPEND` and others.
   public var flags: Int32 { info.flags }
 
-  /// The client is to read.
+  /// The client can read.
   public var isReadable: Bool { flags & O_ACCMODE != O_WRONLY }
 
-  /// The client is to write.
+  /// The client can write.
   public var isWritable: Bool { flags & O_ACCMODE != O_RDONLY }
 
   /// The call has `O_NONBLOCK`.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
 
-  /// Lets the client have the device open, with `handle` as the device's state for this open file.
+  /// Lets the call succeed, with `handle` as the device's state for this open file.
   ///
   /// If a signal has ended the client's call, the device's ``CharacterDevice/release(_:)`` is called before this returns.
   public consuming func accept(_ handle: Handle) {
     let context = reference.connection
-    let file = OpenFile(handle, flags: flags, hasOffsets: context.hasOffsets)
+    let file = OpenFile(
+      handle, flags: flags, hasOffsets: context.hasOffsets && !context.device.isStream)
     context.accept(reference, info, file)
     discard self
   }

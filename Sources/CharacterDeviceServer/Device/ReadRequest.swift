@@ -9,9 +9,9 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public let count: Int
   /// The position of the first byte. See ``AnyOpenFile/hasOffsets``.
   public let offset: Int
-  /// The flags of the open file now.
+  /// The present flags of the open file.
   public let flags: Int32
-  /// The answer fills a page of the kernel's page cache with what one read gives, again and again.
+  /// The answer fills a page of the kernel's page cache with repetitions of the bytes of one read.
   private let isRepeated: Bool
 
   init(
@@ -24,36 +24,51 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     self.isRepeated = isRepeated
   }
 
-  /// The open file has `O_NONBLOCK`: a device fails with `EAGAIN` (`Errno.resourceTemporarilyUnavailable`) rather than let the client
-  /// wait.
+  /// The open file has `O_NONBLOCK`: the client does not want to wait, and a device fails with `EAGAIN`
+  /// (`Errno.resourceTemporarilyUnavailable`) instead.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
 
-  /// Gives the client the bytes that `fill` appends, ``count`` at most; none is the end of the file. An error that `fill` throws is the
-  /// result of the client's call.
+  /// Gives the client the bytes that `fill` appends, ``count`` at most; no bytes are the end of the file. An error that `fill` throws
+  /// is the result of the client's call.
   ///
   /// - Returns: False if the client does not get the bytes, as a signal has ended its call.
   @discardableResult
   public consuming func answer(
     _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void
   ) -> Bool {
-    let isDelivered = send(fill)
+    let isDelivered = send { (buffer) throws(Errno) in
+      try fill(&buffer)
+      return true
+    }
     discard self
-    return isDelivered
+    return isDelivered ?? false
   }
 
-  private func send(_ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void) -> Bool {
+  /// Gives the client the bytes that `fill` appends, as ``answer(_:)-(_)`` does. If `fill` returns false, the client waits.
+  ///
+  /// - Returns: The request, if the client waits.
+  public consuming func answerUnlessWaiting(
+    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Bool
+  ) -> ReadRequest? {
+    if send(fill) == nil { return self }
+    discard self
+    return nil
+  }
+
+  /// - Returns: Whether the client gets the answer; nil if `fill` returns false, so that there is none.
+  private func send(_ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Bool) -> Bool? {
     reference.withConnection { connection in
       connection.withAnswerBuffer(of: count) { send(fill, in: $0) }
     }
   }
 
   private func send(
-    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Void,
+    _ fill: (inout OutputSpan<UInt8>) throws(Errno) -> Bool,
     in target: UnsafeMutableBufferPointer<UInt8>
-  ) -> Bool {
+  ) -> Bool? {
     var span = OutputSpan(buffer: target, initializedCount: 0)
     do throws(Errno) {
-      try fill(&span)
+      guard try fill(&span) else { return nil }
     } catch {
       return reference.fail(error)
     }
@@ -67,9 +82,9 @@ public struct ReadRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     }
   }
 
-  /// Gives the client `bytes`, ``count`` of them at most.
+  /// Gives the client `bytes`, at most ``count`` of these.
   ///
-  /// - Returns: False if the client does not get them, as a signal has ended its call.
+  /// - Returns: False if the client does not get the bytes, as a signal has ended its call.
   @discardableResult
   public consuming func answer(_ bytes: some Sequence<UInt8>) -> Bool {
     answer { (buffer) throws(Errno) in

@@ -4,9 +4,9 @@ import SystemPackage
 
 /// Requests that wait until a device can answer them, in the order in which they came.
 ///
-/// A signal for a client takes its request from the queue and ends the client's call with `EINTR`: a device needs to do nothing for
-/// that. When the server ends, the kernel ends each call with `ECONNABORTED`. All methods can be called from any thread, unless the
-/// requests are of ``OpenRequest``.
+/// A signal for a client takes its request from the queue and ends the client's call with `EINTR`, without any action of the device. When
+/// the server ends, the kernel ends each call with `ECONNABORTED`. All methods can be called from any thread, except in a queue of
+/// ``OpenRequest`` or ``SeekRequest``.
 public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sendable {
   private let entries = Mutex<[Entry]>([])
 
@@ -16,8 +16,9 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
     let reference: RequestReference
     unowned let queue: WaitQueue
     let onInterrupt: (@Sendable () -> Void)?
-    /// Libfuse is being told of it: it is not in the queue yet. Used with the queue's lock, as the next one.
+    /// The entry is not in the queue yet, as libfuse is being told of it. The queue's lock protects this and the next variable.
     var isNew = true
+    /// A signal has come while the entry was new.
     var isInterrupted = false
 
     init(_ request: consuming Request, in queue: WaitQueue, onInterrupt: (@Sendable () -> Void)?) {
@@ -29,7 +30,7 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
 
     override func interrupt() { if queue.takeInterrupted(self) { end() } }
 
-    /// The client does not wait any more.
+    /// Ends the client's call.
     func end() {
       if let request = request.take() { request.fail(.interrupted) }
       onInterrupt?()
@@ -42,13 +43,13 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
   /// Adds a request at the end.
   ///
   /// - Parameters:
-  ///   - request: It waits from now on.
+  ///   - request: The request.
   ///   - onInterrupt: Called when a signal has ended the client's call, on the thread that serves the node. It may be called before
   ///     this returns.
   public func append(_ request: consuming Request, onInterrupt: (@Sendable () -> Void)? = nil) {
     let entry = Entry(request, in: self, onInterrupt: onInterrupt)
-    // Libfuse calls the handler at once if the signal has come already, with a lock that is gone with the answer: the handler
-    // only marks the entry then.
+    // If a signal has come already, libfuse calls the handler at once. Libfuse holds the request's lock then, and an answer would free
+    // this lock. So the handler only marks the entry, and the answer comes below.
     entry.reference.onInterrupt(
       InterruptibleEntry.handler,
       Unmanaged<InterruptibleEntry>.passUnretained(entry).toOpaque())
@@ -60,12 +61,12 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
     if !waits { entry.end() }
   }
 
-  /// Takes out the request that has waited longest; nil if none waits. Requests of a server that has ended are dropped.
+  /// Takes out the request that has waited longest; nil if no request waits. Requests of a server that has ended are dropped.
   public func popFirst() -> Request? {
     while let entry = entries.withLock({ $0.isEmpty ? nil : $0.removeFirst() }) {
       guard let request = entry.request.take(), !request.isAbandoned else { continue }
-      // After this, libfuse does not know the entry any more. Without the queue's lock: libfuse holds one of its own when it calls
-      // the handler.
+      // After this call, libfuse does not know the entry any more. The queue's lock is not held here, because libfuse holds a lock of
+      // its own when it calls the handler, which takes the queue's lock.
       withExtendedLifetime(entry) { entry.reference.onInterrupt(nil, nil) }
       return request
     }
@@ -74,7 +75,7 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
 
   /// No request waits.
   public var isEmpty: Bool {
-    // They end without the queue's lock, when they go out of scope.
+    // The entries are released when this goes out of scope, without the queue's lock.
     var ended: [Entry] = []
     return entries.withLock { entries in
       ended = entries.filter { !$0.reference.isConnected }
@@ -95,7 +96,7 @@ public final class WaitQueue<Request: DeviceRequest & ~Copyable>: @unchecked Sen
 }
 
 extension WaitQueue where Request == WriteRequest {
-  /// Adds a write with a copy of its bytes, see ``WriteRequest/withKeptBytes(_:)``.
+  /// Adds a write with a copy of its bytes; see ``WriteRequest/withKeptBytes(_:)``.
   public func append(
     _ request: consuming WriteRequest, _ bytes: Span<UInt8>,
     onInterrupt: (@Sendable () -> Void)? = nil
@@ -105,7 +106,7 @@ extension WaitQueue where Request == WriteRequest {
   }
 }
 
-/// The function that libfuse calls for a signal, for every kind of request.
+/// An entry without the type of its request, for the function that libfuse calls for a signal.
 private class InterruptibleEntry: @unchecked Sendable {
   func interrupt() {}
 

@@ -9,9 +9,9 @@ public struct WriteRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
   public let count: Int
   /// The position of the first byte. See ``AnyOpenFile/hasOffsets``.
   public let offset: Int
-  /// The flags of the open file now.
+  /// The present flags of the open file.
   public let flags: Int32
-  /// A copy of the bytes, for a request that waits. It is freed with the answer.
+  /// A copy of the bytes of a request that waits. The answer frees the copy.
   private var copy: UnsafeMutableBufferPointer<UInt8>?
 
   init(_ reference: RequestReference, count: Int, offset: Int, flags: Int32) {
@@ -21,11 +21,11 @@ public struct WriteRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     self.flags = flags
   }
 
-  /// The open file has `O_NONBLOCK`: a device fails with `EAGAIN` (`Errno.resourceTemporarilyUnavailable`) rather than let the client
-  /// wait.
+  /// The open file has `O_NONBLOCK`: the client does not want to wait, and a device fails with `EAGAIN`
+  /// (`Errno.resourceTemporarilyUnavailable`) instead.
   public var isNonBlocking: Bool { flags & O_NONBLOCK != 0 }
 
-  /// Keeps a copy of the client's bytes, which are gone when the device's method returns.
+  /// Keeps a copy of the client's bytes, which are valid only until the device's method returns.
   mutating func keep(_ bytes: Span<UInt8>) {
     guard copy == nil else { return }
     copy = bytes.withUnsafeBufferPointer {
@@ -35,14 +35,14 @@ public struct WriteRequest: DeviceRequest, ~Copyable, @unchecked Sendable {
     }
   }
 
-  /// Calls `body` with the bytes of a request that was kept in a ``WaitQueue`` with them; with none otherwise.
+  /// Calls `body` with the bytes that a ``WaitQueue`` has kept with the request; with no bytes if none were kept.
   public func withKeptBytes<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
     body(UnsafeBufferPointer(copy ?? UnsafeMutableBufferPointer(start: nil, count: 0)).span)
   }
 
   /// Says how many of the bytes the device has taken: 1 to ``count``.
   ///
-  /// - Returns: False if the client does not learn it, as a signal has ended its call.
+  /// - Returns: False if the client does not get the answer, as a signal has ended its call.
   @discardableResult
   public consuming func answer(taken: Int) -> Bool {
     let isDelivered = reference.answer { fuse_reply_write($0, taken) }

@@ -2,15 +2,17 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// Expects the next request from the server that had the last ones: polls for it, or sleeps in the system call that gets it.
+/// A strategy that expects the next request from the server that had the last requests. It polls for the request, or sleeps in the system
+/// call that gets the request.
 ///
-/// For a client that goes on at once, this answers sooner than ``SleepWait``. A thread of its own watches the other descriptors
-/// meanwhile. Which way is best depends on clients, CPUs and load: ``WaitLearner`` tries.
+/// A client that goes on at once gets its answer sooner than with ``SleepWait``. A second thread watches the other descriptors
+/// meanwhile. The best way to wait depends on clients, CPUs and load: ``WaitLearner`` tries each.
 public final class AdaptiveWait: WaitStrategy {
   private let policy: PollPolicy
   private let learner = WaitLearner()
-  /// The server that had a request last, and how many in a row.
+  /// The server that had the last request.
   private var expected: EventLoop.Member?
+  /// The number of requests in a row from ``expected``.
   private var requestsInRow = 0
   /// The loop's thread sleeps in the system call that gets the next request of ``expected``.
   private var isBlocking = false
@@ -18,13 +20,13 @@ public final class AdaptiveWait: WaitStrategy {
   private let load = SystemLoad()
   private var interrupter: SleepInterrupter?
 
-  /// Requests in a row after which the next one is expected from the same server.
+  /// The number of requests in a row after which the next one is expected from the same server.
   private static let requestsToStay = 8
 
-  /// Requests after which the other descriptors have their turn.
+  /// The number of requests after which the loop handles the other descriptors.
   private static let requestsToLookAround = 16
 
-  /// A strategy for one loop. It opens what it needs, so that it works in a ``Sandbox``, too.
+  /// A strategy for one loop. It opens its files now, so that it works in a ``Sandbox``, too.
   public init(_ policy: PollPolicy = .automatic) {
     self.policy = policy
     latency = WakeLatency(isWanted: policy == .automatic)
@@ -63,7 +65,7 @@ public final class AdaptiveWait: WaitStrategy {
         switch waiting {
         case .sleep: true
         case .alert: latency.isAvailable
-        // It would take the CPU from threads that have something to do, the client's among them.
+        // Polling would take the CPU from other threads that want to run, and the client is one of these.
         case .poll: !load.takesAllCPUs
         }
       }
@@ -83,7 +85,7 @@ public final class AdaptiveWait: WaitStrategy {
 
   public func loopEnded() { latency.release() }
 
-  /// How long to poll for the next request, in nanoseconds; nil for not at all.
+  /// The time to poll for the next request, in nanoseconds; nil if the strategy does not poll.
   private var window: UInt64? {
     switch policy {
     case .never: nil
@@ -92,16 +94,16 @@ public final class AdaptiveWait: WaitStrategy {
     }
   }
 
-  /// Looks for a request of `member` again and again, and for anything else now and then.
+  /// Looks for a request of `member` again and again, and for events of the other descriptors from time to time.
   ///
-  /// - Returns: Whether there was something.
+  /// - Returns: Whether there was a request or an event.
   private func poll(
     _ member: EventLoop.Member, for window: UInt64, _ loop: EventLoop
   ) throws -> Bool {
     let start = clinux_monotonic_nanoseconds()
     var now = start
     while now - start < window {
-      // First, as the client may be waiting for this very CPU.
+      // The client may wait for this CPU, so it gets the CPU first.
       sched_yield()
       let before = now
       now = clinux_monotonic_nanoseconds()
@@ -119,10 +121,10 @@ public final class AdaptiveWait: WaitStrategy {
     return false
   }
 
-  /// Lets the next system call for a request of `member` sleep until there is one. ``interrupter`` ends it when another
-  /// descriptor has something.
+  /// Makes the next system call for a request of `member` sleep until there is a request. ``interrupter`` ends the system call when
+  /// another descriptor is readable.
   ///
-  /// - Returns: Whether it is so. It takes a thread and a descriptor, and the system may have none left.
+  /// - Returns: False if the system has no thread or descriptor left for the interrupter.
   private func block(on member: EventLoop.Member, _ loop: EventLoop) throws -> Bool {
     guard !isBlocking else { return true }
     if interrupter == nil {
@@ -141,14 +143,14 @@ public final class AdaptiveWait: WaitStrategy {
   }
 }
 
-/// How many threads want to run (proc_loadavg(5)). It is opened once, as a server in a ``Sandbox`` opens nothing.
+/// The number of threads that want to run: proc_loadavg(5). The file is opened once, as a server in a ``Sandbox`` cannot open files.
 private final class SystemLoad {
   private let descriptor = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)
   private let cpus = sysconf(Int32(_SC_NPROCESSORS_ONLN))
 
   deinit { if descriptor >= 0 { close(descriptor) } }
 
-  /// As many threads want to run as there are CPUs, besides this one.
+  /// At least as many threads want to run as there are CPUs, besides this thread.
   var takesAllCPUs: Bool {
     var text = [UInt8](repeating: 0, count: 64)
     let fields = text[..<max(0, pread(descriptor, &text, text.count, 0))]

@@ -3,11 +3,11 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// A delay, over when ``descriptor`` is readable: timerfd_create(2).
+/// A timer for a delay: timerfd_create(2).
 public final class DelayTimer {
   /// Readable when the delay is over.
   public let descriptor: FileDescriptor
-  /// Between ``start(milliseconds:)`` and ``finish()``.
+  /// ``start(milliseconds:)`` was called, and ``finish()`` was not called since.
   private var isRunning = false
 
   /// A timer that does not run. It takes a descriptor.
@@ -19,7 +19,7 @@ public final class DelayTimer {
 
   deinit { try? descriptor.close() }
 
-  /// Starts the delay, unless it runs. One of 0 is over at once.
+  /// Starts the delay, unless the timer runs. A delay of 0 is over at once.
   public func start(milliseconds: Int) {
     guard !isRunning else { return }
     isRunning = true
@@ -30,7 +30,7 @@ public final class DelayTimer {
     timerfd_settime(descriptor.rawValue, 0, &time, nil)
   }
 
-  /// The delay is over: it can be started again.
+  /// Stops the timer after its delay, so that it can be started again.
   public func finish() {
     isRunning = false
     var count: UInt64 = 0

@@ -2,9 +2,9 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// One thread's set of descriptors and servers, with a handler for each: epoll(7).
+/// A loop that waits for descriptors and servers and calls a handler for each, on one thread: epoll(7).
 public final class EventLoop {
-  /// Readable when one of the descriptors is.
+  /// The descriptor of epoll(7). It is readable when one of the loop's descriptors is readable.
   let epoll: FileDescriptor
   private var handlers: [Int32: () throws -> Void] = [:]
   private var members: [Int32: Member] = [:]
@@ -14,7 +14,7 @@ public final class EventLoop {
   public private(set) var isStopped = false
   /// The server whose handler has called ``serveOthers(than:)``.
   private var paused: Int32?
-  /// An error that a handler has thrown in there.
+  /// The error that a handler has thrown within ``serveOthers(than:)``.
   private var failure: (any Error)?
 
   /// A server in a loop.
@@ -54,7 +54,7 @@ public final class EventLoop {
     try? epoll.close()
   }
 
-  /// Calls `handler` each time that `descriptor` is readable or its other end has gone.
+  /// Calls `handler` each time that `descriptor` is readable or its other end was closed.
   public func add(
     _ descriptor: FileDescriptor, handler: @escaping () throws -> Void
   ) throws(Errno) {
@@ -65,8 +65,8 @@ public final class EventLoop {
   /// Lets `server` handle its requests.
   ///
   /// - Parameters:
-  ///   - server: Called when it has, or may have, a request.
-  ///   - handler: Called after each request, and at the connection's end.
+  ///   - server: The server. The loop lets it process a request when its descriptor is readable.
+  ///   - handler: Called after each request, and at the end of the connection.
   public func add(
     _ server: any NodeServer, handler: @escaping (ProcessResult) throws -> Void
   ) throws(Errno) {
@@ -89,7 +89,7 @@ public final class EventLoop {
     epoll_ctl(epoll.rawValue, EPOLL_CTL_DEL, descriptor.rawValue, nil)
   }
 
-  /// Calls no handler for `descriptor` any more. Before it is closed.
+  /// Calls no handler for `descriptor` any more. Call this before the descriptor is closed.
   public func remove(_ descriptor: FileDescriptor) {
     if let member = members.removeValue(forKey: descriptor.rawValue) {
       try? strategy.wakeUp(self)
@@ -120,7 +120,7 @@ public final class EventLoop {
   public func serveOthers(than server: any NodeServer) -> Bool {
     guard paused == nil, !isStopped else { return !isStopped }
     paused = server.descriptor.rawValue
-    // The caller's turn goes on afterwards with what it has found.
+    // The interrupted handleEvents goes on afterwards with the events that it has found.
     let found = events
     defer {
       events = found
@@ -135,12 +135,12 @@ public final class EventLoop {
     return !isStopped
   }
 
-  /// A handler has called ``serveOthers(than:)``: a step that takes long is to wait.
+  /// A handler has called ``serveOthers(than:)`` and waits for its return.
   public var isServingOthers: Bool { paused != nil }
 
   /// Waits for readable descriptors, and calls their handlers.
   ///
-  /// - Parameter timeout: In milliseconds; -1 for none.
+  /// - Parameter timeout: The timeout in milliseconds; -1 for none.
   public func handleEvents(timeout: Int32) throws {
     try strategy.wakeUp(self)
     let count = epoll_wait(epoll.rawValue, &events, Int32(events.count), timeout)

@@ -1,13 +1,13 @@
 /// The way in which ``AdaptiveWait`` waits for the next request of a client that goes on at once.
 public enum PollPolicy: Hashable, Sendable {
-  /// Sleeps at once.
+  /// The loop sleeps at once.
   case never
-  /// Looks for so many microseconds after each request.
+  /// The loop polls for so many microseconds after each request.
   case always(microseconds: Int)
-  /// Tries what answers soonest, for the client and the load of now: to sleep, to keep idle CPUs awake meanwhile (which
-  /// only root may), or to poll for ``longest``.
+  /// The loop tries which way answers soonest for the present client and load: to sleep, to sleep while idle CPUs are kept awake (only
+  /// root may do this), or to poll for ``longest``.
   case automatic
 
-  /// How long ``automatic`` polls at most, in microseconds.
+  /// The longest time for which ``automatic`` polls, in microseconds.
   public static let longest = 100
 }

@@ -3,18 +3,18 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// A thread for what a loop cannot do while its own thread sleeps in a system call for the next request: it watches the
-/// other descriptors, and interrupts; and it takes back the ``WakeLatency`` request when no requests come any more.
+/// A thread that works while the loop's own thread sleeps in a system call for the next request. It watches the other descriptors and
+/// interrupts the sleep, and it takes back the ``WakeLatency`` request when no requests come any more.
 ///
-/// A server of one client spends most of its time between two requests in the kernel. To sleep in the read(2) that gets
-/// the next request saves it the epoll_wait(2) before: a third of its system calls.
+/// A server of one client spends most of its time between two requests in the kernel. If the server sleeps in the read(2) that gets
+/// the next request, it needs no epoll_wait(2) before: this saves a third of its system calls.
 final class SleepInterrupter: Sendable {
   private let epoll: Int32
   private let latency: WakeLatency
-  /// Readable when this thread has something to look at.
+  /// The descriptor that wakes this thread: eventfd(2).
   private let wake: Int32
   private let sleeper = pthread_self()
-  /// The number of the sleep that is to be interrupted; 0 for none.
+  /// The number of the sleep that this thread has to interrupt; 0 for none.
   private let sleep = Atomic<UInt64>(0)
   private let sleeps = Atomic<UInt64>(0)
   private let isReadable = Atomic<Bool>(false)
@@ -22,21 +22,21 @@ final class SleepInterrupter: Sendable {
   private let isStopped = Atomic<Bool>(false)
   private let thread = Mutex<pthread_t?>(nil)
 
-  /// It has no meaning, and no effect but to interrupt.
+  /// The signal that interrupts the system call. It has no other effect.
   private static let signal = SIGURG
-  /// Milliseconds without a request after which none is expected.
+  /// The time without a request after which no further request is expected, in milliseconds.
   private static let patience: Int32 = 10
 
   /// - Parameters:
-  ///   - epoll: Readable when the calling thread is to be interrupted.
-  ///   - latency: What is taken back.
+  ///   - epoll: A descriptor that is readable when the calling thread has to be interrupted.
+  ///   - latency: The request that this thread takes back.
   init(epoll: FileDescriptor, latency: WakeLatency) throws(Errno) {
     self.epoll = epoll.rawValue
     self.latency = latency
     wake = eventfd(0, Int32(EFD_CLOEXEC))
     guard wake >= 0 else { throw .current }
     var action = sigaction()
-    // No SA_RESTART: the system call is to end.
+    // Without SA_RESTART, the signal ends the system call.
     action.__sigaction_handler.sa_handler = { _ in }
     sigaction(Self.signal, &action, nil)
     var set = sigset_t()
@@ -60,25 +60,25 @@ final class SleepInterrupter: Sendable {
 
   deinit { close(wake) }
 
-  /// From now on ends system calls of the thread that made this, once a descriptor is readable.
+  /// Starts to watch: as soon as a descriptor is readable, the system call of the loop's thread ends.
   func watch() {
     let number = sleeps.wrappingAdd(1, ordering: .relaxed).newValue
     sleep.store(number, ordering: .releasing)
     wakeUp()
   }
 
-  /// The thread does not sleep any more.
+  /// Ends the watch, as the loop's thread does not sleep any more.
   func unwatch() {
     sleep.store(0, ordering: .releasing)
     isReadable.store(false, ordering: .releasing)
   }
 
-  /// A descriptor was readable since ``watch()``. A system call that did not have to sleep may have been missed.
+  /// A descriptor was readable since ``watch()``. The interruption may have missed a system call that did not have to sleep.
   var hasReadable: Bool { isReadable.load(ordering: .acquiring) }
 
-  /// A request was answered.
+  /// Notes that a request was answered.
   ///
-  /// - Parameter isNextSoon: The CPUs are to stay awake until the next one, for a while.
+  /// - Parameter isNextSoon: Whether the next request is expected soon, so that the CPUs stay awake for a while.
   func noteRequest(isNextSoon: Bool) {
     requests.wrappingAdd(1, ordering: .relaxed)
     if !isNextSoon { latency.release() } else if latency.request() { wakeUp() }
@@ -97,7 +97,7 @@ final class SleepInterrupter: Sendable {
   private func run() {
     var set = sigset_t()
     sigfillset(&set)
-    // They are for the loop.
+    // All signals are for the loop's thread.
     pthread_sigmask(SIG_BLOCK, &set, nil)
     var seen: UInt64 = 0
     while !isStopped.load(ordering: .acquiring) {
@@ -123,7 +123,7 @@ final class SleepInterrupter: Sendable {
     while number != 0, sleep.load(ordering: .acquiring) == number {
       isReadable.store(true, ordering: .releasing)
       pthread_kill(sleeper, Self.signal)
-      // It may not have been in the system call yet: then once more.
+      // If the thread was not in the system call yet, another signal follows.
       usleep(1000)
     }
   }

@@ -4,15 +4,15 @@ import SystemPackage
 
 /// The signals that ask a server to end, as a descriptor for an ``EventLoop``: signalfd(2).
 ///
-/// SIGTERM, SIGINT, SIGHUP (unless it is ignored, as nohup(1) has it), SIGQUIT, SIGUSR1, SIGUSR2 and SIGALRM: each of them
-/// would kill the process with its node in place.
+/// These are SIGTERM, SIGINT, SIGHUP (unless the process ignores it, as under nohup(1)), SIGQUIT, SIGUSR1, SIGUSR2 and SIGALRM. Each of
+/// these signals would otherwise kill the process and leave its node behind.
 public final class TerminationSignals {
-  /// Readable when one has come.
+  /// A descriptor that is readable when a signal has come.
   public let descriptor: FileDescriptor
 
-  /// Blocks them for this thread and for threads that it starts later: call it first. A broken pipe kills nothing.
+  /// Blocks the signals for this thread and for threads that it starts later. Call it first in the program. SIGPIPE is ignored.
   ///
-  /// - Parameter others: Those that come by the same descriptor, and do not ask for the end.
+  /// - Parameter others: Other signals that come by the same descriptor.
   public init(and others: [Int32] = []) throws(Errno) {
     signal(SIGPIPE, SIG_IGN)
     var wanted = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM] + others
@@ -41,7 +41,7 @@ public final class TerminationSignals {
     return names[Int32(info.ssi_signo)] ?? "signal \(info.ssi_signo)"
   }
 
-  /// Lets `signal` do to this process what it does where nobody blocks it.
+  /// Lets a signal have the effect on this process that it has if it is not blocked.
   public func passOn(_ signal: Int32) {
     var set = sigset_t()
     sigemptyset(&set)
@@ -51,7 +51,7 @@ public final class TerminationSignals {
     sigprocmask(SIG_BLOCK, &set, nil)
   }
 
-  /// What nohup(1) has done to SIGHUP, and this process inherits.
+  /// Whether this process ignores a signal: under nohup(1), it has inherited this for SIGHUP.
   private static func isIgnored(_ signal: Int32) -> Bool {
     var action = sigaction()
     sigaction(signal, nil, &action)

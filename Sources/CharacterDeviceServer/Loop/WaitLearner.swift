@@ -1,37 +1,39 @@
-/// How to wait for the next request of a client that goes on at once. One that comes seldom is slept for.
+/// A way to wait for the next request of a client that goes on at once. If requests are rare, the thread always sleeps.
 enum Waiting: Hashable, CaseIterable {
-  /// The kernel wakes this thread, which is often on another CPU, and that CPU often sleeps: that takes longer than the
-  /// rest of a request.
+  /// The thread sleeps until the kernel wakes it. The thread is often on another CPU than the client, and this CPU often sleeps, too: to
+  /// wake both takes longer than the rest of a request.
   case sleep
-  /// It wakes this thread, but no CPU sleeps (``WakeLatency``).
+  /// The thread sleeps until the kernel wakes it, but no CPU sleeps (``WakeLatency``).
   case alert
-  /// This thread stays awake, as well, and looks again and again.
+  /// The thread stays awake and looks for a request again and again.
   case poll
 }
 
-/// Which way of waiting is best, found by trying each: clients, CPUs and load differ too much to know.
+/// The search for the best way of waiting, which tries each way: clients, CPUs and load differ too much for a fixed choice.
 ///
-/// Requests that come one upon another are taken in bursts. The time of one has all in it that the client sees; what the
-/// client does besides is in it, too, and is the same with each way.
+/// The learner measures requests that follow each other at once, in bursts. The time of a burst includes all delays that the client
+/// sees. It also includes the client's own work, which is the same with each way.
 ///
-/// It is an object: Swift checks each change of a structure that an object holds, which takes longer than what is learned at most requests.
+/// The learner is an object. A structure in an object would be slower, as Swift checks each change of such a structure for exclusive
+/// access.
 final class WaitLearner {
-  /// What to wait for the next request by.
+  /// The way to wait for the next request.
   private(set) var waiting = Waiting.sleep
 
-  /// The ways that are still to be tried, this one first; empty when the best is known.
+  /// The ways that are not tried yet, beginning with the present one; empty when the best way is known.
   private var trials: ArraySlice<Waiting> = []
-  /// Nanoseconds a request, for those that were tried.
+  /// The time of a request in nanoseconds, for each way that was tried.
   private var costs: [Waiting: UInt64] = [:]
   private var best = Waiting.sleep
-  /// Bursts until all are tried again.
+  /// The number of bursts until all ways are tried again.
   private var burstsLeft = 0
   private var nextBursts = WaitLearner.fewestBursts
-  /// What the best takes of late: a trial is too short to meet all that can come in between.
+  /// The time of a request with the best way in recent bursts. A trial alone is too short to include all disturbances.
   private var recentCost: UInt64 = 0
 
-  /// How often in a row each was far too slow, and how often it is left out yet.
+  /// The number of trials in a row in which each way was far too slow.
   private var failures: [Waiting: Int] = [:]
+  /// The number of trials in which each way is still left out.
   private var pauses: [Waiting: Int] = [:]
 
   private var requestsInBurst = 0
@@ -39,19 +41,20 @@ final class WaitLearner {
   private var lastRequest: UInt64 = 0
   private var hasLostCPU = false
 
-  /// Requests of a burst that count, and those before them.
+  /// The number of requests in a burst that are measured.
   static let burst = 64
+  /// The number of requests in a burst before the measured ones.
   static let warmUp = 8
-  /// Nanoseconds: two requests that are further apart are not of one burst.
+  /// The longest time between two requests of one burst, in nanoseconds.
   static let gap: UInt64 = 1_000_000
   static let fewestBursts = 128
   static let mostBursts = 4096
 
-  /// A request was answered.
+  /// Notes that a request was answered.
   ///
   /// - Parameters:
-  ///   - now: In nanoseconds.
-  ///   - available: The ways of waiting that there are.
+  ///   - now: The time in nanoseconds.
+  ///   - available: The ways of waiting that are possible.
   func served(at now: UInt64, available: () -> [Waiting]) {
     let isSoon = now - lastRequest <= Self.gap || hasLostCPU
     lastRequest = now
@@ -73,8 +76,8 @@ final class WaitLearner {
     }
   }
 
-  /// Polling, this thread gave up its CPU and did not get it back for so long, in nanoseconds, as somebody else needs it:
-  /// that time is a part of the burst.
+  /// Notes that this thread gave up its CPU while it polled, and did not get the CPU back for a time in nanoseconds, because another thread
+  /// needed it. The time is a part of the burst.
   func lostCPU(for time: UInt64) { if time > Self.gap { hasLostCPU = true } }
 
   private func begin(_ waiting: Waiting, at now: UInt64) {
@@ -83,7 +86,7 @@ final class WaitLearner {
     burstStart = now
   }
 
-  /// What a trial may take at most: one that is far too slow is not gone through with.
+  /// The longest time of a trial. A trial that is far too slow ends early.
   private var costLimit: UInt64 {
     guard !trials.isEmpty, let least = costs.values.min() else { return .max }
     return 2 * least * UInt64(Self.burst)
@@ -100,7 +103,7 @@ final class WaitLearner {
     } else {
       burstsLeft -= 1
       recentCost = recentCost == 0 ? cost : (7 * recentCost + min(cost, 100 * recentCost)) / 8
-      // The clients or the load are others, or may be by now.
+      // The clients or the load have changed, or may have changed.
       if burstsLeft <= 0 || recentCost > costs[best, default: 0] / 2 * 3 {
         costs = [best: recentCost]
         trials = available().filter { $0 != best && !isPausing($0) }[...]
@@ -110,8 +113,8 @@ final class WaitLearner {
     begin(trials.first ?? best, at: now)
   }
 
-  /// What was far too slow is left out the next time, and for longer each time: it may be what disturbs the others, as who
-  /// polls beside processes that need the CPU is moved away from its client.
+  /// Whether a way is left out of the present trial. A way that was far too slow is left out, and for longer each time. Such a way may
+  /// disturb the other ways: the kernel moves a thread that polls beside processes that need the CPU away from its client.
   private func isPausing(_ waiting: Waiting) -> Bool {
     guard let pause = pauses[waiting], pause > 0 else { return false }
     pauses[waiting] = pause - 1
@@ -124,9 +127,9 @@ final class WaitLearner {
       let cost = costs[waiting] ?? .max / 2
       return switch waiting {
       case .sleep: cost
-      // It takes power, and has to be worth that.
+      // This way takes power, so it has to be faster by an eighth.
       case .alert: cost + cost / 8
-      // It takes a CPU, too.
+      // This way takes a CPU as well, so it has to be faster by a quarter.
       case .poll: cost + cost / 4
       }
     }

@@ -2,9 +2,9 @@ import CFuse
 import Glibc
 import SystemPackage
 
-/// Serves a device as a real character device, `/dev/NAME`, through the kernel's CUSE.
+/// A server of a device at a real character device, `/dev/NAME`, through the kernel's CUSE.
 ///
-/// The kernel owns the node: it goes with the server, whatever way the process ends.
+/// The kernel owns the node, and removes it when the process ends in any way.
 public final class CUSEServer: NodeServer {
   public let path: FilePath
   private let session: FuseSession
@@ -15,10 +15,10 @@ public final class CUSEServer: NodeServer {
   ///
   /// - Parameters:
   ///   - name: The node's name in /dev.
-  ///   - access: Who may use it.
-  ///   - number: The device's major and minor number; nil for those that the kernel chooses.
+  ///   - access: The users that may use the node.
+  ///   - number: The device's major and minor number; nil if the kernel chooses both.
   ///   - ioctl: The way that the kernel handles `ioctl(2)`.
-  ///   - application: The program that serves it.
+  ///   - application: The program that serves the node.
   ///   - device: The device.
   /// - Throws: ``NodeError``; nothing is left behind then.
   public init(
@@ -48,7 +48,7 @@ public final class CUSEServer: NodeServer {
     guard let created else {
       try? control.close()
       throw NodeError(
-        .system, "libfuse refused to make \(path)", advice: "see its messages above")
+        .system, "libfuse refused to make \(path)", advice: "see the messages of libfuse above")
     }
     session = try FuseSession(
       created, context: context, mountPoint: "/dev/fd/\(control.rawValue)",
@@ -85,7 +85,7 @@ public final class CUSEServer: NodeServer {
     return FileDescriptor(rawValue: descriptor)
   }
 
-  /// Gives the node its mode and owner. The kernel has made it by now: device first, answer to INIT second.
+  /// Sets mode and owner of the node. The kernel has made the node by now: it makes the device before it takes the answer to INIT.
   private func apply(
     _ access: NodeAccess, _ advice: Application.Advice
   ) throws(NodeError) {
@@ -124,7 +124,7 @@ public final class CUSEServer: NodeServer {
     operations.poll = { request, info, handle in
       DeviceContext.of(request).poll(request, info, handle)
     }
-    // The kernel's module has no flush and no fsync today: it answers close(2) and fsync(2) by itself.
+    // Today's kernel module of CUSE sends no flush and no fsync: it answers close(2) and fsync(2) by itself.
     operations.flush = { request, info in DeviceContext.of(request).flush(request, info) }
     operations.fsync = { request, dataOnly, info in
       DeviceContext.of(request).fsync(request, dataOnly != 0, info)
@@ -137,6 +137,6 @@ public final class CUSEServer: NodeServer {
 public enum IoctlMode: Hashable, Sendable {
   /// The size and direction of a command's argument come from the command's encoding.
   case restricted
-  /// The device says which areas of the client's memory a command reads and writes. It can reach all of that memory.
+  /// The device says which areas of the client's memory a command reads and writes. The device can reach all of this memory.
   case unrestricted
 }

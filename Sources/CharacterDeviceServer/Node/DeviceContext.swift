@@ -16,6 +16,7 @@ class AnyDevice {
   var wantsFlush: Bool { false }
   func flush(_ request: consuming SyncRequest, _ file: AnyOpenFile) {}
   func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: AnyOpenFile) {}
+  func seek(_ request: consuming SeekRequest, _ file: AnyOpenFile) {}
   var size: Int? { nil }
   var givesTheSameAgain: Bool { false }
 }
@@ -26,7 +27,7 @@ final class TypedDevice<Device: CharacterDevice>: AnyDevice {
 
   init(_ device: Device) { self.device = device }
 
-  /// Only ``open(_:_:)`` of this class makes files, by way of the request.
+  /// The file with its type. All files are made by ``open(_:_:)`` of this class, which gives a request of this type.
   private func typed(_ file: AnyOpenFile) -> OpenFile<Device.Handle> {
     unsafeDowncast(file, to: OpenFile<Device.Handle>.self)
   }
@@ -73,6 +74,10 @@ final class TypedDevice<Device: CharacterDevice>: AnyDevice {
     device.fsync(request, dataOnly: dataOnly, typed(file))
   }
 
+  override func seek(_ request: consuming SeekRequest, _ file: AnyOpenFile) {
+    device.seek(request, typed(file))
+  }
+
   override var size: Int? { device.size }
 
   override var givesTheSameAgain: Bool { device.givesTheSameAgain }
@@ -83,13 +88,13 @@ final class DeviceContext: FuseSession.Context {
   let device: AnyDevice
   /// See ``AnyOpenFile/hasOffsets``.
   let hasOffsets: Bool
-  /// Of a FUSE node; a CUSE node's inode is the kernel's own.
+  /// The attributes of a FUSE node. A CUSE node has the kernel's own inode.
   var fileState = FileState()
-  /// By address, which is the handle that the kernel has.
+  /// The open files by their addresses, which are the handles that the kernel has.
   private var files: [UInt64: AnyOpenFile] = [:]
 
-  /// For answers of the thread that serves the node. It is as large as the largest request of the kernel. Pages that no read fills are
-  /// never resident.
+  /// The memory for answers of the thread that serves the node. It is as large as the largest request of the kernel. A page that no read
+  /// has filled takes no memory.
   private let answerBuffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1 << 20)
   private var isAnswerBufferInUse = false
 
@@ -100,7 +105,7 @@ final class DeviceContext: FuseSession.Context {
 
   deinit { answerBuffer.deallocate() }
 
-  /// Calls `body` with memory for an answer of `count` bytes. The memory is used again afterwards.
+  /// Calls `body` with memory for an answer of `count` bytes. The memory is valid until `body` returns.
   func withAnswerBuffer<Result>(
     of count: Int, _ body: (UnsafeMutableBufferPointer<UInt8>) -> Result
   ) -> Result {
@@ -123,20 +128,20 @@ final class DeviceContext: FuseSession.Context {
     }
   }
 
-  /// Answers an open: the client has `file` from now on.
+  /// Answers an open: the client has `file` open from now on.
   func accept(_ request: RequestReference, _ info: fuse_file_info, _ file: AnyOpenFile) {
-    let isStream = hasOffsets && device.isStream
-    // The kernel lets writes wait side by side only before the end of the file.
+    let isStream = hasOffsets && !file.hasOffsets
+    // Several writes of a stream can wait at the same time only if they are before the end of the file, as the kernel sees it.
     file.needsSize = hasOffsets && (file.isReadable || isStream)
     if file.needsSize {
       willOpenToRead()
       fileState.readers += 1
     }
     let handle = UInt64(UInt(bitPattern: Unmanaged.passUnretained(file).toOpaque()))
-    // A client that is killed closes the node, and would wait for the answer to a flush; no signal ends that.
+    // A client that is killed closes the node. It would wait for the answer to a flush, and no signal ends this wait.
     let wantsFlush = device.wantsFlush
     files[handle] = file
-    // An error means that a signal has ended the client's open(2): the kernel will not say when it is closed.
+    // An error means that a signal has ended the client's open(2): the kernel sends no release for this file.
     let isOpen = request.answer { request in
       if isStream { return cfuse_reply_open_stream(request, handle, wantsFlush ? 1 : 0) }
       var info = info
@@ -171,33 +176,41 @@ extension DeviceContext {
     fuse_reply_err(request, 0)
   }
 
-  func read(
-    _ request: fuse_req_t?, _ count: Int, at offset: off_t,
-    _ info: UnsafeMutablePointer<fuse_file_info>?, isRepeated: Bool = false
+  /// Calls `body` with the open file of a request.
+  @inline(__always)
+  func withFile(
+    _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?,
+    _ body: (RequestReference, fuse_file_info, AnyOpenFile) -> Void
   ) {
     guard let request, let info, let file = file(info) else {
       fuse_reply_err(request, EBADF)
       return
     }
-    device.read(
-      ReadRequest(
-        RequestReference(request, self), count: count, offset: Int(offset),
-        flags: info.pointee.flags, isRepeated: isRepeated), file)
+    body(RequestReference(request, self), info.pointee, file)
+  }
+
+  func read(
+    _ request: fuse_req_t?, _ count: Int, at offset: off_t,
+    _ info: UnsafeMutablePointer<fuse_file_info>?, isRepeated: Bool = false
+  ) {
+    withFile(request, info) { request, info, file in
+      device.read(
+        ReadRequest(
+          request, count: count, offset: Int(offset), flags: info.flags, isRepeated: isRepeated),
+        file)
+    }
   }
 
   func write(
     _ request: fuse_req_t?, _ bytes: UnsafePointer<CChar>?, _ count: Int, at offset: off_t,
     _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {
-    guard let request, let info, let file = file(info) else {
-      fuse_reply_err(request, EBADF)
-      return
-    }
-    UnsafeRawBufferPointer(start: bytes, count: count).withMemoryRebound(to: UInt8.self) {
-      device.write(
-        WriteRequest(
-          RequestReference(request, self), count: count, offset: Int(offset),
-          flags: info.pointee.flags), $0.span, file)
+    withFile(request, info) { request, info, file in
+      UnsafeRawBufferPointer(start: bytes, count: count).withMemoryRebound(to: UInt8.self) {
+        device.write(
+          WriteRequest(request, count: count, offset: Int(offset), flags: info.flags), $0.span,
+          file)
+      }
     }
   }
 
@@ -206,24 +219,19 @@ extension DeviceContext {
     _ info: UnsafeMutablePointer<fuse_file_info>?, _ flags: UInt32,
     _ input: UnsafeRawPointer?, _ inputCount: Int, _ outputCount: Int
   ) {
-    guard let request, let info, let file = file(info) else {
-      fuse_reply_err(request, EBADF)
-      return
-    }
-    let ioctl = IoctlRequest(
-      RequestReference(request, self), command, UInt64(UInt(bitPattern: argument)),
-      outputCount: outputCount, flags: info.pointee.flags, ioctlFlags: flags)
-    // The first time, the kernel of an unrestricted node gives no bytes of the client's.
-    if ioctl.isUnrestricted, inputCount == 0, outputCount == 0 {
-      let areas = device.ioctlAreas(ioctl.command, ioctl.argument)
-      guard areas.isEmpty else {
-        ioctl.retry(areas)
-        return
+    withFile(request, info) { request, info, file in
+      let ioctl = IoctlRequest(
+        request, command, UInt64(UInt(bitPattern: argument)), outputCount: outputCount,
+        flags: file.flags, ioctlFlags: flags)
+      // The first time, the kernel of an unrestricted node gives no bytes of the client's.
+      if ioctl.isUnrestricted, inputCount == 0, outputCount == 0 {
+        let areas = device.ioctlAreas(ioctl.command, ioctl.argument)
+        guard areas.isEmpty else { return ioctl.retry(areas) }
       }
+      let bytes = UnsafeBufferPointer(
+        start: input?.assumingMemoryBound(to: UInt8.self), count: inputCount)
+      device.ioctl(ioctl, bytes.span, file)
     }
-    let bytes = UnsafeBufferPointer(
-      start: input?.assumingMemoryBound(to: UInt8.self), count: inputCount)
-    device.ioctl(ioctl, bytes.span, file)
   }
 
   func poll(
@@ -234,7 +242,7 @@ extension DeviceContext {
       fuse_reply_err(request, EBADF)
       return
     }
-    // First, so that no event after the device's answer is missed.
+    // The handle is set before the device looks, so that no event after the device's answer is missed.
     if let handle { file.setPollHandle(PollHandle(pointer: handle)) }
     if let events = device.poll(PollEvents(rawValue: info.pointee.poll_events), file) {
       fuse_reply_poll(request, events.rawValue)
@@ -244,21 +252,19 @@ extension DeviceContext {
   }
 
   func flush(_ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?) {
-    guard device.wantsFlush, let request, let info, let file = file(info) else {
+    guard device.wantsFlush else {
       // The kernel does not ask again.
       fuse_reply_err(request, ENOSYS)
       return
     }
-    device.flush(SyncRequest(RequestReference(request, self)), file)
+    withFile(request, info) { request, _, file in device.flush(SyncRequest(request), file) }
   }
 
   func fsync(
     _ request: fuse_req_t?, _ dataOnly: Bool, _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {
-    guard let request, let info, let file = file(info) else {
-      fuse_reply_err(request, EBADF)
-      return
+    withFile(request, info) { request, _, file in
+      device.fsync(SyncRequest(request), dataOnly: dataOnly, file)
     }
-    device.fsync(SyncRequest(RequestReference(request, self)), dataOnly: dataOnly, file)
   }
 }

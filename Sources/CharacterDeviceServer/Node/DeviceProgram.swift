@@ -1,7 +1,7 @@
 import Glibc
 import SystemPackage
 
-/// A whole program that serves one device until a signal ends it, as libfuse's `cuse_lowlevel_main`.
+/// A whole program that serves one device until a signal ends it; libfuse's `cuse_lowlevel_main` does the same.
 ///
 ///     usage: PROGRAM FILE                                 a FUSE node, which is a file
 ///            PROGRAM --cuse NAME [--unrestricted-ioctl]   a CUSE node, /dev/NAME
@@ -9,7 +9,7 @@ import SystemPackage
 /// It prints "NODE is ready" when the node answers. It ends with status 0 after a signal, 1 after an error, and 64 if its arguments
 /// are wrong. A program with options of its own makes a server and calls ``NodeServer/serve(until:ready:)``.
 public enum DeviceProgram {
-  /// Runs the program. Call it first in `main`, before there is a second thread.
+  /// Runs the program. Call this in `main` before the program starts a second thread.
   public static func run(_ device: some CharacterDevice, name: String) -> Never {
     do {
       let signals = try TerminationSignals()
@@ -52,12 +52,12 @@ public enum DeviceProgram {
 }
 
 extension NodeServer {
-  /// Serves the node until a signal comes, and takes it away.
+  /// Serves the node until a signal comes, and removes the node.
   ///
   /// - Parameters:
-  ///   - signals: Made before the server, so that no signal leaves the node behind.
-  ///   - ready: Called when the loop is about to run.
-  /// - Throws: `ECONNABORTED` if the node was taken away from outside, by umount(8) for example; or what `ready` throws.
+  ///   - signals: The signals. Make this object before the server, so that no signal leaves the node behind.
+  ///   - ready: Called before the loop runs.
+  /// - Throws: `ECONNABORTED` if the node was removed from outside, by umount(8) for example; or the error of `ready`.
   public func serve(
     until signals: TerminationSignals, ready: () throws -> Void = {}
   ) throws {

@@ -2,16 +2,16 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// A descriptor that is closed with the last reference to it, or before.
+/// A descriptor that is closed with the last reference to this object, or earlier by ``close()``.
 package final class OwnedDescriptor {
   package let descriptor: FileDescriptor
   private var isOpen = true
 
   package init(_ descriptor: FileDescriptor) { self.descriptor = descriptor }
 
-  /// Takes over what a system call has returned.
+  /// Takes over the descriptor that a system call has returned.
   ///
-  /// - Throws: `errno` if that is an error.
+  /// - Throws: `errno` if the system call has failed.
   fileprivate convenience init(_ result: Int32) throws(Errno) {
     guard result >= 0 else { throw .current }
     self.init(FileDescriptor(rawValue: result))
@@ -27,8 +27,8 @@ package final class OwnedDescriptor {
 
 /// A name in a directory that is held open.
 ///
-/// A path is looked up anew by each system call, and the owner of any directory on the way can exchange what stands there
-/// between two calls. An entry is looked up once, and each later call acts in the same directory.
+/// Each system call looks up a path anew, and the owner of any directory on the way can replace an entry between two calls. A directory
+/// entry is looked up once, and each later call acts in the same directory.
 package struct DirectoryEntry {
   package let directory: OwnedDescriptor
   package let name: String
@@ -41,7 +41,7 @@ package struct DirectoryEntry {
   /// - Parameters:
   ///   - path: The entry, which need not exist.
   ///   - followsLink: Whether a symbolic link at the entry itself is followed, too.
-  /// - Throws: `ELOOP` if a link is not to be followed; otherwise the error of openat(2).
+  /// - Throws: `ELOOP` for a link of another user; otherwise the error of openat(2).
   package init(_ path: FilePath, followsLink: Bool = false) throws(Errno) {
     var directory = try Self.open(path.isAbsolute ? "/" : ".")
     var names = Self.names(path.string)
@@ -58,7 +58,7 @@ package struct DirectoryEntry {
       }
       if let file, let target = try Self.target(ofLink: file) {
         links += 1
-        // As many as the kernel follows: path_resolution(7).
+        // The kernel follows 40 links, too: path_resolution(7).
         guard links <= 40 else { throw .tooManySymbolicLinkLevels }
         if target.hasPrefix("/") { directory = try Self.open("/") }
         names = Self.names(target) + names
@@ -71,7 +71,7 @@ package struct DirectoryEntry {
         directory = file
       }
     }
-    // "/", or a link to it.
+    // The path is "/", or a link to it.
     throw .isDirectory
   }
 
@@ -87,7 +87,7 @@ package struct DirectoryEntry {
         directory?.descriptor.rawValue ?? AT_FDCWD, name, CLINUX_O_PATH | O_NOFOLLOW | O_CLOEXEC))
   }
 
-  /// The path in a symbolic link; nil if `file` is none.
+  /// The path in a symbolic link; nil if `file` is not a link.
   private static func target(ofLink file: OwnedDescriptor) throws(Errno) -> String? {
     let attributes = try file.descriptor.attributes()
     guard attributes.st_mode & S_IFMT == S_IFLNK else { return nil }
@@ -111,7 +111,7 @@ extension DirectoryEntry {
         directory.descriptor.rawValue, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode))
   }
 
-  /// The same, for a regular file and for nothing else.
+  /// openat(2) of a regular file.
   ///
   /// - Throws: `EPERM` if it is another kind of file.
   package func openRegularFile(_ flags: Int32, mode: mode_t = 0) throws(Errno) -> OwnedDescriptor {
@@ -132,7 +132,7 @@ extension DirectoryEntry {
     }
   }
 
-  /// Which file stands there now.
+  /// The identity of the file that is there now.
   package var identity: FileIdentity { get throws(Errno) { FileIdentity(try attributes) } }
 
   package func makeDirectory(mode: mode_t) throws(Errno) {
@@ -159,7 +159,7 @@ extension DirectoryEntry {
   }
 }
 
-/// Which file a path or a descriptor stands for.
+/// The identity of a file: its device and its inode.
 package struct FileIdentity: Equatable {
   let device: dev_t
   let inode: ino_t

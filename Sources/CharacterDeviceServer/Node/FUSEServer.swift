@@ -3,75 +3,52 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// Serves a device as a file at any path, through the kernel's FUSE, where there is no CUSE.
+/// A server of a device at a file of any path, through the kernel's FUSE. It does not need CUSE.
 ///
-/// The server makes a plain file and mounts over it a file system whose root is itself a regular file. Answers come as
-/// near to a character device's as FUSE lets a server come: docs/file-operations.md.
-public final class FUSEServer: NodeServer {
-  public let path: FilePath
-  private let mount: FuseMount
-
-  public var descriptor: FileDescriptor { mount.session.descriptor }
-
+/// The server makes a plain file, and mounts a file system over it whose root is a regular file. docs/file-operations.md lists the
+/// differences from a character device.
+public final class FUSEServer: MountedServer {
   /// Makes the node; when the call returns, it answers.
   ///
   /// - Parameters:
-  ///   - path: The node. Nothing else may be there.
-  ///   - access: Who may use it. Root's nodes are open to whom the mode lets in; those of other users only to
-  ///     themselves, as fusermount3 has it by default.
-  ///   - application: The program that serves it.
+  ///   - path: The node. No file may be there.
+  ///   - access: The users that may use the node. If root makes the node, the mode decides. The node of any other user is open to this user
+  ///     only, which is the default of fusermount3.
+  ///   - application: The program that serves the node.
   ///   - device: The device.
   /// - Throws: ``NodeError``; nothing is left behind then.
   public init(
     path: FilePath, access: NodeAccess = NodeAccess(), application: Application,
     device: some CharacterDevice
   ) throws(NodeError) {
-    self.path = path
-    // It asks the kernel, which a server in its sandbox may not.
+    // This asks the kernel for its version, which a server in its sandbox may not do.
     _ = pageErrorsReachPrograms
     let context = DeviceContext(device, hasOffsets: true)
     context.fileState.attributes = fileAttributes(S_IFREG | access.mode.rawValue, access, inode: 1)
-    mount = try FuseMount(
-      over: .file, path, of: application, operations: Self.operations, context: context)
+    super.init(
+      path,
+      try FuseMount(
+        over: .file, path, of: application, operations: Self.operations, context: context))
   }
-
-  /// Clears away the mount and the file that a killed server left at `path`; a living one's stay.
-  ///
-  /// - Throws: ``NodeError`` where the caller may not unmount it.
-  public static func removeStale(
-    at path: FilePath, of application: Application
-  ) throws(NodeError) {
-    try MountPoint.removeStale(at: path, of: application)
-  }
-
-  public func process() throws(Errno) -> ProcessResult { try mount.session.process() }
-
-  public func disconnect() { mount.session.disconnect() }
-
-  public func remove() { mount.remove() }
-
-  public var removalDescriptors: [FileDescriptor] { [mount.directory.descriptor] }
-
-  public func closeRemovalDescriptors() { mount.directory.close() }
 
   private static var operations: fuse_lowlevel_ops {
     var operations = fuse_lowlevel_ops()
     operations.`init` = { userData, connection in
       guard let userData, let connection else { return }
-      // An open with O_TRUNC would make the kernel take the file for an empty one, see `apparentSize`. Without this flag the
-      // truncation is a request of its own.
+      // With this flag, the kernel would set the size to 0 at an open with O_TRUNC; see `apparentSize`. Without the flag, the truncation
+      // is a separate request.
       connection.pointee.want &= ~UInt32(FUSE_CAP_ATOMIC_O_TRUNC)
       DeviceContext.of(userData: userData).isInitialized = true
     }
     operations.open = { request, _, info in DeviceContext.of(request).openFile(request, info) }
     operations.release = { request, _, info in DeviceContext.of(request).release(request, info) }
     operations.read = { request, _, count, offset, info in
-      // A read(2) names its client as the owner of locks. A request for a page of the page cache names nobody: splice(2) and
-      // sendfile(2) make it from Linux 6.5 on, and faults of a mapping.
+      // A request of read(2) has an owner of locks. A request for a page of the page cache has none: splice(2) and sendfile(2) make
+      // such a request from Linux 6.5 on, and so does a fault of a mapping.
       if info?.pointee.lock_owner != 0 {
         DeviceContext.with(request) { $0.read(request, count, at: offset, info) }
       } else if pageErrorsReachPrograms {
-        // As the driver of a device without splice operations answers.
+        // The answer of a driver without splice operations.
         fuse_reply_err(request, EINVAL)
       } else {
         DeviceContext.with(request) { $0.readPage(request, count, at: offset, info) }
@@ -81,19 +58,20 @@ public final class FUSEServer: NodeServer {
       DeviceContext.with(request) { $0.write(request, bytes, count, at: offset, info) }
     }
     operations.getattr = { request, _, info in
-      // Only lseek(SEEK_END) asks for the attributes of an open file: the one seek that a server can refuse.
       let context = DeviceContext.of(request)
       if info == nil || context.device.size != nil {
         context.answerAttributes(request)
       } else {
-        fuse_reply_err(request, ESPIPE)
+        // Only lseek(2) with SEEK_END asks for the attributes of an open file. The kernel adds the call's offset to the size.
+        context.seek(request, 0, from: .end, info)
       }
     }
     operations.setattr = { request, _, attributes, fields, info in
       DeviceContext.of(request).set(attributes, fields, request, info)
     }
-    operations.lseek = { request, _, offset, whence, _ in
-      DeviceContext.of(request).seek(request, offset, whence)
+    operations.lseek = { request, _, offset, whence, info in
+      DeviceContext.of(request).seek(
+        request, offset, from: whence == CLINUX_SEEK_DATA ? .data : .hole, info)
     }
     operations.ioctl = {
       request, _, command, argument, info, flags, input, inputCount, outputCount in
@@ -112,18 +90,18 @@ public final class FUSEServer: NodeServer {
   }
 }
 
-/// The size that the kernel takes the node to have while a client can read it. `stat` shows 0 all the same.
+/// The size that the node has for the kernel while a client can read the node. `stat` shows 0 nevertheless.
 ///
 /// The driver of a character device has no splice operations: splice(2) and sendfile(2) fail with EINVAL, and programs go
-/// on with read(2). A file of FUSE has them. Since Linux 6.5 they find the end of the file at its size, which programs take
-/// for a device without a byte. If the size is larger than the position of the file, the kernel asks the server for a page
+/// on with read(2). A file of FUSE has splice operations. Since Linux 6.5 these operations find the end of the file at its size, and with a
+/// size of 0 a program would read no byte. If the size is larger than the position of the file, the kernel asks the server for a page
 /// first, see ``pageErrorsReachPrograms``.
 ///
-/// A larger size would have a price: the position of a write with O_APPEND is the size, and RLIMIT_FSIZE holds for positions.
+/// A larger size would have disadvantages: the position of a write with O_APPEND is the size, and RLIMIT_FSIZE limits positions.
 private let apparentSize: Int64 = 1 << 20
 
 /// Whether a program that copies from the node with splice(2) gets the error with which the server answers the kernel's request
-/// for a page. From Linux 6.19 on it is EIO, whatever the server says, and many programs do not go on with read(2) then.
+/// for a page. From Linux 6.19 on the program gets EIO for each error, and many programs do not go on with read(2) after EIO.
 private let pageErrorsReachPrograms: Bool = {
   var system = utsname()
   uname(&system)
@@ -136,7 +114,7 @@ private let pageErrorsReachPrograms: Bool = {
 struct FileState {
   /// The attributes that `stat(2)` gives, but for the size.
   var attributes = Glibc.stat()
-  /// How many open files need a size: those that can be read.
+  /// The number of open files that need a size; see ``AnyOpenFile/needsSize``.
   var readers = 0
   /// The thread that asked last for the attributes, and has not opened the node since.
   var lastAsker: pid_t?
@@ -147,7 +125,7 @@ extension DeviceContext {
     _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {
     guard let info else { return }
-    // As the driver of a device without direct I/O answers; the kernel would let a file on FUSE have it.
+    // The answer of a driver without direct I/O. The kernel would allow direct I/O for a file on FUSE.
     guard info.pointee.flags & CLINUX_O_DIRECT == 0 else {
       fuse_reply_err(request, EINVAL)
       return
@@ -156,9 +134,9 @@ extension DeviceContext {
     open(request, info)
   }
 
-  /// A client is about to have the node open to read it.
+  /// Gives the node its size for the kernel, as a client opens the node for reading.
   func willOpenToRead() {
-    // The kernel locks a page here. Nobody else can hold it: without readers no request for a page is under way.
+    // The kernel locks a page here. The lock is free, because without readers no request for a page is under way.
     if fileState.readers == 0, device.size == nil {
       session?.enlarge(inode: FUSE_ROOT_ID, to: apparentSize)
     }
@@ -178,35 +156,31 @@ extension DeviceContext {
     }
   }
 
-  /// SEEK_DATA and SEEK_HOLE: a device with a size is all data.
-  fileprivate func seek(_ request: fuse_req_t?, _ offset: off_t, _ whence: Int32) {
-    guard let size = device.size else {
-      fuse_reply_err(request, ESPIPE)
-      return
-    }
-    if offset >= size {
-      fuse_reply_err(request, ENXIO)
-    } else {
-      fuse_reply_lseek(request, whence == CLINUX_SEEK_DATA ? offset : size)
+  fileprivate func seek(
+    _ request: fuse_req_t?, _ offset: off_t, from origin: SeekRequest.Origin,
+    _ info: UnsafeMutablePointer<fuse_file_info>?
+  ) {
+    withFile(request, info) { request, _, file in
+      device.seek(SeekRequest(request, Int(offset), from: origin), file)
     }
   }
 
   fileprivate func answerAttributes(_ request: fuse_req_t?) {
     let asker = fuse_req_ctx(request).pointee.pid
-    // The kernel says 0 for a thread that this process's pid namespace does not have.
+    // The kernel gives 0 for a thread that is not in this process's pid namespace.
     fileState.lastAsker = asker == 0 ? nil : asker
-    // The size is for `stat` only.
+    // The size of the answer is for `stat` only.
     if fileState.readers > 0, device.size == nil {
       session?.outdateAttributes(inode: FUSE_ROOT_ID)
     }
     var answer = fileState.attributes
     if let size = device.size { answer.setSize(size) }
-    // Valid for no time: the kernel asks again rather than show the size that it computes from writes.
+    // The attributes are valid for no time, so that the kernel asks again. Otherwise it would show a size that it computes from writes.
     fuse_reply_attr(request, &answer, 0)
   }
 
-  /// chmod, chown and utimensat, which a node in /dev takes; the kernel has checked the rights. The truncation of an open
-  /// with O_TRUNC, which changes nothing. No other size: a device is not truncated.
+  /// Answers a change of attributes. chmod, chown and utimensat work as on a node in /dev; the kernel has checked the rights. The
+  /// truncation of an open with O_TRUNC succeeds and changes nothing. Any other change of the size fails.
   fileprivate func set(
     _ new: UnsafeMutablePointer<Glibc.stat>?, _ fields: Int32, _ request: fuse_req_t?,
     _ info: UnsafeMutablePointer<fuse_file_info>?
@@ -217,7 +191,7 @@ extension DeviceContext {
       return
     }
     if !isTruncation { set(new.pointee, fields) }
-    // The kernel takes over the size, and shows it to nobody.
+    // The kernel takes over the size, but no program sees it.
     var answer = fileState.attributes
     answer.st_size = device.size ?? Int(apparentSize)
     fuse_reply_attr(request, &answer, 0)
@@ -238,10 +212,10 @@ extension DeviceContext {
     fileState.attributes.st_ctim = now
   }
 
-  /// Tells the truncation of an open with O_TRUNC from that of truncate(2), which a device refuses.
+  /// Whether a truncation is a part of an open with O_TRUNC, and not of truncate(2), which a device refuses.
   ///
-  /// The two requests are alike. The kernel asks for the attributes before each, to check rights; then comes the request of
-  /// open(2), or that of truncate(2).
+  /// The two requests are equal. Before a truncate(2), the kernel asks for the attributes to check rights; before the truncation of an
+  /// open(2), the request of the open comes in between.
   private func isPartOfOpen(
     _ size: off_t, _ request: fuse_req_t?, _ info: UnsafeMutablePointer<fuse_file_info>?
   ) -> Bool {

@@ -3,12 +3,12 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// A file system of this process's, mounted over a file or a directory that was made for it.
+/// A file system of this process that is mounted over a file or a directory, which was made for it.
 struct FuseMount {
   let session: FuseSession
   private let mountPoint: MountPoint
 
-  /// Mounts it; when the call returns, it answers.
+  /// Mounts the file system; when the call returns, it answers.
   ///
   /// - Throws: ``NodeError``; nothing is left behind then.
   init(
@@ -32,7 +32,7 @@ struct FuseMount {
     }
     guard let created else {
       throw NodeError(
-        .system, "libfuse refused to make \(path)", advice: "see its messages above")
+        .system, "libfuse refused to make \(path)", advice: "see the messages of libfuse above")
     }
     let mountPoint: MountPoint
     do throws(NodeError) {
@@ -52,14 +52,14 @@ struct FuseMount {
     }
   }
 
-  /// What ``remove()`` needs to be open.
+  /// The directory that ``remove()`` needs open.
   var directory: OwnedDescriptor { mountPoint.directory }
 
-  /// Unmounts it, and removes what was made for it.
+  /// Unmounts the file system, and removes the file or directory that was made for it.
   func remove() { mountPoint.remove() }
 }
 
-/// What `stat(2)` gives of a file, but for its size: now is when it was made.
+/// The attributes of a new file for `stat(2)`, without its size. All times are the present time.
 func fileAttributes(_ mode: mode_t, _ access: NodeAccess, inode: UInt64) -> Glibc.stat {
   var attributes = Glibc.stat()
   attributes.st_ino = ino_t(inode)
@@ -77,7 +77,7 @@ func fileAttributes(_ mode: mode_t, _ access: NodeAccess, inode: UInt64) -> Glib
 }
 
 extension Glibc.stat {
-  /// Sets the size, and the blocks of 512 bytes, without which programs would take the file for a sparse one.
+  /// Sets the size and the number of blocks of 512 bytes. Without the blocks, programs would take the file for a sparse one.
   mutating func setSize(_ size: Int) {
     st_size = size
     st_blocks = (size + 511) / 512

@@ -4,13 +4,13 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// One connection to the kernel's FUSE or CUSE, on libfuse's low level.
+/// A connection to the kernel's FUSE or CUSE, on libfuse's low level.
 ///
-/// The one place that touches libfuse's session, buffer and requests.
+/// Only this type uses libfuse's session and its buffer.
 final class FuseSession {
-  /// What the callbacks need, handed to them through libfuse's `userdata`.
+  /// The state for libfuse's callbacks, which get it as libfuse's `userdata`.
   ///
-  /// It holds libfuse's session until the connection has ended and all requests are answered, also those that another thread answers.
+  /// The context holds libfuse's session until the connection has ended and all requests are answered, by any thread.
   class Context {
     /// The kernel's INIT was answered.
     var isInitialized = false
@@ -19,17 +19,18 @@ final class FuseSession {
     /// The thread that serves the node.
     fileprivate(set) var thread = pthread_self()
     fileprivate var raw: OpaquePointer?
-    /// One for the connection, and one for each request of a device that is not answered.
+    /// The number of users of ``raw``: the connection, and each request of a device that is not answered.
     fileprivate let uses = Atomic<Int>(1)
     fileprivate let hasEnded = Atomic<Bool>(false)
-    /// The connection is about to end.
+    /// Called before the connection ends.
     func connectionWillEnd() {}
   }
 
   let context: Context
   let descriptor: FileDescriptor
   private let session: OpaquePointer
-  /// The buffer into which libfuse puts requests. It is a pointer, because Swift would otherwise check exclusive access at each request.
+  /// The buffer into which libfuse puts requests. It is a pointer, because Swift would check a variable for exclusive access at each
+  /// request.
   private let buffer: UnsafeMutablePointer<fuse_buf> = {
     let buffer = UnsafeMutablePointer<fuse_buf>.allocate(capacity: 1)
     buffer.initialize(to: fuse_buf())
@@ -40,8 +41,8 @@ final class FuseSession {
   /// Connects `session`, made with `context` as its user data, at `mountPoint`, and answers the kernel's INIT.
   ///
   /// - Parameters:
-  ///   - what: Names the connection in errors.
-  ///   - mounted: Called once there is a mount, before the kernel's INIT is answered.
+  ///   - what: The name of the connection in errors.
+  ///   - mounted: Called when the mount is there, before the kernel's INIT is answered.
   init(
     _ session: OpaquePointer, context: Context, mountPoint: String, what: String,
     mounted: () -> Void = {}
@@ -72,7 +73,7 @@ final class FuseSession {
     }
   }
 
-  /// Answers requests until the kernel's first, INIT, is done.
+  /// Answers requests until the kernel's first request, INIT, is answered.
   private func initialize(_ what: String) throws(NodeError) {
     let limit: Int32 = 10_000  // milliseconds
     while !context.isInitialized {
@@ -109,19 +110,19 @@ final class FuseSession {
     }
   }
 
-  /// Makes the kernel forget the attributes of a file, and ignore those that answers to its questions up to now give it.
+  /// Makes the kernel forget the attributes of a file. The kernel also ignores the attributes in answers to its earlier requests.
   ///
-  /// A program that waits in stat(2) for such an answer gets it all the same.
+  /// A program that waits in stat(2) for such an answer gets the answer nevertheless.
   func outdateAttributes(inode: Int32) {
     _ = fuse_lowlevel_notify_inval_inode(session, fuse_ino_t(inode), -1, 0)
   }
 
-  /// Makes the kernel take a file for one of at least `size` bytes.
+  /// Makes the kernel see a file of at least `size` bytes.
   ///
-  /// The kernel waits for whoever holds a lock on the page that ends there: no request for it may be open.
+  /// The kernel waits for the lock of the last page. Call this only if no request for that page is open.
   func enlarge(inode: Int32, to size: Int64) {
     outdateAttributes(inode: inode)
-    // The size of a file has no notification of its own. Text that is put into the file's page cache has an end.
+    // The kernel has no notification for the size of a file. A byte that is stored in the page cache moves the end of the file.
     var text: UInt8 = 0
     withUnsafeMutablePointer(to: &text) { text in
       var buffers = fuse_bufvec()
@@ -134,7 +135,7 @@ final class FuseSession {
     }
   }
 
-  /// Ends the connection: the device of CUSE goes away, a mount of FUSE is dead.
+  /// Ends the connection. A device of CUSE goes away, and a mount of FUSE is dead.
   func disconnect() {
     guard isOpen else { return }
     isOpen = false
@@ -155,10 +156,10 @@ extension FuseSession.Context {
   /// The connection has not ended.
   var isConnected: Bool { !hasEnded.load(ordering: .acquiring) }
 
-  /// Counts a request that is to be answered.
+  /// Counts a request that is not answered yet.
   func retainSession() { uses.wrappingAdd(1, ordering: .relaxed) }
 
-  /// The request is answered.
+  /// Notes that a request is answered.
   func releaseSession() {
     if uses.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0 { destroySession() }
   }
@@ -167,18 +168,18 @@ extension FuseSession.Context {
   fileprivate func end(_ descriptor: FileDescriptor) {
     hasEnded.store(true, ordering: .releasing)
     connectionWillEnd()
-    // Requests hold no reference.
+    // Requests hold no reference to this object, so that it holds itself until the last request is answered.
     _ = Unmanaged.passRetained(self)
     if uses.load(ordering: .acquiring) > 1 { replace(descriptor.rawValue) }
     releaseSession()
   }
 
-  /// Puts a descriptor that leads nowhere in the place of the connection's, which libfuse closes only with the session.
+  /// Replaces the descriptor of the connection by an unused one. Libfuse closes the descriptor only with the session.
   private func replace(_ descriptor: Int32) {
     let flags = Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)
     var nowhere = eventfd(0, flags)
     if nowhere < 0 {
-      // No descriptor is free but this one.
+      // The process has no free descriptor, so the connection's own is closed first.
       close(descriptor)
       nowhere = eventfd(0, flags)
       guard nowhere >= 0, nowhere != descriptor else { return }
@@ -194,16 +195,16 @@ extension FuseSession.Context {
 }
 
 extension FuseSession.Context {
-  /// The context of the session that `request` belongs to: of the class that the session was made with.
+  /// The context of the session to which `request` belongs. The session was made with a context of this class.
   static func of(_ request: fuse_req_t?) -> Self { of(userData: fuse_req_userdata(request)) }
 
-  /// Calls `body` with the context of the session that `request` belongs to, without a reference of its own: the session holds it.
+  /// Calls `body` with the context of the session to which `request` belongs, and takes no reference, as the session holds the context.
   @inline(__always)
   static func with<Result>(_ request: fuse_req_t?, _ body: (Self) -> Result) -> Result {
     Unmanaged<Self>.fromOpaque(fuse_req_userdata(request))._withUnsafeGuaranteedRef(body)
   }
 
-  /// The context that stands behind libfuse's `userdata`.
+  /// The context to which libfuse's `userdata` points.
   static func of(userData: UnsafeMutableRawPointer) -> Self {
     Unmanaged<Self>.fromOpaque(userData).takeUnretainedValue()
   }
@@ -212,7 +213,7 @@ extension FuseSession.Context {
 }
 
 extension Errno {
-  /// `errno` as the last system call left it.
+  /// The error of the last system call: `errno`.
   package static var current: Errno { Errno(rawValue: errno) }
 }
 
@@ -222,7 +223,7 @@ func withFuseArguments<Result>(
 ) -> Result {
   var arguments = fuse_args()
   defer { fuse_opt_free_args(&arguments) }
-  // In the place of the program's name, which libfuse does not use.
+  // The first argument is the program's name, which libfuse does not use.
   fuse_opt_add_arg(&arguments, "fuse")
   for option in options {
     fuse_opt_add_arg(&arguments, "-o")

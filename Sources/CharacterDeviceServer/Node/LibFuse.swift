@@ -2,15 +2,15 @@ import CFuse
 import Glibc
 import Synchronization
 
-/// The libfuse that this process runs with.
+/// The libfuse with which this process runs.
 public enum LibFuse {
-  /// For example `3.14.0`.
+  /// The version, for example `3.14.0`.
   public static var version: String { String(cString: fuse_pkgversion()) }
 
-  /// Libfuse's own number for the release, major × 100 + minor.
+  /// The oldest release that works, as libfuse numbers releases: major × 100 + minor.
   static let oldest: Int32 = 314
 
-  /// - Throws: Where the library is older than what this program was written for.
+  /// Checks that the library is not too old.
   static func checkVersion() throws(NodeError) {
     guard fuse_version() >= oldest else {
       throw NodeError(

@@ -3,7 +3,7 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// The plain file or the directory that a FUSE server makes to mount over, and removes.
+/// The plain file or the directory that a FUSE server makes for its mount, and removes in the end.
 final class MountPoint {
   enum Kind { case file, directory }
 
@@ -13,7 +13,7 @@ final class MountPoint {
   /// The file or the directory itself, until it is mounted over.
   private let file: OwnedDescriptor
   private let identity: FileIdentity
-  /// False for a directory that was there before, and stays.
+  /// Whether this object made the file or directory. A directory that was there before stays.
   private let isMade: Bool
   /// The kernel's number of the mount; nil before there is one.
   private var mountID: Int?
@@ -48,7 +48,7 @@ final class MountPoint {
     do {
       _ = try file.descriptor.writeAll(text.utf8)
     } catch {
-      // As on a full disk.
+      // The disk may be full.
       entry.remove()
       throw error as? Errno ?? .ioError
     }
@@ -67,22 +67,22 @@ final class MountPoint {
     return (try entry.open(O_RDONLY | O_DIRECTORY), isMade)
   }
 
-  /// The path for mount(2). For root it names the file that was made, and not the file that stands at its path by then: in
-  /// another user's directory that may be a link to a file of root's.
+  /// The path for mount(2). For root, this path stands for the file that was made, even if another file is at the node's path by then.
+  /// In another user's directory, such a file could be a link to a file of root's.
   var target: String {
     geteuid() == 0 ? "/proc/self/fd/\(file.descriptor.rawValue)" : path.string
   }
 
-  /// Remembers the mount, which is there now.
+  /// Notes the number of the mount, which is there now.
   func noteMount() {
     mountID = (try? Mounted(at: entry))?.id
     file.close()
   }
 
-  /// What ``remove()`` needs to be open.
+  /// The directory that ``remove()`` needs open.
   var directory: OwnedDescriptor { entry.directory }
 
-  /// - Throws: If something is at `path` that cannot be mounted over.
+  /// Checks that there is nothing at `path`, or an empty directory for the mount of a directory.
   static func checkIsFree(
     _ path: FilePath, for kind: Kind, _ advice: Application.Advice
   ) throws(NodeError) {
@@ -104,7 +104,7 @@ final class MountPoint {
     return count <= 2
   }
 
-  /// Takes away the mount, if it is still there, and the file. Anything else at the path stays.
+  /// Removes the mount, if it is still there, and the file. Any other mount or file at the path stays.
   func remove() {
     if let mount = try? Mounted(at: entry), mount.id == mountID, mount.isDead {
       mount.unmount(path)
@@ -116,12 +116,13 @@ final class MountPoint {
     }
   }
 
-  /// See ``FUSEServer/removeStale(at:of:)``.
+  /// See ``MountedServer/removeStale(at:of:)``.
   static func removeStale(at path: FilePath, of application: Application) throws(NodeError) {
-    // If there is nothing, or nothing that can be reached, making the node says why.
+    // If the path cannot be reached, the server that is made next reports the reason.
     guard let entry = try? DirectoryEntry(path), let mount = try? Mounted(at: entry) else { return }
     if mount.id != (try? Mounted(entry.directory))?.id {
-      // A living server's mount stays, and one of another kind. The type first: to ask a server that hangs would hang.
+      // The mount of a server that runs stays, and so does a mount of another type. The type is compared first, because a request to a
+      // server that hangs would not return.
       guard mount.type == "fuse.\(application.fileSystem)", mount.isDead else { return }
       guard mount.unmount(path) else {
         throw NodeError(
@@ -129,7 +130,7 @@ final class MountPoint {
           "\(path) is the mount of a \(application.name) that was killed, and cannot be unmounted: \(Errno.current)",
           advice: "as root: umount -l \(path)")
       }
-      // The directory below a tree. It goes only if it is empty.
+      // This removes the directory below a tree, if it is empty.
       entry.removeDirectory()
     }
     if isOurs(entry, application.mountPointText) { entry.remove() }
@@ -144,16 +145,16 @@ final class MountPoint {
   }
 }
 
-/// The mount that stands at an entry of a directory, or that the entry is on if it is no mount point.
+/// The mount at an entry of a directory. If the entry is not a mount point, the mount that contains the entry.
 private struct Mounted {
-  /// Its root, if it was looked up at a mount point. No other mount can take its place while this is open.
+  /// The root of the mount, if it was looked up at a mount point. While this is open, no other mount can take the place of this mount.
   private let root: OwnedDescriptor
-  /// The kernel's number of the mount, which another mount gets once this one is gone.
+  /// The kernel's number of the mount. When the mount is gone, another mount can get the number.
   let id: Int
 
   init(at entry: DirectoryEntry) throws(Errno) { try self.init(entry.open(CLINUX_O_PATH)) }
 
-  /// The mount that a file or directory is on.
+  /// The mount that contains a file or directory.
   init(_ file: OwnedDescriptor) throws(Errno) {
     root = file
     let information = open("/proc/self/fdinfo/\(root.descriptor.rawValue)", O_RDONLY | O_CLOEXEC)
@@ -169,18 +170,18 @@ private struct Mounted {
     self.id = id
   }
 
-  /// Its server has ended. A dead server's mount answers `ENOTCONN`, and a mount of any other kind does not.
+  /// Whether the server of the mount has ended. The mount of a dead server answers `ENOTCONN`, and no other mount does.
   var isDead: Bool {
-    // Not stat(2): the kernel may answer it by what it remembers of the dead one.
+    // This is not stat(2), because the kernel may answer stat(2) with attributes that it has kept from the dead server.
     var answer = statfs()
     return fstatfs(root.descriptor.rawValue, &answer) != 0
       && [ENOTCONN, ECONNABORTED].contains(errno)
   }
 
-  /// For example "fuse.mirror".
+  /// The type of the file system, for example "fuse.mirror".
   var type: String? { (try? MountTable())?.type(ofMount: id) }
 
-  /// Detaches this mount and no other, as root or through fusermount3.
+  /// Detaches this mount, as root or through fusermount3.
   @discardableResult
   func unmount(_ path: FilePath) -> Bool {
     if umount2("/proc/self/fd/\(root.descriptor.rawValue)", Int32(MNT_DETACH)) == 0 { return true }
@@ -201,7 +202,7 @@ func fileType(_ path: FilePath) throws(Errno) -> mode_t {
   return attributes.st_mode & S_IFMT
 }
 
-/// - Throws: Where something is at `path` already.
+/// Checks that nothing is at `path`.
 func checkNodeIsFree(_ path: FilePath, _ words: Application.Advice) throws(NodeError) {
   let type: mode_t
   do throws(Errno) {
@@ -215,7 +216,7 @@ func checkNodeIsFree(_ path: FilePath, _ words: Application.Advice) throws(NodeE
     switch type {
     case S_IFREG:
       (
-        "a regular file, perhaps of a write while no daemon ran",
+        "a regular file, perhaps from a write while no server ran",
         "rm \(path) if nobody needs it, or \(words.otherNode)"
       )
     case S_IFCHR: ("a character device", words.otherNode)

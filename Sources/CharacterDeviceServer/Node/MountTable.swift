@@ -1,20 +1,21 @@
 import Glibc
 import SystemPackage
 
-/// The mounts that this process sees: proc_pid_mountinfo(5).
+/// The table of the mounts that this process sees: proc_pid_mountinfo(5).
 ///
-/// A file system that is unmounted lazily (umount -l) goes on for those who have files of it open, and its server hears
-/// nothing; all others find what is below. A server that looks into the table when its ``Keeper`` says that it has changed can
-/// end then.
+/// If a file system is unmounted lazily (umount -l), its server gets no notice: programs that have a file of it open go on, and all
+/// other programs find the directory below. A ``Keeper`` tells its server that the table has changed. The server can look into the table
+/// then, and end if its mount is missing.
 public final class MountTable {
-  /// Has urgent data when mounts have come or gone, once for each poll(2): not for a descriptor that is in two sets.
+  /// The descriptor of the table. It has urgent data when mounts were added or removed. Only one poll(2) gets this event, so the
+  /// descriptor can be in one set only.
   let descriptor: FileDescriptor
 
   /// One mount.
   public struct Mount: Hashable, Sendable {
-    /// As the kernel numbers it: its own number, its parent's and its file system's.
+    /// The kernel's numbers: of the mount, of its parent and of its file system.
     private let numbers: [ArraySlice<UInt8>]
-    /// The file system's type, as "tmpfs" or "fuse.mirror".
+    /// The file system's type, for example "tmpfs" or "fuse.mirror".
     let type: String
 
     fileprivate init(_ fields: [ArraySlice<UInt8>]) {
@@ -25,7 +26,7 @@ public final class MountTable {
     }
   }
 
-  /// Opens the table. It takes a descriptor.
+  /// Opens the table, which takes a descriptor.
   public init() throws(Errno) {
     let descriptor = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw .current }
@@ -34,8 +35,8 @@ public final class MountTable {
 
   deinit { try? descriptor.close() }
 
-  /// The mount that is over each path, the last one if there are several. A path that nothing is mounted over is not in the result.
-  /// The table is read once.
+  /// The mount over each path; the last one if there are several. A path without a mount is not in the result. The table is read
+  /// once.
   public func mounts(at paths: some Sequence<FilePath>) -> [FilePath: Mount] {
     var last: [ArraySlice<UInt8>: Mount] = [:]
     for fields in lines where fields.count > 4 { last[fields[4]] = Mount(fields) }
@@ -44,15 +45,15 @@ public final class MountTable {
     return mounts
   }
 
-  /// Those of `mounts` that are not there any more.
+  /// The elements of `mounts` that are not there any more.
   public func missing(of mounts: some Sequence<Mount>) -> Set<Mount> {
     var missing = Set(mounts)
-    // A line may be missed while others change.
+    // A read of the table may miss a line while other lines change.
     for _ in 1...3 where !missing.isEmpty { missing.subtract(lines.map(Mount.init)) }
     return missing
   }
 
-  /// As the table has it: in octal what would end a field, and the backslash.
+  /// A path in the form of the table, which has octal numbers for characters that end a field, and for the backslash.
   private static func escaped(_ path: FilePath) -> [UInt8] {
     path.string.utf8.flatMap { byte in
       switch byte {
@@ -69,7 +70,7 @@ public final class MountTable {
     return lines.first { $0.first == number }.map { Mount($0).type }
   }
 
-  /// The fields of each line, as the kernel has them now.
+  /// The fields of each line of the table now.
   private var lines: [[ArraySlice<UInt8>]] {
     var text: [UInt8] = []
     var part = [UInt8](repeating: 0, count: 1 << 16)
@@ -78,7 +79,7 @@ public final class MountTable {
       guard count > 0 else { break }
       text += part.prefix(count)
     }
-    // Not as characters: a name may begin with what combines with the space before it.
+    // The text is split as bytes. Among characters, a name could begin with one that combines with the space before it.
     return text.split(separator: UInt8(ascii: "\n")).map { $0.split(separator: UInt8(ascii: " ")) }
   }
 }

@@ -4,9 +4,9 @@ import SystemPackage
 public struct NodeError: Error, Hashable, Sendable {
   /// The kind of an error.
   public enum Kind: Hashable, Sendable {
-    /// The kernel, or this machine, lacks what the server needs.
+    /// The kernel or this machine lacks a feature that the server needs.
     case unsupported
-    /// The caller may not do it.
+    /// The caller has no permission.
     case notPermitted
     /// Something else is at the node's path.
     case exists
@@ -14,14 +14,14 @@ public struct NodeError: Error, Hashable, Sendable {
     case system
   }
 
-  /// The kind, for a program that goes on in another way.
+  /// The kind, for a program that can go on in another way.
   public let kind: Kind
   /// The failure and its cause.
   public let problem: String
   /// The next step for the user.
   public let advice: String
 
-  /// An error with its words.
+  /// An error.
   public init(_ kind: Kind, _ problem: String, advice: String) {
     self.kind = kind
     self.problem = problem

@@ -21,7 +21,7 @@ public struct NodeAccess: Hashable, Sendable {
 
 /// The result of a look for a request.
 public enum ProcessResult: Hashable, Sendable {
-  /// A request was there. The device has answered it, or keeps it to answer it later.
+  /// A request was there. The device has answered the request, or keeps it for a later answer.
   case request
   /// No request was there.
   case nothing
@@ -29,13 +29,13 @@ public enum ProcessResult: Hashable, Sendable {
   case end
 }
 
-/// A device at its node, served by this process.
+/// A server of a node, in this process.
 public protocol NodeServer: AnyObject {
   /// The node.
   var path: FilePath { get }
 
-  /// Becomes readable when the kernel has a request, or has ended the connection. A read of it does not block, unless a
-  /// ``WaitStrategy`` of an ``EventLoop`` lets it.
+  /// A descriptor that becomes readable when the kernel has a request, or has ended the connection. A read of the descriptor does not
+  /// block, unless a ``WaitStrategy`` of an ``EventLoop`` has changed this.
   var descriptor: FileDescriptor { get }
 
   /// Handles one request, if one is there.
@@ -44,17 +44,17 @@ public protocol NodeServer: AnyObject {
   func process() throws(Errno) -> ProcessResult
 
   /// Ends the connection to the kernel. Clients that have the node open get errors from now on. A second call does nothing. A device
-  /// does not call it while it handles a request: ``EventLoop/stop()`` is for that.
+  /// must not call this while it handles a request; it calls ``EventLoop/stop()`` instead.
   func disconnect()
 
-  /// Takes away what is left of the node after ``disconnect()``, or after the end of the process that served it. It takes
-  /// the rights that it took to make the node. Call it once: another server may have its node there later.
+  /// Removes the rest of the node after ``disconnect()``, or after the end of the process that served the node. The caller needs the
+  /// rights that were needed to make the node. Call this once: another server may have its node there later.
   func remove()
 
-  /// The descriptors that ``remove()`` needs, for a ``Keeper`` to keep open. None if there is nothing to remove.
+  /// The descriptors that ``remove()`` needs. A ``Keeper`` keeps these open. There are none if there is nothing to remove.
   var removalDescriptors: [FileDescriptor] { get }
 
-  /// Closes ``removalDescriptors`` in this process, as a ``Keeper`` calls ``remove()`` in another one.
+  /// Closes ``removalDescriptors`` in this process, for a server whose ``Keeper`` calls ``remove()``.
   func closeRemovalDescriptors()
 }
 
@@ -65,7 +65,7 @@ extension NodeServer {
 
   public func closeRemovalDescriptors() {}
 
-  /// Takes the node away.
+  /// Ends the connection and removes the node.
   public func close() {
     disconnect()
     remove()

@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// Calls `body` with `arguments` as a program gets them: C strings, and a null at the end.
+/// Calls `body` with `arguments` in the form in which a program gets its arguments: C strings, and a null at the end.
 package func withArgumentVector<Result>(
   _ arguments: [String], _ body: ([UnsafeMutablePointer<CChar>?]) throws -> Result
 ) rethrows -> Result {
@@ -10,14 +10,14 @@ package func withArgumentVector<Result>(
   return try body(vector)
 }
 
-/// Waits for the end of `child`; its status as waitpid(2) has it.
+/// Waits for the end of `child`, and returns its status as waitpid(2) gives it.
 package func waitForEnd(of child: pid_t) -> Int32 {
   var status: Int32 = 0
   while waitpid(child, &status, 0) < 0 && errno == EINTR {}
   return status
 }
 
-/// Closes all descriptors of this process but the standard ones and `kept`.
+/// Closes all descriptors of this process except the standard ones and `kept`.
 package func closeDescriptors(but kept: [Int32]) {
   var first = UInt32(STDERR_FILENO + 1)
   var ranges: [ClosedRange<UInt32>] = []
@@ -35,7 +35,7 @@ package func closeDescriptors(but kept: [Int32]) {
   }
 }
 
-/// The numbers of the descriptors that this process has open, of which one is closed by now.
+/// The numbers of the descriptors that this process has open. One of the numbers is that of the directory, which is closed by now.
 private func openDescriptors() -> [Int32] {
   guard let directory = opendir("/proc/self/fd") else { return [] }
   defer { closedir(directory) }

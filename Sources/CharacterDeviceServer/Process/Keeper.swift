@@ -2,32 +2,32 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// A process that takes away what a server leaves behind, whatever way the server ends.
+/// A process that removes the server's node when the server has ended in any way.
 ///
-/// It is a child of the server, made while the server is still root, and does nothing until the server has gone: by
-/// ``finish()``, by a crash, by kill -9. So the server can give up root (``Sandbox``), and its node goes all the same. It reads
-/// nothing of what the server writes, so there is nothing that a server could make it do but to clean up.
+/// The keeper is a child of the server, and starts while the server is still root. It does nothing until the server has ended: by
+/// ``finish()``, by a crash, or by kill -9. So the server can give up root (``Sandbox``), and its node is removed nevertheless. The keeper
+/// ignores all that the server writes, so a server can make it do nothing else.
 public final class Keeper {
-  /// An event that the keeper tells of.
+  /// An event of which the keeper tells the server.
   public enum Event: Hashable, Sendable {
-    /// Mounts have come or gone; see ``MountTable``.
+    /// Mounts were added or removed; see ``MountTable``.
     case mountsChanged
-    /// It has ended before the server: somebody has killed it.
+    /// The keeper has ended before the server: somebody has killed it.
     case end
   }
 
-  /// Readable when there is an ``Event``.
+  /// A descriptor that is readable when there is an ``Event``.
   public let descriptor: FileDescriptor
   private let process: pid_t
 
-  /// Starts the process. Call it when all that is to be cleaned up has been made, and while this process has one thread.
+  /// Starts the keeper. Call this after the nodes are made, and while this process has one thread.
   ///
   /// - Parameters:
-  ///   - name: The process's name, at most 15 bytes.
-  ///   - kept: Descriptors that the keeper keeps open, too: locks of files, which go when it ends, and
-  ///     ``NodeServer/removalDescriptors``. It closes all others.
-  ///   - unmounts: Whether it has something to unmount.
-  ///   - cleanUp: What it does when the server has gone.
+  ///   - name: The name of the keeper's process, at most 15 bytes.
+  ///   - kept: Descriptors that the keeper keeps open: ``NodeServer/removalDescriptors``, and locks of files, which the keeper's end
+  ///     releases. The keeper closes all others.
+  ///   - unmounts: Whether the keeper has to unmount a file system.
+  ///   - cleanUp: The function that the keeper calls when the server has ended.
   public init(
     name: String, keeping kept: [FileDescriptor], unmounts: Bool, cleanUp: () -> Void
   ) throws(Errno) {
@@ -47,13 +47,13 @@ public final class Keeper {
     descriptor = FileDescriptor(rawValue: ends[0])
   }
 
-  /// The last event, once ``descriptor`` is readable.
+  /// Reads the last event. Call this when ``descriptor`` is readable.
   public func readEvent() -> Event {
     var bytes = [UInt8](repeating: 0, count: 64)
     return read(descriptor.rawValue, &bytes, bytes.count) > 0 ? .mountsChanged : .end
   }
 
-  /// Lets the keeper clean up now, and waits until it has.
+  /// Lets the keeper clean up now, and waits for its end.
   public func finish() {
     try? descriptor.close()
     _ = waitForEnd(of: process)
@@ -63,7 +63,8 @@ public final class Keeper {
     _ name: String, _ server: Int32, _ kept: [FileDescriptor], _ unmounts: Bool,
     _ cleanUp: () -> Void
   ) -> Never {
-    // In a session of its own, and deaf: a signal from a terminal or to the server's process group does not end it.
+    // The keeper has a session of its own and blocks all signals, so that a signal from a terminal or to the server's process group does
+    // not end it.
     setsid()
     var signals = sigset_t()
     sigfillset(&signals)
@@ -75,7 +76,7 @@ public final class Keeper {
     closeDescriptors(but: kept.map(\.rawValue) + [server])
     chdir("/")
     let mounts = try? MountTable()
-    // Another user's keeper starts fusermount3, which is setuid.
+    // The keeper of another user needs no capabilities: it starts fusermount3, which is setuid.
     if geteuid() == 0 { Sandbox.enterKeeper(capabilities: capabilities(kept, unmounts)) }
 
     watchMounts(mounts, for: server)
@@ -83,9 +84,9 @@ public final class Keeper {
     _exit(0)
   }
 
-  /// The capabilities that cleaning up takes.
+  /// The capabilities that the keeper needs to clean up.
   private static func capabilities(_ kept: [FileDescriptor], _ unmounts: Bool) -> [Int32] {
-    // Root's own rights are enough in a directory of root's.
+    // In a directory of root's, the rights of the owner are enough.
     let isForeign = kept.contains { descriptor in
       guard let attributes = try? descriptor.attributes() else { return false }
       return attributes.st_mode & S_IFMT == S_IFDIR
@@ -94,7 +95,7 @@ public final class Keeper {
     return (unmounts ? [CAP_SYS_ADMIN] : []) + (isForeign ? [CAP_DAC_OVERRIDE] : [])
   }
 
-  /// Tells the server when mounts have come or gone, until it ends.
+  /// Tells the server when mounts were added or removed, until the server ends.
   private static func watchMounts(_ mounts: MountTable?, for server: Int32) {
     while true {
       var descriptors = [
@@ -105,7 +106,7 @@ public final class Keeper {
       var byte: UInt8 = 0
       // The server sends nothing, and the content of anything that it sends is ignored.
       if descriptors[0].revents != 0, read(server, &byte, 1) <= 0 { return }
-      // One that the server has not read yet says the same.
+      // If the server has not read the last byte yet, another one is not needed.
       if descriptors[1].revents != 0 { send(server, &byte, 1, Int32(MSG_DONTWAIT)) }
     }
   }

@@ -2,12 +2,12 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// Takes from this process what a server does not need to answer requests.
+/// The confinement of a process to the rights that a server needs to answer requests.
 ///
-/// A server needs root to make its node, and nothing but its open descriptors from then on. ``enter(as:)`` comes between the
-/// two; ``Keeper`` has kept what it takes to remove the node.
+/// A server needs root to make its node, and only its open descriptors after that. It calls ``enter(as:advice:)`` between the two. A
+/// ``Keeper`` keeps the rights to remove the node.
 public enum Sandbox {
-  /// Whom a server runs as.
+  /// The user as which a server runs.
   public struct User: Hashable, Sendable {
     public let name: String
     public let id: UInt32
@@ -20,29 +20,29 @@ public enum Sandbox {
     }
   }
 
-  /// What the kernel confines the process by, besides that it has no capabilities and cannot get any.
+  /// The kernel's features that confine the process. In addition, the process has no capabilities and cannot get any.
   public struct Confinement: Hashable, Sendable {
-    /// False where the kernel was built without.
+    /// Whether the kernel has seccomp.
     public let seccomp: Bool
-    /// The version of Landlock's interface; nil where the kernel has no Landlock.
+    /// The version of Landlock's interface; nil if the kernel has no Landlock.
     public let landlock: Int?
   }
 
-  /// Gives up root and all capabilities for good, and all system calls but those that a server makes with what is open:
-  /// capabilities(7), seccomp(2), landlock(7).
+  /// Gives up root, all capabilities, and all system calls except those that a server makes with its open descriptors: capabilities(7),
+  /// seccomp(2), landlock(7). The process cannot get these rights back.
   ///
-  /// No file can be opened any more, no program started, no connection made, no memory made executable. It holds for this
-  /// thread and those that it starts: call it while there is one.
+  /// From now on, the process cannot open a file, start a program, make a connection or make memory executable. This is so for the
+  /// calling thread and for threads that it starts later. Call it while the process has one thread.
   ///
   /// - Parameters:
-  ///   - user: The user to become; nil to stay the same user, without capabilities.
+  ///   - user: The user that the process becomes; nil to stay the same user, without capabilities.
   ///   - advice: The next step for the program's user if the process cannot become `user`.
   /// - Throws: ``NodeError``. The process may have lost some of its rights then, and should end.
   @discardableResult
   public static func enter(
     as user: User?, advice: String = "run as another user"
   ) throws(NodeError) -> Confinement {
-    // The bounding set first: it is a capability that allows to change it.
+    // The bounding set is first, because a change of it needs a capability.
     dropBoundingSet()
     if let user { try become(user, advice) }
     try dropCapabilities()
@@ -60,7 +60,7 @@ public enum Sandbox {
     return Confinement(seccomp: seccomp, landlock: landlock)
   }
 
-  /// Takes from a ``Keeper`` what it does not need to clean up. A kernel that refuses a part of it does not stop it from that.
+  /// Takes all rights from a ``Keeper`` that it does not need to clean up. If the kernel refuses a part of this, the keeper goes on.
   static func enterKeeper(capabilities: [Int32]) {
     dropBoundingSet()
     keepCapabilities(capabilities)
@@ -68,7 +68,8 @@ public enum Sandbox {
     _ = try? SystemCallFilter.keeper.load()
   }
 
-  /// No file grows, unless the log goes to a regular file: a file system that others need is not filled.
+  /// Forbids the process to make any file larger, so that it cannot fill a file system. If the log goes to a regular file, there is no such
+  /// limit.
   private static func limitFiles() {
     let logs = [STDOUT_FILENO, STDERR_FILENO].contains {
       let attributes = try? FileDescriptor(rawValue: $0).attributes()
@@ -79,7 +80,7 @@ public enum Sandbox {
     setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
   }
 
-  /// Keeps those of the capabilities of this process that are among `kept`.
+  /// Gives up all capabilities of this process except `kept`.
   static func keepCapabilities(_ kept: [Int32]) {
     withCapabilities { words in
       for index in words.indices {
@@ -99,12 +100,12 @@ public enum Sandbox {
     }
   }
 
-  /// No program that this process starts can have any capability. It is not allowed to start one; this is for the day that
-  /// something else fails.
+  /// Makes sure that no program that this process starts has a capability. The process cannot start a program anyway; this is a second
+  /// protection.
   private static func dropBoundingSet() {
     var capability: UInt = 0
     while clinux_prctl(PR_CAPBSET_READ, capability) >= 0 {
-      // Who may not has none, and no_new_privs keeps it so.
+      // If the process may not drop a capability, it has none, and no_new_privs keeps this so.
       _ = clinux_prctl(PR_CAPBSET_DROP, capability)
       capability += 1
     }
@@ -119,7 +120,7 @@ public enum Sandbox {
     guard isFree else { throw refused("give up its capabilities", .current) }
   }
 
-  /// Lets `change` work on the capabilities of this process, and sets them.
+  /// Sets the capabilities of this process to the ones that `change` makes of the present ones.
   private static func withCapabilities(
     _ change: (inout [__user_cap_data_struct]) -> Void
   ) {
@@ -132,22 +133,22 @@ public enum Sandbox {
   private static func refused(_ action: String, _ errno: Errno) -> NodeError {
     NodeError(
       .system, "the process cannot \(action): \(errno)",
-      advice: "see what it runs in (a container, a systemd unit) forbids it, and allow it there")
+      advice: "the container or the systemd unit of the process may forbid this: allow it there")
   }
 }
 
 // MARK: - Landlock
 
 extension Sandbox {
-  /// Files, network and other processes' signals are out of reach, even if a system call for them could be made.
+  /// Denies access to files, to the network, and to other processes by signals, even if the process could make a system call for these.
   ///
-  /// Documentation/userspace-api/landlock.rst of the kernel: a set of rules that handles an access and has no rule for it
-  /// denies it everywhere.
+  /// If a set of rules handles a kind of access and has no rule for it, Landlock denies the access everywhere:
+  /// Documentation/userspace-api/landlock.rst of the kernel.
   static func denyFiles() throws(NodeError) -> Int? {
     let version = clinux_landlock_version()
-    // Not built in, or not switched on (lsm= on the kernel's command line).
+    // Landlock is not built in, or not enabled (lsm= on the kernel's command line).
     guard version > 0 else { return nil }
-    // As many kinds of access as this version knows.
+    // The number of kinds of access that each version knows.
     let fileAccesses: [Int32: UInt64] = [1: 13, 2: 14, 3: 15, 4: 15]
     var rules = clinux_landlock_rules()
     rules.file_system = 1 << (fileAccesses[version] ?? 16) - 1

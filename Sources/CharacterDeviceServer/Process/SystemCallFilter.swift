@@ -7,12 +7,12 @@ import SystemPackage
 struct SystemCallFilter {
   /// The calls that are allowed with any arguments.
   ///
-  /// The kernel remembers the verdict on such a call, and runs the filter for it once (Linux 5.11).
+  /// The kernel keeps the result of the filter for such a call, and does not run the filter again (Linux 5.11).
   private let calls: [String]
   /// Whether the process may start threads, and signal them.
   private let allowsThreads: Bool
 
-  /// For a process that answers requests with what is open.
+  /// The filter of a process that answers requests with its open descriptors.
   static let server = SystemCallFilter(
     calls: common + [
       // Requests and answers, log, trace.
@@ -25,13 +25,13 @@ struct SystemCallFilter {
       "dup2", "dup3",
     ], allowsThreads: true)
 
-  /// For a ``Keeper`` of root's: to wait for the server's end, unmount and remove.
+  /// The filter of a ``Keeper`` of root's, which waits for the server's end, unmounts and removes files.
   static let keeper = SystemCallFilter(
     calls: common + [
       "sendto",
-      // Looking at what is to be removed.
+      // A look at the files before they are removed.
       "openat", "newfstatat", "fstat", "fstat64", "fstatat64", "statx", "fstatfs", "fstatfs64",
-      // Removing it.
+      // The removal.
       "umount2", "unlinkat",
     ], allowsThreads: false)
 
@@ -39,7 +39,7 @@ struct SystemCallFilter {
     "read", "pread64", "write", "close",
     // Waiting.
     "poll", "ppoll", "sched_yield", "nanosleep", "clock_nanosleep", "restart_syscall",
-    // Time, if it is not read without a system call.
+    // Time, on machines that do not read it without a system call.
     "clock_gettime", "gettimeofday", "time",
     // Memory.
     "brk", "munmap", "mremap", "madvise",
@@ -55,12 +55,12 @@ struct SystemCallFilter {
     "geteuid", "getuid", "getegid", "getgid",
   ]
 
-  /// A clone(2) with one of these makes a process, or a namespace for the thread to be root in.
+  /// The flags of clone(2) that make a namespace, in which a thread could be root.
   private static let namespaces = UInt64(
     CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
       | CLONE_NEWCGROUP)
 
-  /// Filters this thread and those that it starts, for good.
+  /// Filters this thread and the threads that it starts. The filter cannot be removed.
   ///
   /// - Returns: Whether the kernel has seccomp.
   func load() throws(Errno) -> Bool {
@@ -71,7 +71,7 @@ struct SystemCallFilter {
     func add(_ action: UInt32, _ name: String, _ conditions: [scmp_arg_cmp] = []) {
       guard result == 0 else { return }
       let number = seccomp_syscall_resolve_name(name)
-      // A call that this architecture or this libseccomp does not know.
+      // This architecture or this libseccomp does not know the call.
       guard number != __NR_SCMP_ERROR else { return }
       result = seccomp_rule_add_array(
         filter, action, number, UInt32(conditions.count), conditions)
@@ -81,12 +81,12 @@ struct SystemCallFilter {
     func argument(_ number: UInt32, _ mask: UInt64, is value: UInt64) -> scmp_arg_cmp {
       scmp_arg_cmp(arg: number, op: SCMP_CMP_MASKED_EQ, datum_a: mask, datum_b: value)
     }
-    // Memory, but not to execute from.
+    // Memory that is not executable.
     for name in ["mmap", "mprotect"] {
       add(CSECCOMP_ALLOW, name, [argument(2, UInt64(PROT_EXEC), is: 0)])
     }
-    // A descriptor's flags, but nothing that sends a signal (O_ASYNC, F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY) or takes or
-    // gives back a lock.
+    // The flags of a descriptor. Commands that send a signal (O_ASYNC, F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY), or that take or release
+    // a lock, are not allowed.
     let all = UInt64(UInt32.max)
     for command in [F_GETFL, F_GETFD, F_SETFD] {
       add(CSECCOMP_ALLOW, "fcntl", [argument(1, all, is: UInt64(command))])
@@ -95,15 +95,15 @@ struct SystemCallFilter {
       CSECCOMP_ALLOW, "fcntl",
       [argument(1, all, is: UInt64(F_SETFL)), argument(2, UInt64(CLINUX_O_ASYNC), is: 0)])
     if allowsThreads {
-      // Threads, but no processes. The flags of clone3 lie in memory, which no filter sees: without it, the C library
-      // takes clone.
+      // Threads, but no processes. A filter cannot see the flags of clone3, which are in memory. Without clone3, the C library uses
+      // clone.
       let thread = UInt64(CLONE_THREAD)
       add(CSECCOMP_ALLOW, "clone", [argument(0, thread | Self.namespaces, is: thread)])
       add(CSECCOMP_NO_SUCH_CALL, "clone3")
-      // Signals to its own threads.
+      // Signals to the process's own threads.
       add(CSECCOMP_ALLOW, "tgkill", [argument(0, all, is: UInt64(getpid()))])
     }
-    // The calls of each request are compared first.
+    // The filter compares the calls of each request first.
     for name in ["writev", "read"] where result == 0 && calls.contains(name) {
       result = seccomp_syscall_priority(filter, seccomp_syscall_resolve_name(name), 255)
     }

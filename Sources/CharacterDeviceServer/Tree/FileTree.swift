@@ -1,18 +1,18 @@
 import SystemPackage
 
-/// Files whose content a program makes when they are read, as in /proc.
+/// A tree of files. The program makes the content of a file when a client reads the file, as in /proc.
 ///
-/// Like a ``CharacterDevice`` they are called from the one thread that serves them, one call at a time.
+/// The server calls the functions of a tree from the one thread that serves it, one call at a time.
 public enum FileTree {
-  /// A directory with what is in it, in the order in which it is listed.
+  /// A directory with its entries, in the order in which they are listed.
   case directory(KeyValuePairs<String, FileTree>)
-  /// A text of now, made by `read` each time that somebody reads from the start or asks for the size: what one reader
-  /// sees is of one moment. As long as nothing has changed, `read` should give the text that it has made already.
+  /// A text that `read` makes each time that a client reads from the start or asks for the size: one client sees the text of one
+  /// moment. As long as nothing has changed, `read` should return the text that it has made before.
   case text(read: () -> FileText, TextTraits = [])
-  /// A file that takes commands, by a writer of its own for each open(2). `read` is as for a text; nil where there is
-  /// nothing to read, and is called in the middle of a ``CommandWork``, too.
+  /// A file that takes commands. Each open(2) for writing gets a writer of its own. `read` makes a text, as for ``text(read:_:)``; it is
+  /// nil for a file without a text. The server calls `read` also in the middle of a ``CommandWork``.
   case commands(read: (() -> FileText)?, makeWriter: () -> any CommandWriter)
-  /// A text that grows. Who reads waits at its end for more.
+  /// A text that grows. A client that reads waits at the end for more.
   case pipe(any GrowingText)
 }
 
@@ -22,28 +22,28 @@ public struct TextTraits: OptionSet, Sendable {
 
   public init(rawValue: Int) { self.rawValue = rawValue }
 
-  /// mmap(2) works: the file is read by the kernel's page cache.
+  /// mmap(2) works: the kernel reads the file into its page cache.
   public static let mappable = TextTraits(rawValue: 1)
-  /// The text can be made in the middle of a ``CommandWork``; all others wait for the end of its part.
+  /// The text can be made in the middle of a ``CommandWork``. Reads of other texts wait for the end of its part.
   public static let always = TextTraits(rawValue: 2)
 }
 
-/// A text of one moment. It consists of parts, which its copies and texts of other moments may share.
+/// A text of one moment. It consists of parts, which may be shared with copies and with texts of other moments.
 public struct FileText: Hashable, Sendable {
   private let parts: [ArraySlice<UInt8>]
-  /// Its bytes.
+  /// The number of bytes.
   public let count: Int
 
-  /// The parts, one after the other.
+  /// A text of several parts, one after the other.
   public init(_ parts: [ArraySlice<UInt8>]) {
     self.parts = parts
     count = parts.reduce(0) { $0 + $1.count }
   }
 
-  /// All of it as one part.
+  /// A text of one part.
   public init(_ text: String) { self.init([Array(text.utf8)[...]]) }
 
-  /// At most `size` bytes from the `offset`th, none at the end.
+  /// At most `size` bytes from the position `offset` on; no bytes at the end.
   public func bytes(from offset: Int = 0, atMost size: Int = .max) -> [UInt8] {
     guard offset < count else { return [] }
     var room = min(size, count - offset)
@@ -60,25 +60,25 @@ public struct FileText: Hashable, Sendable {
   }
 }
 
-/// One client that writes to a file of commands.
+/// A receiver of the commands that a client writes to one open file.
 public protocol CommandWriter: AnyObject {
-  /// `write(2)`: takes all of `bytes`. An error is what the call gives the client.
+  /// `write(2)`: takes all of `bytes`. An error is the result of the client's call.
   ///
-  /// - Returns: The work to be done before the client gets its answer; nil if all is done.
+  /// - Returns: The work that has to be done before the client gets its answer; nil if there is none.
   func write(_ bytes: Span<UInt8>) throws(Errno) -> (any CommandWork)?
 
-  /// The client has closed the file: no more will come.
+  /// `release`: the client has closed the file, and no more bytes come.
   ///
-  /// - Returns: The work that is left, for which no client waits; nil if all is done.
+  /// - Returns: The rest of the work, for which no client waits; nil if there is none.
   func finish() -> (any CommandWork)?
 }
 
-/// The work that one write(2) has asked for. The server does it in parts, and answers other requests in between.
+/// The work for one write(2). The server does the work in parts, and answers other requests in between.
 public protocol CommandWork: AnyObject {
   /// Does the next part, which takes about a millisecond.
   func proceed() -> CommandProgress
 
-  /// The client does not wait any more, or the server ends: no part will come any more.
+  /// Ends the work early, as the client does not wait any more or the server ends. The server calls ``proceed()`` no more.
   func interrupt()
 
   /// The work calls this on the thread of the server when a part that has given ``CommandProgress/waiting`` can go on. The server
@@ -86,31 +86,33 @@ public protocol CommandWork: AnyObject {
   var onReady: (() -> Void)? { get set }
 }
 
-/// How far a ``CommandWork`` has come.
+/// The progress of a ``CommandWork``.
 public enum CommandProgress: Hashable, Sendable {
+  /// There are more parts.
   case unfinished
-  /// It waits for something outside. The next part comes after ``CommandWork/onReady``; the server serves all others meanwhile.
+  /// The work waits for an event outside. The next part comes after ``CommandWork/onReady``; the server serves all others meanwhile.
   case waiting
+  /// The work is done.
   case finished
-  /// It has ended early. The error is what write(2) gives the client.
+  /// The work has ended early. The error is the result of the client's write(2).
   case failed(Errno)
 }
 
-/// A text that grows while it is read: what stands behind a ``FileTree/pipe(_:)``.
+/// A text that grows while clients read it: the content of a ``FileTree/pipe(_:)``.
 public protocol GrowingText: AnyObject {
-  /// More bytes than any reader has had, and more than before once there is more to read: the file's size. A reader
-  /// that follows by size, as tail(1) does, comes back for more when it grows.
+  /// The file's size: larger than the number of bytes that any reader has read. It grows when there is more to read, so that a reader that
+  /// follows the size, as tail(1) does, reads again.
   var size: UInt64 { get }
 
-  /// A reader of its own for each open(2).
+  /// Makes a reader for one open(2).
   func makeReader() -> any GrowingTextReader
 }
 
-/// Where one reader of a ``GrowingText`` is.
+/// One reader of a ``GrowingText``, with its position.
 public protocol GrowingTextReader: AnyObject {
   /// There is more to read.
   var hasMore: Bool { get }
 
-  /// What comes next: some whole lines, and nothing at the end.
+  /// The next bytes: some whole lines; no bytes at the end.
   func next() -> [UInt8]
 }

@@ -1,7 +1,7 @@
 import Glibc
 
-/// How much of something clients have in use. It is divided so that no user can take it from all others: root can have
-/// all, the owner seven eighths, all others together six eighths, and each of them one eighth.
+/// A limit for the amount of a resource that clients have in use. It is divided so that no user can take all of the resource from the other
+/// users: root can have all, the owner seven eighths, all other users together six eighths, and each other user one eighth.
 struct Quota {
   private let limit: Int
   private let owner: uid_t
@@ -10,8 +10,8 @@ struct Quota {
   private var usedByOthers = 0
 
   /// - Parameters:
-  ///   - limit: The amount that there is.
-  ///   - owner: The user whom the files belong to.
+  ///   - limit: The whole amount.
+  ///   - owner: The owner of the files.
   init(_ limit: Int, owner: uid_t) {
     self.limit = limit
     self.owner = owner
@@ -19,7 +19,7 @@ struct Quota {
 
   /// Takes `amount` for `user`.
   ///
-  /// - Returns: False where the user cannot have so much; nothing is taken then.
+  /// - Returns: False if the user cannot have so much; nothing is taken then.
   mutating func take(_ amount: Int, for user: uid_t) -> Bool {
     let eighth = limit / 8
     if user != 0, user != owner {
@@ -31,7 +31,7 @@ struct Quota {
     return true
   }
 
-  /// Gives back what `user` has taken.
+  /// Gives back an amount that `user` has taken.
   mutating func giveBack(_ amount: Int, of user: uid_t) { add(-amount, user) }
 
   private mutating func add(_ amount: Int, _ user: uid_t) {
@@ -42,24 +42,24 @@ struct Quota {
   }
 }
 
-/// How much of the server's time goes into texts of one user: an eighth. Texts that took longer to make delay the user's
-/// next ones, and so the device and other users do not wait for a user that reads without end.
+/// A limit for the time that the server takes to make texts for one user: an eighth of its time. If texts took longer, the user's next
+/// texts are delayed. So the device and other users do not wait for a user that reads without end.
 struct Pace {
-  /// When the time that was taken is paid for, in nanoseconds.
+  /// For each user, the time in nanoseconds at which the user's share covers the time that was taken.
   private var paid: [uid_t: UInt64] = [:]
 
   private static let share: UInt64 = 8
-  /// The time that a user can have at once, in nanoseconds.
+  /// The time that a user can take at once, in nanoseconds.
   private static let burst: UInt64 = 20_000_000
   private static let mostUsers = 1024
 
-  /// A text can be made for `user` now.
+  /// Whether a text can be made for `user` now.
   func allows(_ user: uid_t, at now: UInt64) -> Bool {
     guard let paid = paid[user] else { return true }
     return paid <= now + Self.burst
   }
 
-  /// To make a text for `user` took so long.
+  /// Notes the time that a text for `user` has taken.
   mutating func charge(_ user: uid_t, from start: UInt64, to now: UInt64) {
     paid[user] = max(paid[user] ?? 0, start) + (now - start) * Self.share
     if paid.count > Self.mostUsers { paid = paid.filter { $0.value > now } }

@@ -50,10 +50,10 @@ import Testing
     #expect(machine.succeeded, "\(machine.errors)")
   }
 
-  /// Tests of the devices of Examples and Tests/TestDevice: scripts/ci/check-examples.
+  /// Tests of the devices of Examples, Tests/TestDevice and Tests/GuestDrivers: scripts/ci/check-examples.
   @Test func examplesOnCUSE() async throws {
     let programs = try programs([
-      "mirror", "queue-device", "ioctl-device", "memory-device", "test-device",
+      "mirror", "queue-device", "ioctl-device", "memory-device", "test-device", "guest-drivers",
     ])
     let client = try await Probe.deviceClient.path()
     let machine = try await shell(

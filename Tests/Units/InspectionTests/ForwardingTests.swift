@@ -129,16 +129,17 @@ private final class NotingEngine: ModelWrapper, CharacterDevice {
   let givesTheSameAgain = true
   let size: Int? = 7
 
-  func open(_ request: consuming OpenRequest<Void>) {
+  func open(_ request: consuming OpenRequest<GuestFile>) {
     requests.append("open \(String(request.flags, radix: 8))")
-    if request.isReadable { request.accept(()) } else { request.fail(.resourceBusy) }
+    let file = GuestFile(flags: request.flags)
+    if request.isReadable { request.accept(file) } else { request.fail(.resourceBusy) }
   }
 
-  func release(_ file: OpenFile<Void>) {
+  func release(_ file: OpenFile<GuestFile>) {
     requests.append("release \(String(file.flags, radix: 8))")
   }
 
-  func read(_ request: consuming ReadRequest, _ file: OpenFile<Void>) {
+  func read(_ request: consuming ReadRequest, _ file: OpenFile<GuestFile>) {
     requests.append("read \(request.count), flags \(String(request.flags, radix: 8))")
     if request.isNonBlocking {
       request.fail(.resourceTemporarilyUnavailable)
@@ -147,22 +148,22 @@ private final class NotingEngine: ModelWrapper, CharacterDevice {
     }
   }
 
-  func write(_ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<Void>) {
+  func write(_ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<GuestFile>) {
     requests.append("write \(bytes.list)")
     request.answer(taken: bytes.count - 1)
   }
 
-  func flush(_ request: consuming SyncRequest, _ file: OpenFile<Void>) {
+  func flush(_ request: consuming SyncRequest, _ file: OpenFile<GuestFile>) {
     requests.append("flush")
     request.fail(Errno(rawValue: EDQUOT))
   }
 
-  func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<Void>) {
+  func fsync(_ request: consuming SyncRequest, dataOnly: Bool, _ file: OpenFile<GuestFile>) {
     requests.append("fsync \(dataOnly)")
     request.fail(.noSpace)
   }
 
-  func ioctl(_ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<Void>) {
+  func ioctl(_ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<GuestFile>) {
     let kind = request.isUnrestricted ? "unrestricted" : "restricted"
     requests.append(
       "ioctl \(request.command.number), argument \(String(request.argument, radix: 16)), \(kind), \(input.list)"
@@ -177,7 +178,7 @@ private final class NotingEngine: ModelWrapper, CharacterDevice {
       output: [MemoryArea(address: argument + 0x20, count: 3)])
   }
 
-  func poll(_ events: PollEvents, _ file: OpenFile<Void>) -> PollEvents? {
+  func poll(_ events: PollEvents, _ file: OpenFile<GuestFile>) -> PollEvents? {
     requests.append("poll \(String(events.rawValue, radix: 16))")
     return .priority
   }

@@ -21,6 +21,7 @@ private final class LaterEngine: ModelWrapper, SimpleDevice {
   /// Performs the step that has waited for the longest time.
   func answer() { waiting.removeFirst()() }
 
+  func open(_ request: consuming OpenRequest<GuestFile>) { model.open(request) }
   func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) { try model.read(into: &buffer) }
   func write(_ bytes: Span<UInt8>) throws(Errno) -> Int { try model.write(bytes) }
 }

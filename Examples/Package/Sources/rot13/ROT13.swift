@@ -1,5 +1,5 @@
-// A device that gives back what was written last, with each letter 13 places on. It makes its server and its loop by itself, as a
-// program with options of its own does.
+// A device whose read gives the text of the last write, with each letter moved by 13 places. The program makes its server and its loop by
+// itself, as a program with its own options does.
 //
 //   swift run rot13 /tmp/rot13
 //   echo Hello > /tmp/rot13; head -n 1 /tmp/rot13       # Uryyb, in another terminal
@@ -38,7 +38,7 @@ struct Main {
     }
     let path = FilePath(CommandLine.arguments[1])
     let application = Application(name: "rot13")
-    // First, so that a signal does not leave the node behind.
+    // The signals come before the server, so that no signal leaves the node behind.
     let signals = try TerminationSignals()
     try FUSEServer.removeStale(at: path, of: application)
     let server = try FUSEServer(path: path, application: application, device: ROT13())
@@ -46,7 +46,7 @@ struct Main {
 
     let loop = try EventLoop()
     try loop.add(server) { result in
-      // Somebody has unmounted it.
+      // Somebody has unmounted the node.
       if result == .end { loop.stop() }
     }
     try loop.add(signals.descriptor) { loop.stop() }
