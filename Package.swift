@@ -90,6 +90,7 @@ let package = Package(
       name: "pgtable-fuzz",
       dependencies: [
         "CPageTable",
+        "SeededRandom",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -99,7 +100,11 @@ let package = Package(
     ),
     .executableTarget(
       name: "scenario-generator",
-      dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "Scenarios",
+        "Stage2Sim",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       path: "oracle/generator",
       swiftSettings: strict
     ),
@@ -164,6 +169,7 @@ let package = Package(
       path: "Examples/AccessCounter",
       swiftSettings: strict
     ),
+    .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
     // Each folder in Tests with test targets is a layer: scripts/test runs the targets of a folder.
     .testTarget(
       name: "Stage2SimTests",
@@ -180,7 +186,9 @@ let package = Package(
     ),
     .testTarget(
       name: "ScenariosTests",
-      dependencies: ["Scenarios", "Stage2Sim", "VirtWalkerDevice", "scenario-generator"],
+      dependencies: [
+        "Scenarios", "SeededRandom", "Stage2Sim", "VirtWalkerDevice", "scenario-generator",
+      ],
       path: "Tests/Units/ScenariosTests",
       swiftSettings: strict
     ),
@@ -217,9 +225,11 @@ let package = Package(
     .testTarget(
       name: "InspectionTests",
       dependencies: [
+        "CFuse",
         "CharacterDeviceServer",
         "Inspection",
         "Scenarios",
+        "SeededRandom",
         "Stage2Sim",
         "VirtWalkerDevice",
         .product(name: "SystemPackage", package: "swift-system"),
@@ -229,7 +239,7 @@ let package = Package(
     ),
     .testTarget(
       name: "NodeCheckerTests",
-      dependencies: ["node-checker"],
+      dependencies: ["SeededRandom", "node-checker"],
       path: "Tests/Units/NodeCheckerTests",
       swiftSettings: strict
     ),

@@ -3,36 +3,36 @@ import Scenarios
 import Stage2Sim
 import SystemPackage
 
-/// Somebody who writes lines of the language of scenarios (docs/scenario.md) to the control file: steps without the first
-/// line of a scenario, as the machine is there already.
+/// An open file of a client that writes steps to the control file, in the language of scenarios (docs/scenario.md). There is no
+/// line for the machine, because the machine runs already.
 final class ControlWriter: CommandWriter {
   private unowned let target: any ControlTarget
-  /// The beginning of a line that the next write goes on with.
+  /// The beginning of a line that the next write continues.
   private var pending: [UInt8] = []
 
-  /// Programs write through buffers of whole pages.
+  /// The unit of the buffers of programs.
   private static let page = 4096
 
   init(_ target: any ControlTarget) { self.target = target }
 
-  /// The lines of one write(2): all of them, or, where one is not in the language, none and `EINVAL`.
+  /// Takes the lines of one write(2). If a line is not in the language, no step is performed, and the write fails with `EINVAL`.
   ///
-  /// A line may end with the write. Only where whole pages were written, by a program that has filled a buffer, does it
-  /// go on in the next.
+  /// The last line ends with the write. It continues in the next write only if the write has whole pages, because a program has
+  /// then filled a buffer.
   func write(_ bytes: Span<UInt8>) -> (any CommandWork)? {
     var text = pending
     pending = []
     for index in bytes.indices { text.append(bytes[index]) }
     if bytes.count % Self.page == 0 {
       let end = (text.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1
-      // One byte more than a line may have is enough to see that it is too long.
+      // One byte more than allowed is enough to see that a line is too long.
       pending = Array(text[end...].prefix(Scenario.maximumLineLength + 1))
       text.removeLast(text.count - end)
     }
     return work(text)
   }
 
-  /// The rest has no newline. Nobody is left to tell that it was wrong, but who reads the control file.
+  /// Takes the last line, which has no newline. Only a reader of the control file can learn of an error in it.
   func finish() -> (any CommandWork)? {
     defer { pending = [] }
     return work(pending)
@@ -40,39 +40,39 @@ final class ControlWriter: CommandWriter {
 
   private func work(_ text: [UInt8]) -> (any CommandWork)? {
     guard !text.isEmpty else { return nil }
-    // The rest of a line belongs to the lines that were not done.
+    // If lines are not performed, the beginning of the next line belongs to them.
     return ControlWork(text, target) { [weak self] in self?.pending = [] }
   }
 }
 
 /// The receiver of the lines of a ``ControlWriter``.
 protocol ControlTarget: AnyObject {
-  /// Nanoseconds since some moment.
+  /// Nanoseconds since a fixed moment.
   var now: UInt64 { get }
   /// The CPU time of this thread, in nanoseconds.
   var cpuTime: UInt64 { get }
-  /// How often the machine was booted.
+  /// The number of times that the machine was booted anew.
   var boots: Int { get }
 
-  /// Performs a step, and asks now and then in the middle of a long one whether it may go on.
+  /// Performs a step. A long step ends early if `goesOn` returns false.
   ///
-  /// - Parameter completion: Called once, before `perform` returns or later.
+  /// - Parameter completion: A function that is called once, before `perform` returns or later.
   func perform(
     _ step: Step, while goesOn: @escaping () -> Bool,
     completion: @escaping (Result<[Observation], EngineFailure>) -> Void)
 
-  /// The control file says this from now on.
+  /// Makes `result` the content of the control file.
   func show(_ result: FileText)
 }
 
-/// The lines of one write to the control file: they are read, and then their steps are done, a few at a time.
+/// The work for one write to the control file: all lines are parsed, and then the steps are performed, a few at a time.
 final class ControlWork: CommandWork {
   private unowned let target: any ControlTarget
   private let onFailure: () -> Void
-  /// The bytes that are not read yet.
+  /// The lines that are not parsed yet.
   private var unread: ArraySlice<ArraySlice<UInt8>>
   private var lines: [Scenario.Line] = []
-  /// The index of the line that is next.
+  /// The index of the next line to perform.
   private var next = 0
   private var stepsDone = 0
   private var result = ControlResult()
@@ -87,10 +87,11 @@ final class ControlWork: CommandWork {
   private var failure: EngineFailure?
   var onReady: (() -> Void)?
 
-  /// The CPU time that one write may take from its first step on, in seconds.
+  /// The largest CPU time of one write from its first step on, in seconds.
   private static let timeLimit: UInt64 = 10
-  /// About a millisecond's, most of them being of some microseconds.
+  /// The number of lines to parse at a time. They take about a millisecond, as most lines take some microseconds.
   private static let linesAtOnce = 128
+  /// The time for steps until others are served, in nanoseconds.
   private static let partTime: UInt64 = 1_000_000
 
   init(_ text: [UInt8], _ target: any ControlTarget, onFailure: @escaping () -> Void) {
@@ -117,7 +118,7 @@ final class ControlWork: CommandWork {
   func interrupt() {
     isInterrupted = true
     onFailure()
-    // A step that is being performed ends first.
+    // A step that the engine performs ends first.
     if !isInStep, unread.isEmpty { end("its writer was interrupted") }
   }
 
@@ -213,7 +214,7 @@ final class ControlWork: CommandWork {
 
   private var goesOn: Bool { !isInterrupted && target.cpuTime < deadline! }
 
-  /// Says in the control file why not all was done.
+  /// Writes into the control file why some steps were not performed.
   private func end(_ reason: String) {
     onFailure()
     let steps = lines.count { if case .step = $0.content { true } else { false } }
@@ -224,7 +225,7 @@ final class ControlWork: CommandWork {
   }
 }
 
-/// The lines that the control file says, as many as there is room for.
+/// The content of the control file, with a limited number of bytes.
 private struct ControlResult {
   private var bytes: [UInt8] = []
   private var linesLeftOut = 0
@@ -248,7 +249,7 @@ private struct ControlResult {
   }
 }
 
-/// A file whose writes are each a command by itself.
+/// An open file of which each write is a command.
 final class SingleCommandWriter: CommandWriter {
   private let perform: (Span<UInt8>) throws(Errno) -> Void
 

@@ -1,30 +1,30 @@
 import Scenarios
 import Stage2Sim
 
-/// What has happened to a machine since its daemon started. They only grow.
+/// The counters of a machine since its daemon started. They only grow.
 struct Counters {
   /// Reads and writes of the node.
   var reads: UInt64 = 0
   var writes: UInt64 = 0
-  /// Reads and writes that failed, as the guest did not run any more.
+  /// Reads and writes that failed because the guest did not run any more.
   var failures: UInt64 = 0
-  /// Steps that the control file asked for, and resets.
+  /// Steps of the control file, and resets.
   var steps: UInt64 = 0
   var resets: UInt64 = 0
-  /// Hidden bytes whose entry was made anew or emptied, and those of which only bits were changed.
+  /// Hidden bytes whose entry was replaced or emptied, and hidden bytes of which only some bits changed.
   var bytesLost: UInt64 = 0
   var bytesChanged: UInt64 = 0
-  /// What happened in the hypervisor.
+  /// The counters of the hypervisor's events.
   var events = EventCounts()
-  /// No counter: the last access has failed, as the guest does not run any more.
+  /// No counter: whether the last access has failed because the guest does not run any more.
   var isGuestStopped = false
 }
 
-/// A counter's place in the two texts.
+/// The description of a counter in the two texts.
 private struct Metric: Sendable {
-  /// In `stats`.
+  /// The name in `stats`.
   let name: String
-  /// In `metrics`, without the prefix and the ending; several counters that differ by a label are one metric there.
+  /// The name in `metrics`, without prefix and suffix. Counters that differ by a label are one metric there.
   let metric: String
   var label: (name: String, value: String)?
   let help: String
@@ -84,17 +84,17 @@ private struct Metric: Sendable {
 }
 
 extension Counters {
-  /// A name and a number on each line, as in /proc/vmstat.
+  /// The file `stats`: a name and a number on each line, as in /proc/vmstat.
   var stats: String {
     Metric.all.map { "\($0.name) \($0.value(self))\n" }.joined()
       + "guest_stopped \(isGuestStopped ? 1 : 0)\n"
   }
 
-  /// The text format of Prometheus, version 0.0.4.
+  /// The file `metrics`, in the text format of Prometheus, version 0.0.4.
   ///
   /// - Parameters:
   ///   - node: The label of each sample.
-  ///   - gauges: What is not counted: names, their help and their values.
+  ///   - gauges: The values that are not counters: names, help texts and values.
   func metrics(node: String, gauges: [(name: String, help: String, value: UInt64)]) -> String {
     let node = "node=\"\(escaped(node))\""
     var text = ""

@@ -16,10 +16,10 @@ public final class InspectedDevice: SimpleDevice {
   private let inspector: Inspector
   private let clock: () -> UInt64
   private let cpuClock: () -> UInt64
-  /// What the control file says: the last steps with what was seen, or what was wrong.
+  /// The content of the control file: the last steps with their observations, or an error.
   private var lastResult = FileText("")
   private(set) var boots = 0
-  /// Asked in the middle of a step of the control file.
+  /// Whether the current step of the control file may go on.
   private var goesOn: () -> Bool = { true }
 
   /// Puts files around an engine.
@@ -45,26 +45,27 @@ public final class InspectedDevice: SimpleDevice {
     engine.mayGoOn = { [unowned self] in onLongStep?() ?? true && goesOn() }
   }
 
-  /// Called for each line that the guest's kernel logs.
+  /// A function that is called for each line of the guest's kernel log.
   public var onGuestLine: ((String) -> Void)? {
     get { inspector.onGuestLine }
     set { inspector.onGuestLine = newValue }
   }
 
-  /// Called for each line that the host's kernel logs.
+  /// A function that is called for each line of the host's kernel log.
   public var onHostLine: ((String) -> Void)? {
     get { inspector.onHostLine }
     set { inspector.onHostLine = newValue }
   }
 
-  /// Called with the reason when the guest has stopped. It is called again only after an access that the guest has done.
+  /// A function that is called with the reason when the guest has stopped. It is called again only if an access has succeeded
+  /// since.
   public var onGuestStop: ((String) -> Void)? {
     get { inspector.onGuestStop }
     set { inspector.onGuestStop = newValue }
   }
 
-  /// Called in the middle of a step of the control file that takes long, again and again: others may be served, but
-  /// neither this device nor its files. Where it gives false, the step ends.
+  /// A function that is called again and again during a long step of the control file. It may serve other devices, but neither
+  /// this device nor its files. The step ends if the function returns false.
   public var onLongStep: (() -> Bool)?
 
   public var givesTheSameAgain: Bool { engine.givesTheSameAgain }
@@ -138,15 +139,15 @@ public final class InspectedDevice: SimpleDevice {
     return try immediate.write(bytes)
   }
 
-  /// An operation is over.
+  /// Ends an operation.
   private func end() { inspector.end(engine.view.leaf(for: HideSeek.target)) }
 
   // MARK: - The files
 
-  /// The files that show the machine, and those that steer it.
+  /// The files that show the machine and control it.
   public var tree: FileTree {
     let inspector = inspector
-    /// A text that is made anew where anything has happened since.
+    /// A text that is made again only if something has happened since the last time.
     func latest(_ make: @escaping () -> FileText) -> () -> FileText {
       var made: (version: UInt64, text: FileText)?
       return {
@@ -161,7 +162,7 @@ public final class InspectedDevice: SimpleDevice {
     }
     func log(_ log: RingText<KernelLogLine>) -> FileTree {
       .directory([
-        // dmesg -F maps it.
+        // dmesg -F maps this file into memory.
         "dmesg": .text(read: latest { FileText(log.text) }, [.mappable, .always]),
         "dmesg_pipe": .pipe(log),
       ])
@@ -192,7 +193,7 @@ public final class InspectedDevice: SimpleDevice {
     ])
   }
 
-  /// Longer ones, which only page tables of an unusual size have, are made anew each time.
+  /// A longer text is made again each time. Only page tables of unusual size have such a text.
   private static let largestTextToKeep = 4 << 20
 
   private var walk: WalkReport {
@@ -228,7 +229,7 @@ public final class InspectedDevice: SimpleDevice {
       ])
   }
 
-  /// A machine as at the start. Logs, trace and counters go on.
+  /// The file `reset`: boots the machine anew. Logs, trace and counters go on.
   private func reset(_ bytes: Span<UInt8>) throws(Errno) {
     let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
     guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }

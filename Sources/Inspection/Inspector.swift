@@ -3,20 +3,20 @@ import Scenarios
 import Stage2Sim
 import VirtWalkerDevice
 
-/// Watches a machine: keeps its trace, its two logs and its counters.
+/// The observer of a machine, which keeps its trace, its two logs and its counters.
 ///
-/// The machine has no clock: what happens in one operation has the time at which the operation began.
+/// The machine has no clock. All events of one operation have the time at which the operation began.
 final class Inspector {
   let trace: RingText<EventStream.Entry>
   let guestLog: RingText<KernelLogLine>
   let hostLog: RingText<KernelLogLine>
   /// The last hide or seek.
   private(set) var lastWalk: EventStream.Entry?
-  /// Called for each line of the guest's log, and of the host's.
+  /// Functions that are called for each line of the guest's log and of the host's log.
   var onGuestLine: ((String) -> Void)?
   var onHostLine: ((String) -> Void)?
 
-  /// Called at the first access after which the guest does not run any more.
+  /// A function that is called at the first access after which the guest does not run any more.
   var onGuestStop: ((String) -> Void)?
 
   private let format: TraceFormat
@@ -28,15 +28,15 @@ final class Inspector {
   private var changes: UInt64 = 0
   /// The reason why the guest has stopped, and the number of accesses until then.
   private var lastStop: (reason: GuestStopped, accesses: UInt64)?
-  /// The number of the first event that was not looked at yet.
+  /// The number of the first event that ``noteEvents()`` has not taken yet.
   private var firstUnseen: UInt64 = 0
-  /// The entry with a byte that was hidden in it and not lost or changed since.
+  /// The entry with the last hidden byte; nil if there is none, or if the byte was lost or changed.
   private var hidden: Leaf?
-  /// The level of the entry that the hook's walk came to last.
+  /// The level of the last entry that a walk of the hook has visited.
   private var visitedLevel = 0
 
   /// - Parameters:
-  ///   - engine: The engine that is watched. Each log keeps a quarter as many lines as its stream keeps events.
+  ///   - engine: The engine. Each log keeps a quarter as many lines as the stream of the engine keeps events.
   ///   - format: The form of the trace.
   ///   - clock: Nanoseconds since the host was started.
   init(of engine: any Engine, format: TraceFormat, clock: @escaping () -> UInt64) {
@@ -53,10 +53,10 @@ final class Inspector {
     events.onGuestEvent = { [weak self] in self?.noteGuestEvent($0) }
   }
 
-  /// What happens to the machine from outside.
+  /// An operation on the machine from outside.
   enum Operation { case read, write, step, reset }
 
-  /// It begins.
+  /// Notes the time at which an operation begins, and counts it.
   func begin(_ operation: Operation) {
     events.time = clock()
     switch operation {
@@ -67,28 +67,28 @@ final class Inspector {
     }
   }
 
-  /// It is over, and the target's entry is this by now: the hidden byte is still there, or not.
+  /// Takes the events of an operation at its end, and compares the hidden byte with the entry of the target.
   func end(_ target: Leaf?) {
     noteEvents()
     if let target { compare(target) }
   }
 
-  /// It is another number once anything has happened that the files say.
+  /// A number that changes with each change of a file.
   var version: UInt64 {
     operations.reads + operations.writes + operations.steps + operations.resets + changes
       + events.end
   }
 
-  /// Something has happened that is no operation.
+  /// Notes a change of a file without an operation.
   func noteChange() { changes += 1 }
 
-  /// A write to the file `trace`.
+  /// Clears the file `trace`.
   func clearTrace() {
     trace.clear()
     noteChange()
   }
 
-  /// The reason why the last access has failed; nil if it has not.
+  /// The reason why the last access has failed; nil if it has succeeded.
   var stop: GuestStopped? { lastStop?.accesses == accesses ? lastStop?.reason : nil }
 
   private var accesses: UInt64 { operations.reads + operations.writes }
@@ -100,7 +100,7 @@ final class Inspector {
     return counters
   }
 
-  /// Notes if the hidden byte is not in the entry any more.
+  /// Counts the hidden byte as lost or changed if the entry does not hold it any more.
   private func compare(_ leaf: Leaf) {
     guard let hidden, leaf != hidden else { return }
     if leaf.mapping != hidden.mapping {
@@ -112,7 +112,7 @@ final class Inspector {
     }
   }
 
-  /// The machine is another one.
+  /// Forgets the state of a machine that was booted anew.
   func forgetHiddenByte() {
     hidden = nil
     lastStop = nil
@@ -203,7 +203,7 @@ enum GuestStop {
 struct KernelLogLine {
   enum Content {
     case message(LogMessage)
-    /// No line of the guest's kernel, which does not run any more.
+    /// A line of this program: the guest does not run any more.
     case stopped(RunResult)
   }
 

@@ -2,11 +2,11 @@ import Scenarios
 import Stage2Sim
 
 extension MachineView {
-  /// The whole stage-2 table as the debugfs file `stage2_page_tables` has it: ranges of entries with the same attributes
+  /// The whole stage-2 table in the form of the debugfs file `stage2_page_tables`: ranges of entries with the same attributes
   /// (arch/arm64/kvm/ptdump.c, `note_page` of arch/arm64/mm/ptdump.c).
   ///
-  /// The kernel prints a range when it comes to the next, so that the last, which ends with the IPA range, is not
-  /// printed.
+  /// The kernel prints a range when the next range begins. Therefore it does not print the last range, which ends with the IPA
+  /// range.
   var dump: String {
     var dump = Dump()
     forEachLeaf { dump.note($0, $1) }
@@ -17,7 +17,7 @@ extension MachineView {
 /// `kvm_ptdump_visitor`
 private struct Dump {
   private(set) var text = "---[ Guest IPA ]---\n"
-  /// The range that the walk is in.
+  /// The range of the entries so far.
   private var range: (start: IntermediatePhysicalAddress, level: Int, attributes: UInt64)?
 
   mutating func note(_ address: IntermediatePhysicalAddress, _ leaf: Leaf) {
@@ -30,7 +30,7 @@ private struct Dump {
     if range == nil { range = (address, leaf.level, attributes) }
   }
 
-  /// In the largest unit that leaves no fraction, nine digits wide.
+  /// A size in the largest unit without a fraction, nine digits wide.
   private static func size(_ bytes: UInt64) -> String {
     var size = bytes >> 10
     var units = "KMGTPE"

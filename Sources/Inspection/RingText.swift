@@ -1,22 +1,22 @@
 import CharacterDeviceServer
 import Stage2Sim
 
-/// A ring's records as lines of text: at once, or to follow.
+/// The records of a ring as lines of text, for a reader of all lines and for readers that follow.
 final class RingText<Record>: GrowingText {
   let ring: Ring<Record>
-  /// The number of the first that ``text`` shows.
+  /// The number of the first record that ``text`` may show.
   private var cleared: UInt64 = 0
   private let line: (Record) -> String
   private let lostLine: (UInt64) -> String
-  /// The lines that were made already, in blocks by their numbers: a text is made of them, and of the lines that are new.
+  /// The lines that were made before, in blocks of records with consecutive numbers. Only new lines are made for a text.
   private var blocks: [UInt64: Block] = [:]
-  /// No line is longer, in bytes: what ``size`` counts on.
+  /// The largest number of bytes of a line, for ``size``.
   private static var longestLine: UInt64 { 512 }
 
   /// - Parameters:
-  ///   - ring: Where the records are.
-  ///   - line: A record's line, with its newline.
-  ///   - lostLine: What a reader sees in the place of as many records that were overwritten before it came to them.
+  ///   - ring: The ring with the records.
+  ///   - line: The line of a record, with its newline.
+  ///   - lostLine: The line in the place of records that were overwritten before a reader came to them, by their number.
   init(
     _ ring: Ring<Record>, line: @escaping (Record) -> String,
     lostLine: @escaping (UInt64) -> String
@@ -26,16 +26,16 @@ final class RingText<Record>: GrowingText {
     self.lostLine = lostLine
   }
 
-  /// What is kept is shown no more, but to those who follow.
+  /// Removes all lines from ``text``. Readers that follow still get them.
   func clear() { cleared = ring.end }
 
-  /// How many there were since the last ``clear()``, and how many of them are kept.
+  /// The number of records since the last ``clear()``, and the number of them that the ring keeps.
   var written: UInt64 { ring.end - cleared }
   var kept: UInt64 { ring.end - start }
 
   private var start: UInt64 { max(ring.start, cleared) }
 
-  /// The lines of all that are kept, a part for each block.
+  /// The lines of all records that the ring keeps, in a part for each block.
   var text: [ArraySlice<UInt8>] {
     let (start, end) = (start, ring.end)
     guard start < end else {
@@ -46,7 +46,7 @@ final class RingText<Record>: GrowingText {
     blocks = blocks.filter { numbers.contains($0.key) }
     return numbers.map { number in
       let first = max(start, number * Block.size)
-      // Lines after the block's last may have been overwritten before anybody read them.
+      // The records after the last line of the block may have been overwritten before a reader came.
       if blocks[number].map({ $0.end < first }) ?? true { blocks[number] = Block(first: first) }
       for record in blocks[number]!.end..<min(end, (number + 1) * Block.size) {
         blocks[number]!.append(line(ring[record]))
@@ -55,18 +55,18 @@ final class RingText<Record>: GrowingText {
     }
   }
 
-  /// Lines of records that follow one another.
+  /// The lines of records with consecutive numbers.
   private struct Block {
     static var size: UInt64 { 256 }
 
     let first: UInt64
     private var bytes: [UInt8] = []
-    /// Where each line begins.
+    /// The offsets at which the lines begin.
     private var starts: [Int] = []
 
     init(first: UInt64) { self.first = first }
 
-    /// The number of the record whose line comes next.
+    /// The number of the record of the next line.
     var end: UInt64 { first + UInt64(starts.count) }
 
     mutating func append(_ line: String) {
@@ -79,14 +79,15 @@ final class RingText<Record>: GrowingText {
     }
   }
 
-  // One more than there are, as a file of size 0 is empty to many programs, and one that is read to its size has ended.
+  // The size of one line more than there are. Programs take a file of size 0 for empty, and a file that was read to its size for
+  // finished.
   var size: UInt64 { (ring.end + 1) * Self.longestLine }
 
   func makeReader() -> any GrowingTextReader { Reader(self) }
 
   private final class Reader: GrowingTextReader {
     private let text: RingText
-    /// The number of what comes next: at first the oldest that is kept.
+    /// The number of the next record; at first that of the oldest record.
     private var number: UInt64
 
     init(_ text: RingText) {
@@ -96,7 +97,7 @@ final class RingText<Record>: GrowingText {
 
     var hasMore: Bool { number < text.ring.end }
 
-    /// About a page, as one read(2) of the kernel's own trace_pipe gives.
+    /// The next lines, about a page. One read(2) of the kernel's trace_pipe gives as many.
     func next() -> [UInt8] {
       var bytes: [UInt8] = []
       let start = text.ring.start
@@ -113,7 +114,7 @@ final class RingText<Record>: GrowingText {
   }
 }
 
-/// `seconds.microseconds` as the kernel's logs have it: five digits wide, six behind the point.
+/// `seconds.microseconds` in the form of the kernel's logs: seconds five characters wide, and six digits after the point.
 func timestamp(_ nanoseconds: UInt64) -> String {
   let seconds = "\(nanoseconds / 1_000_000_000)"
   let microseconds = "\(nanoseconds / 1000 % 1_000_000)"
@@ -121,7 +122,7 @@ func timestamp(_ nanoseconds: UInt64) -> String {
     + String(repeating: "0", count: 6 - microseconds.utf8.count) + microseconds
 }
 
-/// `text` with spaces in front of it, at least `width` characters.
+/// `text` with leading spaces up to `width` characters.
 func padded(_ text: String, to width: Int) -> String {
   String(repeating: " ", count: max(0, width - text.utf8.count)) + text
 }

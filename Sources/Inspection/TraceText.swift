@@ -1,14 +1,14 @@
 import Scenarios
 import Stage2Sim
 
-/// Text as ftrace has it (kernel/trace/trace.c and trace_output.c).
+/// The text format of ftrace (kernel/trace/trace.c and trace_output.c of Linux 6.1).
 struct TraceFormat {
-  /// What stands in front of each line, up to its time: task and pid, CPU, and flags of which none is set.
+  /// The beginning of each line up to its time: task and pid, CPU, and flags, of which none is set.
   private let context: String
 
   /// - Parameters:
-  ///   - task: At most 15 characters, as the kernel has it.
-  ///   - pid: The task's.
+  ///   - task: The name of the task, at most 15 characters.
+  ///   - pid: The number of the task.
   init(task: String, pid: Int32) {
     let number = "\(pid)"
     let rest = String(repeating: " ", count: max(0, 7 - number.utf8.count))
@@ -38,12 +38,12 @@ struct TraceFormat {
     "\(context)\(timestamp(entry.time)): \(entry.event.traceText)\n"
   }
 
-  /// What stands for events that were overwritten before a reader came to them.
+  /// The line in the place of events that were overwritten before a reader came to them.
   static func lostLine(_ count: UInt64) -> String { "CPU:0 [LOST \(count) EVENTS]\n" }
 }
 
 extension MachineEvent {
-  /// Name and fields: the kernel's own for its tracepoints; for what the kernel has none a name that begins with
+  /// The name and the fields of the event. An event that is no tracepoint of the kernel has a name that begins with
   /// `virt_walker_`.
   var traceText: String {
     switch self {

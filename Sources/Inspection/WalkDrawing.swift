@@ -3,7 +3,7 @@ import Stage2Sim
 import VirtWalkerDevice
 
 extension WalkReport {
-  /// The walk as a drawing in SVG: the address, the tables that it leads through, and the entry's bits.
+  /// The walk as a drawing in SVG: the address, the tables on the way, and the bits of the entry.
   var drawing: String {
     var drawing = Drawing()
     drawing.text(
@@ -20,7 +20,7 @@ extension WalkReport {
 
   // MARK: - The address
 
-  /// The address in binary, the part that indexes each table, and what is left as the offset.
+  /// Draws the address in binary, divided into the index of each table and the offset.
   private func drawAddress(in drawing: inout Drawing) {
     let granule = configuration.granule
     var parts: [(title: String, digits: String, color: String)] = []
@@ -133,7 +133,7 @@ extension WalkReport {
           color: Drawing.quiet)
       }
       guard !field.name.isEmpty, !isByte else { continue }
-      // Names stand below, at different depths, as fields are narrow.
+      // The names stand below at different depths, because fields are narrow.
       let depth = top + 54 + 16 * Double(index % 3)
       drawing.line(x: left + width / 2, y: top + 30, toY: depth - 11)
       drawing.text(
@@ -155,7 +155,7 @@ extension WalkReport {
   }
 }
 
-/// The parts of an SVG, in one style: Latin text in a font with digits of one width.
+/// An SVG of parts in one style: Latin text in a font with digits of one width.
 private struct Drawing: CustomStringConvertible {
   static let width: Double = 960
   static let margin: Double = 32
@@ -182,7 +182,7 @@ private struct Drawing: CustomStringConvertible {
     )
   }
 
-  /// To the right.
+  /// Adds an arrow to the right.
   mutating func arrow(x: Double, y: Double, to end: Double) {
     parts.append(
       "<path d=\"M\(number(x)) \(number(y))H\(number(end))m-7 -5l7 5l-7 5\" stroke=\"#333\" stroke-width=\"2\" fill=\"none\"/>"
@@ -190,8 +190,8 @@ private struct Drawing: CustomStringConvertible {
   }
 
   /// - Parameters:
-  ///   - anchor: What stands at `x`: `start`, `middle` or `end` of the text.
-  ///   - turned: From the top down.
+  ///   - anchor: The part of the text at `x`: `start`, `middle` or `end`.
+  ///   - turned: Whether the text goes from the top down.
   mutating func text(
     _ text: String, x: Double, y: Double, size: Int = 14, weight: String = "normal",
     anchor: String = "start", turned: Bool = false, color: String = "#000"

@@ -2,16 +2,16 @@ import Scenarios
 import Stage2Sim
 import VirtWalkerDevice
 
-/// A walk of HIDE's and SEEK's target through the tables as they are, and the entry that it ends at.
+/// The walk through the current tables to the entry that holds the byte.
 struct WalkReport {
   let configuration: VirtualMachine.Configuration
   let startLevel: Int
-  /// From the start level to the leaf.
+  /// The entries from the start level to the leaf.
   let path: [TableVisit]
   /// The last hide or seek, as the trace has it.
   let last: EventStream.Entry?
 
-  /// Why the guest does not run; nil where it does.
+  /// The reason why the guest does not run any more; nil if it runs.
   let stop: GuestStopped?
 
   init(of engine: any Engine, last: EventStream.Entry?, stop: GuestStopped? = nil) {
@@ -22,7 +22,7 @@ struct WalkReport {
     self.stop = stop
   }
 
-  /// Every IPA range has the target, so that there is one.
+  /// The last entry of the walk. There is one, because every IPA range has the target.
   var leaf: TableVisit { path[path.count - 1] }
 
   var entry: Stage2Descriptor { leaf.descriptor }
@@ -46,12 +46,12 @@ struct WalkReport {
       }
   }
 
-  /// What an entry is.
+  /// The meaning of an entry in words.
   func describe(_ visit: TableVisit) -> String {
     let granule = configuration.granule
     let address = hex(visit.descriptor.outputAddress(granule))
     if visit.descriptor.isTable(level: visit.level) {
-      // Only an entry of a table that was freed in use can be the last one, and a table.
+      // The last entry points to a table only if a table was freed in use.
       return visit == leaf ? "a table at \(address), where none is" : "table at \(address)"
     }
     guard visit.descriptor.isValid else {
@@ -68,12 +68,12 @@ struct WalkReport {
     return "\(bytes >> shift) \(unit)"
   }
 
-  /// The entry's 64 bits, the byte's marked below.
+  /// The 64 bits of the entry, with a mark below the byte.
   private var picture: [String] {
     let fields = DescriptorField.sideBySide
     let bits = fields.map { $0.digits(of: entry) }.joined(separator: " ")
     let byte = entry.hiddenByte
-    // The number of the first and of the last bit of each field, from the top down.
+    // The numbers of the first bit and of the last bit of each field. The digits of a number stand one below the other.
     let numbers = [10, 1].map { place in
       let line = fields.map { field in
         String(
@@ -91,14 +91,14 @@ struct WalkReport {
     ]
   }
 
-  /// ` 'A'`, where the byte is printable ASCII.
+  /// ` 'A'` if the byte is printable ASCII; an empty text otherwise.
   static func character(_ byte: UInt8) -> String {
     (0x20...0x7e).contains(byte) ? " '\(Character(UnicodeScalar(byte)))'" : ""
   }
 
-  /// One line for each field that says something of this entry.
+  /// One line for each field that has a meaning in this entry.
   private var fields: [String] {
-    // Of an entry that is not valid the CPU looks at no other bit.
+    // The CPU ignores all other bits of an entry that is not valid.
     ["field        bits     value   is"]
       + (entry.isValid ? DescribedField.all : [.valid]).map { described in
         let field = described.field
@@ -162,7 +162,7 @@ struct DescribedField: Sendable {
     self.meaning = meaning
   }
 
-  /// Those that mean something here, from the highest bit down.
+  /// The fields that have a meaning here, from the highest bit down.
   static let all: [DescribedField] = [
     DescribedField(.software) { entry, _, _ in "ignored by the CPU: bits 4 to 7 of the byte" },
     DescribedField(.executeNever) { entry, _, configuration in execution(entry, configuration.cpu)

@@ -1,4 +1,4 @@
-/// The first step at which an engine does something else than the recorded kernel.
+/// The first step of which an engine has other observations than the recorded kernel.
 public struct Difference: Hashable, Sendable {
   /// The number of the step, from 1.
   public let step: Int
@@ -11,8 +11,8 @@ public struct Difference: Hashable, Sendable {
   /// The observations of the engine, which is the model.
   public let model: [String]
 
-  /// Both sides, as lines to print: the kernel's left and the model's right, a `!` between them where they differ; one
-  /// above the other where that is wider than `width`.
+  /// Both sides as lines to print: the kernel's on the left and the model's on the right, with a `!` between lines that differ.
+  /// If that is wider than `width`, the two sides of a line stand one above the other.
   public func sideBySide(width: Int? = nil) -> [String] {
     let rows = (0..<max(kernel.count, model.count)).map { index in
       (
@@ -24,7 +24,7 @@ public struct Difference: Hashable, Sendable {
     let columns = [titles] + rows
     let left = columns.compactMap(\.kernel?.count).max() ?? 0
     let right = columns.compactMap(\.model?.count).max() ?? 0
-    // Two spaces in front, three between.
+    // Each line begins with two spaces, and has three between the columns.
     guard left + right + 5 <= width ?? .max else { return stacked(rows) }
     return columns.enumerated().map { index, row in
       let kernel = row.kernel ?? ""
@@ -44,7 +44,7 @@ public struct Difference: Hashable, Sendable {
 }
 
 extension Recording {
-  /// Performs the steps of the recording, up to the first step with other observations.
+  /// Performs the steps of the recording up to the first step with other observations.
   ///
   /// - Parameter engine: An engine whose machine is ``machine``, as it was made.
   /// - Returns: That step; nil if all observations are the same.

@@ -3,8 +3,8 @@ import Stage2Sim
 /// A system behind a node: a machine, the hook in its hypervisor and the driver in its guest.
 ///
 /// A node, the inspection tree, `control`, `replay` and `explain` use an engine and know nothing below it. The engine of this
-/// package is `ModelEngine`, whose machine is the model. An engine may run in another process: it answers when it can, by the
-/// completion that each request brings.
+/// package is `ModelEngine`, whose machine is the model. An engine may run in another process, and may answer later: each request
+/// brings a completion.
 public protocol Engine: AnyObject {
   /// The machine, as the first line of a scenario describes it.
   var machine: MachineDescription { get }
@@ -15,21 +15,24 @@ public protocol Engine: AnyObject {
   /// The machine as it is now.
   var view: any MachineView { get }
 
-  /// Asked again and again in the middle of a step that takes long. The step ends early if it returns false.
+  /// The registers of a hook that hides bytes; nil, the default, if the engine has no such hook.
+  var hidingRegisters: HidingRegisters? { get }
+
+  /// A function that the engine calls again and again during a long step. The step ends early if the function returns false.
   var mayGoOn: (() -> Bool)? { get set }
 
   /// Performs a step.
   ///
   /// - Parameters:
   ///   - step: The step.
-  ///   - completion: Called once: with the lines of a recording below the step, or with the reason why the engine has not
-  ///     performed it. The call may come before `perform` returns.
+  ///   - completion: A function that is called once, with the observations of the step, or with the reason why the engine has not
+  ///     performed the step. The call may come before `perform` returns.
   func perform(
     _ step: Step, completion: @escaping (Result<[Observation], EngineFailure>) -> Void)
 
-  /// Makes the machine anew, as it was when the engine was made.
+  /// Replaces the machine by a new one, as it was when the engine was made.
   ///
-  /// - Parameter completion: Called once, as for ``perform(_:completion:)``.
+  /// - Parameter completion: A function that is called once, as for ``perform(_:completion:)``.
   func reset(completion: @escaping (Result<Void, EngineFailure>) -> Void)
 
   /// Waits until a completion was called. An engine that calls each completion at once is never asked to wait.
@@ -37,6 +40,8 @@ public protocol Engine: AnyObject {
 }
 
 extension Engine {
+  public var hidingRegisters: HidingRegisters? { nil }
+
   /// Performs a step and waits for its observations.
   @discardableResult
   public func perform(_ step: Step) throws(EngineFailure) -> [Observation] {
@@ -48,7 +53,7 @@ extension Engine {
     }
   }
 
-  /// Makes the machine anew and waits until it is there.
+  /// Replaces the machine by a new one and waits for it.
   public func reset() throws(EngineFailure) {
     var result: Result<Void, EngineFailure>?
     reset { result = $0 }
@@ -59,9 +64,23 @@ extension Engine {
   }
 }
 
-/// The reason why an engine has not done what was asked of it.
+/// The registers of a hook that hides a byte in bits [58:51] of the stage-2 entry of the first page of guest RAM.
+public struct HidingRegisters: Hashable, Sendable {
+  /// The guest physical address of the register that hides a byte: STRB writes the byte.
+  public let hide: IntermediatePhysicalAddress
+  /// The guest physical address of the register that gives the hidden byte: LDRB reads the byte.
+  public let seek: IntermediatePhysicalAddress
+
+  /// Registers at two addresses.
+  public init(hide: IntermediatePhysicalAddress, seek: IntermediatePhysicalAddress) {
+    self.hide = hide
+    self.seek = seek
+  }
+}
+
+/// The reason why an engine has not answered a request.
 public struct EngineFailure: Error, Hashable, Sendable, CustomStringConvertible {
-  /// The reason, with what can be done about it.
+  /// The reason, and if possible a remedy.
   public let description: String
 
   /// A failure with a reason.
@@ -86,7 +105,7 @@ public protocol MachineView: AnyObject {
   /// The references of the table at a level on the way to an address; nil if there is no such table.
   func references(for address: IntermediatePhysicalAddress, level: Int) -> TableReferences?
 
-  /// Calls a function for each entry that points to no table, in the order of their addresses.
+  /// Calls a function for each entry that does not point to a table, in the order of the addresses.
   func forEachLeaf(_ body: (_ address: IntermediatePhysicalAddress, Leaf) -> Void)
 
   /// The reason why the guest does not run any more; nil as long as it runs.

@@ -1,14 +1,14 @@
 import Stage2Sim
 
-/// Something that happens to a machine after a byte was hidden, and may cost the byte.
+/// An event on a machine after a byte was hidden. The event may change or lose the byte.
 public struct ExplainedEvent: Hashable, Sendable {
-  /// As the names of recordings end: `dontneed`.
+  /// The end of the name of its recordings: `dontneed`.
   public let name: String
-  /// For people, in at most 33 characters.
+  /// The event in words for people, at most 33 characters.
   public let title: String
-  /// What is done before the byte is hidden.
+  /// The steps before the byte is hidden.
   public let preparation: [Step]
-  /// The event.
+  /// The steps of the event.
   public let steps: [Step]
 
   private init(
@@ -29,7 +29,7 @@ public struct ExplainedEvent: Hashable, Sendable {
   /// A fetch of an instruction from the page.
   public static let execute = ExplainedEvent(
     "execute", "guest executes", "guest fetch 0x40000000")
-  /// A fetch from the page behind, which in a block has the same entry.
+  /// A fetch from the next page, which has the same entry if the entry maps a block.
   public static func executeNeighbour(_ granule: Granule) -> ExplainedEvent {
     let page = address(MachineDescription.memoryBase + granule.pageSize)
     return ExplainedEvent(
@@ -40,13 +40,13 @@ public struct ExplainedEvent: Hashable, Sendable {
   /// ``load``, ``store`` and ``execute``.
   public static let accesses = [load, store, execute]
 
-  /// The events of a machine, those of its guest first.
+  /// The events of a machine. The events of its guest come first.
   ///
-  /// - Returns: All, but for KSM where no memory is anonymous: it would scan for ever.
+  /// - Returns: All events, but without KSM if it has nothing to merge.
   public static func all(on machine: MachineDescription) -> [ExplainedEvent] {
     accesses + [executeNeighbour(machine.configuration.granule)]
       + host(of: machine).filter {
-        $0.name != "merge" || ![.hugetlb, .memfd].contains(machine.configuration.backing)
+        $0.name != "merge" || machine.configuration.backing.hasMergeablePages
       }
   }
 
@@ -137,31 +137,44 @@ public struct ExplainedEvent: Hashable, Sendable {
     ]
   }
 
-  /// The name of the recording of the real kernel that has the event after a hide; nil where there is none, as for other
-  /// pages than those of 4 KiB.
+  /// The name of the recording of the real kernel that has the event after a hide; nil if there is no such recording. All
+  /// recordings are of pages of 4 KiB and 40 bits of IPA.
   ///
-  /// It is of this machine, but where the CPU makes no difference of cortex-a76, where the page makes none of anonymous pages
-  /// or huge ones, and always of 40 bits of IPA.
+  /// The recorded machine may have another CPU model if the event does not depend on the CPU: cortex-a76. It may have another
+  /// backing if the event depends only on the size of the page: anonymous or huge.
   public func recording(for machine: MachineDescription) -> String? {
     let machine = machine.configuration
     guard machine.granule == .kib4 else { return nil }
-    let cpu =
-      switch machine.cpu {
-      case .cortexA72: "a72"
-      case .cortexA76: "a76"
-      case .max: "max"
-      }
     if Self.accesses.contains(self) {
       let isBlock = [.huge, .hugetlb].contains(machine.backing)
-      return "bytes-\(cpu)-\(isBlock ? "huge" : "page")"
+      return "bytes-\(machine.cpu.shortName)-\(isBlock ? "huge" : "page")"
     }
-    return
-      "explain-\(name == "execute-neighbour" ? cpu : "a76")-\(machine.backing.rawValue)-\(name)"
+    // The CPU model matters only to the events that execute.
+    let cpu = name == "execute-neighbour" ? machine.cpu : .cortexA76
+    return "explain-\(cpu.shortName)-\(machine.backing.rawValue)-\(name)"
   }
 }
 
+extension CPUModel {
+  /// The CPU model as the names of recordings have it: `a76`.
+  package var shortName: String {
+    switch self {
+    case .cortexA72: "a72"
+    case .cortexA76: "a76"
+    case .max: "max"
+    }
+  }
+}
+
+extension Backing {
+  /// Whether KSM finds pages to merge: pages of anonymous areas, and pages that a private mapping of a file has of its own.
+  ///
+  /// KSM has nothing to do for other memory, and a scenario would wait for it without end.
+  package var hasMergeablePages: Bool { self != .hugetlb && self != .memfd }
+}
+
 extension Step {
-  /// A step that stands in the source.
+  /// A step whose text is part of this program.
   init(constant text: String) {
     do {
       try self.init(parsing: text)

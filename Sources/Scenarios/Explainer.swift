@@ -1,18 +1,15 @@
 import Stage2Sim
 
-/// Explains what hiding a byte does on a machine, by doing it on an engine.
+/// Explains the effects of hiding a byte on a machine. The explainer hides bytes on an engine and looks at the entry.
 ///
 /// The guest has booted: it has run from 0x40000000 and from the next 2 MiB.
 public struct Explainer {
   private let engine: any Engine
 
-  /// The addresses of the assignment (docs/inspection.md).
+  /// The page whose entry holds the byte.
   private static let target = MachineDescription.memoryBase
-  private static let hideAddress: IntermediatePhysicalAddress = 0x0b00_0000
-  private static let seekAddress: IntermediatePhysicalAddress = 0x0b00_0001
 
-  /// An explainer on an engine whose hook has HIDE at 0x0b000000 and SEEK at 0x0b000001. It resets the engine's machine again and
-  /// again.
+  /// An explainer on an engine that has ``Engine/hidingRegisters``. It resets the machine of the engine again and again.
   public init(on engine: any Engine) { self.engine = engine }
 
   /// The machine on which `explain` hides bytes: the machine of `serve` with the same options, but with one huge page at least
@@ -31,17 +28,17 @@ public struct Explainer {
   /// The machine of the engine.
   public var machine: MachineDescription { engine.machine }
 
-  /// The steps that boot a machine.
-  static let boot = [
+  /// The steps by which a guest has booted.
+  package static let boot = [
     "host write 0x40000000 0xf900013f", "guest fetch 0x40000000",
     "host write 0x40200000 0xf900013f", "guest fetch 0x40200000",
   ].map(Step.init(constant:))
 
-  /// Explains what hiding a byte does.
+  /// Explains the effects of hiding a byte.
   ///
   /// - Parameters:
   ///   - byte: The byte, which goes into bits [58:51].
-  ///   - events: The events that are tried after a hide, each on a machine of its own; nil for all
+  ///   - events: The events to try after a hide, each on a machine of its own; nil for all events
   ///     (``ExplainedEvent/all(on:)``).
   public func explain(
     _ byte: UInt8, events: [ExplainedEvent]? = nil
@@ -75,12 +72,12 @@ public struct Explainer {
       seek: sought, seekAfterLoad: try seek(), warnings: seen.warnings)
   }
 
-  /// Takes the page away while its neighbour is in use, hides a byte, and lets the guest use the page again.
+  /// Takes the page away while its neighbour is in use, hides a byte, and makes the guest use the page again.
   private func invalidEntryOutcome(
     hiding byte: UInt8
   ) throws(EngineFailure) -> InvalidEntryOutcome {
     try reboot()
-    try perform(invalidation)
+    try perform(Self.invalidation(on: machine))
     let before = targetLeaf
     let warnings = try hide(byte)
     let hidden = targetLeaf
@@ -92,21 +89,21 @@ public struct Explainer {
       references: references)
   }
 
-  /// The steps that take the page away.
-  var invalidation: [Step] {
-    // hugetlb takes whole huge pages only.
+  /// The steps that take the page at 0x40000000 away while its neighbour is in use.
+  package static func invalidation(on machine: MachineDescription) -> [Step] {
     let configuration = machine.configuration
     let granule = configuration.granule
+    // hugetlb takes whole huge pages only.
     let size = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
     return [
-      "guest ldr w0,[\(address(Self.target + granule.pageSize))]",
+      "guest ldr w0,[\(address(target + granule.pageSize))]",
       "host madvise dontneed 0x40000000 \(hex(size))",
     ].map(Step.init(constant:))
   }
 
   // MARK: - Steps
 
-  /// The observations of steps, all together.
+  /// The observations of several steps together.
   private struct Seen {
     var isHung = false
     var refusal: String?
@@ -154,16 +151,26 @@ public struct Explainer {
 
   /// Hides a byte as the guest does.
   private func hide(_ byte: UInt8) throws(EngineFailure) -> [Stage2Warning] {
-    let step = Step(
-      constant: "guest strb w0,[\(address(Self.hideAddress))] x0=\(hex(UInt64(byte)))")
-    return try performWatched(step).1
+    let register = address(try registers.hide)
+    return try performWatched(
+      Step(constant: "guest strb w0,[\(register)] x0=\(hex(UInt64(byte)))")
+    ).1
   }
 
   private func seek() throws(EngineFailure) -> UInt8 {
-    let observations = try engine.perform(
-      Step(constant: "guest ldrb w0,[\(address(Self.seekAddress))]"))
+    let register = address(try registers.seek)
+    let observations = try engine.perform(Step(constant: "guest ldrb w0,[\(register)]"))
     for case .run(let run) in observations { return UInt8(truncatingIfNeeded: run.x0) }
     throw EngineFailure("a step of the guest has no run: this is a defect of the engine")
+  }
+
+  private var registers: HidingRegisters {
+    get throws(EngineFailure) {
+      guard let registers = engine.hidingRegisters else {
+        throw EngineFailure("the engine has no hook that hides bytes: there is nothing to explain")
+      }
+      return registers
+    }
   }
 
   private static let load = Step(constant: "guest ldr w0,[\(address(target))]")
@@ -176,7 +183,7 @@ public struct Explainer {
   }
 }
 
-/// What an entry maps, apart from how: as long as it is the same, a byte that is hidden in it is not lost.
+/// The memory that an entry maps. A hidden byte is not lost as long as the mapping is the same.
 package struct Mapping: Equatable {
   let isValid: Bool
   let level: Int

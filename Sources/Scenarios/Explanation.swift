@@ -1,34 +1,34 @@
 import Stage2Sim
 
-/// What hiding a byte does, seen on the model (``Explainer``).
+/// The effects of hiding a byte, as ``Explainer`` has observed them on an engine.
 public struct Explanation: Hashable, Sendable {
-  /// What was hidden.
+  /// The hidden byte.
   public let byte: UInt8
-  /// The entry of 0x40000000 before the byte was hidden in it, and after.
+  /// The entry of 0x40000000 before the hide and after it.
   public let before, after: Leaf
-  /// What the hide itself violates.
+  /// The rules that the hide itself violates.
   public let warnings: [Stage2Warning]
-  /// What each event makes of the byte, each after a hide of its own.
+  /// The effect of each event on the byte. Each event comes after a hide of its own.
   public let outcomes: [EventOutcome]
-  /// The same byte hidden into an entry that maps nothing.
+  /// The effects of hiding the same byte into an entry that maps nothing.
   public let invalidEntry: InvalidEntryOutcome
 
-  /// Those of the bits that the hide changed.
+  /// The bits that the hide has changed.
   public var changedBits: [HiddenBit] {
     HiddenBit.allCases.filter {
       $0.isSet(in: before.descriptor) != $0.isSet(in: after.descriptor)
     }
   }
 
-  /// The name of the recording of the real kernel that has such a hide (``invalidEntry``); nil where there is none, as with
-  /// ``ExplainedEvent/recording(for:)``.
+  /// The name of the recording of the real kernel that has a hide into an entry that maps nothing (``invalidEntry``); nil if
+  /// there is no such recording, as for ``ExplainedEvent/recording(for:)``.
   public static func invalidEntryRecording(for machine: MachineDescription) -> String? {
     guard machine.configuration.granule == .kib4 else { return nil }
     return "explain-a76-\(machine.configuration.backing.rawValue)-invalid-entry"
   }
 
-  /// Whether nothing is violated, and the guest can use the page without changing the byte or hanging. What the host may
-  /// do to the page is not in it.
+  /// Whether the hide violates no rule, and the guest can use the page without a hang or a change of the byte. Events of the
+  /// host have no influence on this property.
   public var isHarmless: Bool {
     warnings.isEmpty
       && outcomes.filter { ExplainedEvent.accesses.contains($0.event) }
@@ -36,38 +36,38 @@ public struct Explanation: Hashable, Sendable {
   }
 }
 
-/// What an event makes of a hidden byte.
+/// The effect of an event on a hidden byte.
 public struct EventOutcome: Hashable, Sendable {
-  /// What is left of it.
+  /// The state of the byte after an event.
   public enum Fate: Hashable, Sendable {
-    /// The entry is there, with the byte in it.
+    /// The entry still holds the byte.
     case kept
-    /// The entry is there, and maps the same memory; some of the byte's bits were changed.
+    /// The entry maps the same memory, and some bits of the byte have changed.
     case changed
-    /// The entry was made anew, or is empty.
+    /// The entry is a new one, or it is empty.
     case lost
   }
 
-  /// What happened.
+  /// The event.
   public let event: ExplainedEvent
-  /// What is left of the byte then.
+  /// The state of the byte after the event.
   public let fate: Fate
-  /// Whether the guest takes faults without end.
+  /// Whether the guest takes the same fault again and again.
   public let isHung: Bool
-  /// The first error of the host's steps, such as `EINVAL`: the memory cannot do that.
+  /// The first error of the host's steps, such as `EINVAL`, if the memory does not support the event.
   public let refusal: String?
-  /// What SEEK gives after the event, and after one more load of the guest.
+  /// The value of SEEK after the event, and after one more load of the guest.
   public let seek, seekAfterLoad: UInt8
-  /// What the event violates, or ends in.
+  /// The rules that the event violates, and a hang of the guest.
   public let warnings: [Stage2Warning]
 }
 
-/// What comes of a hide into an entry that maps nothing.
+/// The effects of a hide into an entry that maps nothing.
 public struct InvalidEntryOutcome: Hashable, Sendable {
   /// The entry before the hide, after it, and after the guest's next load.
   public let before, hidden, mapped: Leaf
-  /// What the hide itself violates.
+  /// The rules that the hide itself violates.
   public let warnings: [Stage2Warning]
-  /// Those of the table that the entry stands in, after that load; nil where the table is gone.
+  /// The references of the entry's table after that load; nil if the table is gone.
   public let references: TableReferences?
 }

@@ -1,15 +1,15 @@
 import Stage2Sim
 
-/// One of the bits of a stage-2 entry that a byte is hidden in: 51 to 58.
+/// One of the bits 51 to 58 of a stage-2 entry, which hold the hidden byte.
 public struct HiddenBit: Hashable, Sendable, CaseIterable {
-  /// In the byte, 0 to 7.
+  /// The number of the bit in the byte, 0 to 7.
   public let number: Int
 
   public static let allCases = (0..<8).map(HiddenBit.init)
 
   private init(number: Int) { self.number = number }
 
-  /// In the entry, 51 to 58.
+  /// The number of the bit in the entry, 51 to 58.
   public var entryBit: Int { number + Self.shift }
 
   /// The number of the first bit of the byte in the entry.
@@ -18,10 +18,10 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
 
   private var mask: UInt64 { 1 << UInt64(entryBit) }
 
-  /// Whether it is set in an entry.
+  /// Whether the bit is set in an entry.
   public func isSet(in descriptor: Stage2Descriptor) -> Bool { descriptor.rawValue & mask != 0 }
 
-  /// Its field in the Arm ARM; `sw55` to `sw58` for those that the architecture leaves to software.
+  /// The name of the field in the Arm ARM; `sw55` to `sw58` for the bits that the architecture leaves to software.
   public var field: String {
     guard let field = DescriptorField.all.first(where: { $0.mask & mask != 0 }),
       field != .software
@@ -29,7 +29,7 @@ public struct HiddenBit: Hashable, Sendable, CaseIterable {
     return field.mask == mask ? field.name : "\(field.name)[\(entryBit - field.bits.lowerBound)]"
   }
 
-  /// What the CPU and KVM take it for, in at most 67 characters.
+  /// The meaning of the bit to the CPU and to KVM, in at most 67 characters.
   public func meaning(on machine: VirtualMachine.Configuration) -> String {
     switch mask {
     case Stage2Descriptor.dirtyBitModifier:

@@ -2,13 +2,13 @@ import Stage2Sim
 
 /// An instruction that a guest's step can run: one of ``all``.
 ///
-/// Its address is in x1 and its data in x0, w0 or the vector register 0; register 2 is its second one, and x3 is 0.
+/// The address of the access is in x1, and its data in x0, w0 or vector register 0. Pairs also use register 2. x3 is 0.
 public struct Instruction: Hashable, Sendable {
   /// `strb`
   public let mnemonic: String
   /// The operands around the address: `w0,[` and `]`.
   let prefix, suffix: String
-  /// Its encoding.
+  /// The encoding of the instruction.
   public let word: UInt32
 
   private init(_ text: String, _ word: UInt32) {
@@ -20,7 +20,7 @@ public struct Instruction: Hashable, Sendable {
     self.word = word
   }
 
-  /// What its address has to be a multiple of.
+  /// The address of the access has to be a multiple of this number.
   public var alignment: UInt64 {
     guard case .access(let access, _) = A64Instruction(decoding: word) else { return 1 }
     return UInt64(access.size.bytes)
@@ -35,7 +35,7 @@ public struct Instruction: Hashable, Sendable {
   /// The instruction as the language writes it, with `address` in its brackets.
   public func text(_ address: String) -> String { "\(mnemonic) \(prefix)\(address)\(suffix)" }
 
-  /// Every instruction of the language, in the order of the recorder's table.
+  /// All instructions of the language, in the order of the recorder's table.
   public static let all: [Instruction] = [
     Instruction("strb w0,[A]", 0x3900_0020),
     Instruction("ldrb w0,[A]", 0x3940_0020),
@@ -95,7 +95,7 @@ extension Instruction: CustomStringConvertible {
 }
 
 extension LineParser {
-  /// An instruction, and the address in its brackets.
+  /// The next instruction, and the address in its brackets.
   mutating func instruction(
     mnemonic: Word
   ) throws(ScenarioError) -> (Instruction, address: GuestVirtualAddress) {

@@ -1,18 +1,18 @@
 import Stage2Sim
 
-/// Takes one line apart: words with one space between them.
+/// A parser of one line, whose words have one space between them.
 ///
-/// The words are compared as bytes of ASCII: Swift's strings are equal where Unicode calls them equivalent, and U+212A
-/// would pass for the `K` of `4K`.
+/// The parser compares words as bytes of ASCII. Swift's strings are equal if Unicode calls them equivalent, and U+212A would be
+/// the `K` of `4K`.
 struct LineParser {
   /// A word, and the column of its first byte.
   struct Word {
     let text: String
     let column: Int
-    /// Offsets of bytes that stand behind a space in the line, which the text leaves out.
+    /// The offsets of bytes after a space of the line. The text does not contain these spaces.
     fileprivate(set) var spaces: [Int] = []
 
-    /// `count` bytes from the `offset`th.
+    /// The `count` bytes from `offset` on; all bytes to the end if `count` is nil.
     func part(from offset: Int, count: Int? = nil) -> Word {
       let rest = text.utf8.dropFirst(offset)
       return Word(
@@ -26,10 +26,10 @@ struct LineParser {
   private var position = 0
   private let line: Int
 
-  /// - Throws: Where the line is too long, or of anything but printable ASCII.
+  /// - Throws: An error if the line is too long, or contains other bytes than printable ASCII.
   init(_ text: some StringProtocol, line: Int) throws(ScenarioError) {
     self.line = line
-    // One more than allowed is enough to see that it is too long.
+    // One byte more than allowed is enough to see that a line is too long.
     bytes = Array(text.utf8.prefix(Scenario.maximumLineLength + 1))
     try Scenario.checkLength(bytes.count, line: line)
     if let index = bytes.firstIndex(where: { !(0x20...0x7e).contains($0) }) {
@@ -61,9 +61,9 @@ struct LineParser {
 
   /// The next word.
   ///
-  /// - Parameter expected: What the word should be, for the error.
+  /// - Parameter expected: The words that are allowed here, for the error.
   mutating func word(_ expected: String) throws(ScenarioError) -> Word {
-    // A word ends at a space or at the end, so that here is a space.
+    // The word before ends at a space or at the end of the line.
     if position > 0, !isAtEnd { position += 1 }
     guard !isAtEnd else {
       throw error(at: position + 1, "expected \(expected), found the end of the line")
@@ -77,7 +77,7 @@ struct LineParser {
       text: String(decoding: bytes[position..<end], as: UTF8.self), column: position + 1)
   }
 
-  /// The next words as one, without their spaces, as long as a comma stands before each space.
+  /// The next words as one word without spaces. A word that ends with a comma is followed by another word of the operands.
   mutating func operands(_ expected: String) throws(ScenarioError) -> Word {
     var operands = try word(expected)
     while operands.text.utf8.last == UInt8(ascii: ","), !isAtEnd {
@@ -124,7 +124,7 @@ struct LineParser {
     guard !digits.isEmpty, digits.allSatisfy({ Self.value(ofDigit: $0) < radix }) else {
       throw error(at: word, expected: "\(expected), decimal or hex with 0x")
     }
-    // C takes such a number for octal, and the recorder is in C.
+    // Such a number is octal in C, and the recorder is a C program.
     guard isHex || digits.count == 1 || digits.first != UInt8(ascii: "0") else {
       throw error(at: word, expected: "\(expected) without zeros in front")
     }
@@ -151,7 +151,7 @@ struct LineParser {
     return number
   }
 
-  /// A digit's value; for anything else more than any digit's.
+  /// The value of a digit; the largest number for any other byte.
   private static func value(ofDigit byte: UInt8) -> UInt64 {
     switch byte {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt64(byte - UInt8(ascii: "0"))
@@ -161,7 +161,7 @@ struct LineParser {
     }
   }
 
-  /// - Throws: Where something is left of the line.
+  /// - Throws: An error if the line goes on.
   func end() throws(ScenarioError) {
     guard !isAtEnd else { return }
     throw error(
@@ -177,7 +177,7 @@ func alternatives(_ names: [String]) -> String {
   return "\(names.dropLast().joined(separator: ", ")) or \(last)"
 }
 
-/// `0x` and `value` in hex, with zeros in front to `digits`.
+/// `0x` and `value` in hexadecimal, with leading zeros up to `digits` digits.
 package func hex(_ value: UInt64, digits: Int = 1) -> String {
   "0x\(hexadecimal(value, digits: digits))"
 }

@@ -1,24 +1,24 @@
 import Stage2Sim
 
-/// The machine of a scenario: what its first line says.
+/// The machine of a scenario, which the first line describes.
 public struct MachineDescription: Hashable, Sendable {
-  /// The machine without the place of the instruction.
+  /// The machine without the address of the instruction.
   public var configuration = VirtualMachine.Configuration(
     backing: .anonymous, memorySize: 64 << 20)
   /// The guest physical address at which the instruction of a step stands (`code=`).
   public var code = MachineDescription.codeSlot
 
-  /// Where guest RAM begins.
+  /// The guest physical address at which guest RAM begins.
   public static let memoryBase = VirtualMachine.Configuration.memoryBase
-  /// The slot for the instruction of a step. It bounds guest RAM.
+  /// The address of the slot for the instruction of a step. Guest RAM ends below it.
   public static let codeSlot: IntermediatePhysicalAddress = 0x8000_0000
   /// The sizes of guest RAM that the language has, in MiB.
   public static let memoryRange: ClosedRange<UInt64> = 4...(codeSlot - memoryBase) >> 20
 
-  /// The machine of a line that says nothing of it.
+  /// The machine of a line without a value.
   public init() {}
 
-  /// A machine with a configuration, and with the usual place of the instruction.
+  /// A machine with a configuration, and with the usual address of the instruction.
   public init(_ configuration: VirtualMachine.Configuration) { self.configuration = configuration }
 
   /// Reads a line such as `machine cpu=cortex-a72 memory=64M`.
@@ -101,7 +101,7 @@ public struct MachineDescription: Hashable, Sendable {
     }
   }
 
-  /// What depends on more than one word.
+  /// Checks the values that depend on more than one word.
   private func check(
     _ values: [Key: LineParser.Word], _ parser: LineParser
   ) throws(ScenarioError) {
@@ -118,7 +118,7 @@ public struct MachineDescription: Hashable, Sendable {
     }
   }
 
-  /// Where the instruction and the store behind it have room: in RAM, and below the recorder's exception vectors.
+  /// The addresses with room for the instruction and the store after it: in RAM, and below the recorder's exception vectors.
   private var codeRanges: [ClosedRange<IntermediatePhysicalAddress>] {
     [
       Self.memoryBase...Self.memoryBase + configuration.memorySize - 8,
@@ -128,7 +128,7 @@ public struct MachineDescription: Hashable, Sendable {
 }
 
 extension MachineDescription: CustomStringConvertible {
-  /// The line. It says cpu, backing and memory, and of the rest what is not the default.
+  /// The line. It has cpu, backing and memory, and the other values that are not the default.
   public var description: String {
     let machine = configuration
     let usual = MachineDescription().configuration

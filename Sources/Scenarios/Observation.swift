@@ -1,6 +1,6 @@
 import Stage2Sim
 
-/// An observation of a step: one of the lines that a recording has below it (docs/scenario.md).
+/// An observation of a step: one of the lines below the step in a recording (docs/scenario.md).
 public enum Observation: Hashable, Sendable {
   /// A run of the guest has ended.
   case run(GuestRun)
@@ -30,12 +30,12 @@ public struct GuestRun: Hashable, Sendable {
     case retired
     /// The guest has taken an exception: ESR_EL1, and FAR_EL1 if the exception has an address.
     case exception(syndrome: UInt64, address: GuestVirtualAddress?)
-    /// KVM_RUN has returned with KVM_EXIT_MMIO. `data` is what a store writes, nil for a load; `then` is the register after the
-    /// recorder has answered a load.
+    /// KVM_RUN has returned with KVM_EXIT_MMIO. `data` is the value of a store, and nil for a load. `then` is the register after
+    /// the recorder has answered a load.
     case mmio(address: IntermediatePhysicalAddress, length: Int, data: UInt64?, then: UInt64?)
     /// KVM_RUN has failed.
     case failed(KernelError)
-    /// The guest gets no further, and a signal has ended KVM_RUN.
+    /// The guest takes the same fault again and again, and a signal has ended KVM_RUN.
     case hung
     /// The model does not run this instruction.
     case notModelled(UInt32)
@@ -100,7 +100,7 @@ extension Observation: CustomStringConvertible {
 }
 
 extension GuestRun: CustomStringConvertible {
-  /// The line behind `run`.
+  /// The line without `run`.
   public var description: String {
     switch end {
     case .retired: "retired \(state)"
@@ -247,7 +247,7 @@ extension ObservedLeaf {
   }
 }
 
-/// The words of a line, which one space divides.
+/// The words of a line. There is one space between two words.
 private struct Words {
   private var words: ArraySlice<Substring>
 
@@ -271,19 +271,19 @@ private struct Words {
     return true
   }
 
-  /// Takes the next word if it begins with `prefix`, and gives the rest of it.
+  /// Takes the next word if it begins with `prefix`, and returns the rest of the word.
   mutating func wordBehind(_ prefix: String) -> String? {
     guard let word = words.first, word.hasPrefix(prefix) else { return nil }
     words.removeFirst()
     return String(word.dropFirst(prefix.count))
   }
 
-  /// A hexadecimal number behind `prefix`.
+  /// Takes a hexadecimal number after `prefix`.
   mutating func field(_ prefix: String) -> UInt64? {
     wordBehind(prefix).flatMap { UInt64($0, radix: 16) }
   }
 
-  /// A hexadecimal number behind `0x`.
+  /// Takes a hexadecimal number after `0x`.
   mutating func number() -> UInt64? { field("0x") }
 
   mutating func decimal() -> Int? {

@@ -1,9 +1,9 @@
 extension String {
-  /// The text with nothing in it that steers a terminal: each control and format character stands as `\x1b`, or, beyond a
-  /// byte, as `\u{202e}`.
+  /// The text with escapes for control and format characters, which steer a terminal: `\x1b` for a character of one byte, and
+  /// `\u{202e}` for others.
   package var printable: String { printable(allowing: []) }
 
-  /// The same, with characters that are `allowed`.
+  /// The same text, but with the characters that are `allowed`.
   package func printable(allowing allowed: Set<Unicode.Scalar>) -> String {
     guard utf8.contains(where: { !(0x20...0x7e).contains($0) }) else { return self }
     var text = ""

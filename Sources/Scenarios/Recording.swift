@@ -1,8 +1,8 @@
-/// A scenario with what was seen below each step (docs/scenario.md). A scenario alone is one in which nothing was seen.
+/// A scenario with the observations of each step (docs/scenario.md). A scenario alone is a recording without observations.
 public struct Recording: Hashable, Sendable {
-  /// A line of the scenario, and what was seen.
+  /// A line of the scenario, with its observations.
   public struct Line: Hashable, Sendable {
-    /// Of the text, from 1.
+    /// The number of the line in the text, from 1.
     public let number: Int
     /// The scenario's line.
     public let line: Scenario.Line
@@ -10,9 +10,9 @@ public struct Recording: Hashable, Sendable {
     public internal(set) var observations: [String] = []
   }
 
-  /// What the first line says.
+  /// The machine of the first line.
   public let machine: MachineDescription
-  /// All lines of the scenario, each with what was seen.
+  /// All lines of the scenario, each with its observations.
   public let lines: [Line]
 
   /// Reads a recording or a scenario.
@@ -31,7 +31,7 @@ public struct Recording: Hashable, Sendable {
     self.lines = lines
   }
 
-  /// What was done, without what was seen.
+  /// The recording without its observations.
   public var scenario: Scenario { Scenario(machine: machine, lines: lines.map(\.line)) }
 
   /// The lines that are steps, each with its step.
@@ -46,7 +46,7 @@ extension Recording: CustomStringConvertible {
 }
 
 extension Recording.Line: CustomStringConvertible {
-  /// The line and what was seen, each with its newline.
+  /// The line and its observations, each with its newline.
   public var description: String {
     line.text + "\n" + observations.map { "  \($0)\n" }.joined()
   }

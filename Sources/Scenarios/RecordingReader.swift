@@ -1,16 +1,16 @@
-/// Reads a recording or a scenario line by line, and keeps no line that it has read.
+/// A reader of a recording or a scenario, line by line. It keeps no line that it has read.
 package struct RecordingReader {
-  // Not a string: CR and LF together are one character there, and no line would end.
+  // Bytes, because CR and LF together are one character of a string, and no line would end.
   private let bytes: [UInt8]
   private var position = 0
   private var number = 0
   private var machine: (description: MachineDescription, line: Int)?
-  /// How many steps were read.
+  /// The number of steps that were read.
   package private(set) var stepCount = 0
-  /// Whether something was seen of one of them.
+  /// Whether one of them has observations.
   package private(set) var hasObservations = false
 
-  /// - Throws: Where the text is too long.
+  /// - Throws: An error if the text is too long.
   package init(_ bytes: [UInt8]) throws(ScenarioError) {
     guard bytes.count <= Scenario.maximumSize else {
       throw ScenarioError(
@@ -19,9 +19,9 @@ package struct RecordingReader {
     self.bytes = bytes
   }
 
-  /// The machine, once its line was read.
+  /// The machine, after its line was read.
   ///
-  /// - Throws: Where no line has said it.
+  /// - Throws: An error if the text has no such line.
   package func requireMachine() throws(ScenarioError) -> MachineDescription {
     guard let machine else {
       throw ScenarioError(
@@ -30,10 +30,10 @@ package struct RecordingReader {
     return machine.description
   }
 
-  /// The next line of the scenario, a step with what was seen of it; nil at the end of the text.
+  /// The next line of the scenario, with the observations of a step; nil at the end of the text.
   ///
-  /// - Parameter keepsObservations: Whether the line has what was seen of it. It is read all the same.
-  /// - Throws: For a line that is not in the language.
+  /// - Parameter keepsObservations: Whether the line has its observations. The reader reads them in any case.
+  /// - Throws: An error if the line is not in the language.
   package mutating func next(
     keepsObservations: Bool = true
   ) throws(ScenarioError) -> Recording.Line? {
@@ -61,7 +61,7 @@ package struct RecordingReader {
   private mutating func nextText() throws(ScenarioError) -> ArraySlice<UInt8>? {
     guard position < bytes.count else { return nil }
     number += 1
-    // One more than allowed is enough to see that it is too long.
+    // One byte more than allowed is enough to see that a line is too long.
     let longest = bytes[position...].prefix(Scenario.maximumLineLength + 1)
     let end = longest.firstIndex(of: UInt8(ascii: "\n")) ?? longest.endIndex
     try Scenario.checkLength(end - position, line: number)

@@ -1,20 +1,20 @@
-/// A text of steps: a machine, and what happens to it (docs/scenario.md).
+/// A text with a machine and the steps of its guest and its host (docs/scenario.md).
 public struct Scenario: Hashable, Sendable {
   /// One line.
   public struct Line: Hashable, Sendable {
-    /// What a line is.
+    /// The content of a line.
     public enum Content: Hashable, Sendable {
       /// An empty line, or one that begins with `#`.
       case comment
-      /// The first line that is no comment.
+      /// The description of the machine: the first line that is no comment.
       case machine
-      /// Any other.
+      /// A step: any other line.
       case step(Step)
     }
 
-    /// As it stands in the text.
+    /// The line in the text.
     public let text: String
-    /// What it says.
+    /// The content of the line.
     public let content: Content
 
     package init(text: String, content: Content) {
@@ -22,25 +22,25 @@ public struct Scenario: Hashable, Sendable {
       self.content = content
     }
 
-    /// An empty line, or one that begins with `#`: it says nothing to the machine.
+    /// Whether a line is empty or begins with `#`. Such a line has no effect on the machine.
     package static func isComment(_ line: some Collection<UInt8>) -> Bool {
       line.first ?? UInt8(ascii: "#") == UInt8(ascii: "#")
     }
   }
 
-  /// The bytes of a line without its newline: what the recorder has room for.
+  /// The largest number of bytes of a line without its newline. The recorder has a buffer of this size.
   public static let maximumLineLength = 254
-  /// The bytes of a whole text.
+  /// The largest number of bytes of a text.
   public static let maximumSize = 16 << 20
 
-  /// What the first line says.
+  /// The machine of the first line.
   public let machine: MachineDescription
-  /// All lines of the text, the machine's too.
+  /// All lines of the text, with the line of the machine.
   public let lines: [Line]
 
   /// Reads a scenario.
   ///
-  /// - Throws: For the first line that is not in the language; an observation is of a recording.
+  /// - Throws: An error for the first line that is not in the language. Observations are not: a text with them is a recording.
   public init(parsing text: some StringProtocol) throws(ScenarioError) {
     let recording = try Recording(parsing: text)
     if let line = recording.lines.first(where: { !$0.observations.isEmpty }) {
@@ -56,12 +56,12 @@ public struct Scenario: Hashable, Sendable {
     self.lines = lines
   }
 
-  /// The steps without the lines around them.
+  /// The steps of all lines.
   public var steps: [Step] {
     lines.compactMap { if case .step(let step) = $0.content { step } else { nil } }
   }
 
-  /// - Throws: Where a line is too long.
+  /// - Throws: An error if a line is too long.
   package static func checkLength(_ length: Int, line: Int) throws(ScenarioError) {
     guard length <= maximumLineLength else {
       throw ScenarioError(

@@ -1,10 +1,10 @@
-/// A line that is not in the language of scenarios.
+/// An error in a line of a scenario.
 public struct ScenarioError: Error, Hashable, Sendable {
   /// The line, from 1.
   public let line: Int
-  /// Where in the line, in bytes, from 1.
+  /// The column of the error in bytes, from 1.
   public let column: Int
-  /// What was expected there, and what stands there.
+  /// The expected text, and the text that was found.
   public let message: String
 
   /// An error at a place of the text, both counted from 1.
@@ -16,6 +16,6 @@ public struct ScenarioError: Error, Hashable, Sendable {
 }
 
 extension ScenarioError: CustomStringConvertible {
-  /// `3:7: expected …`, for the name of a file in front of it.
+  /// `3:7: expected …`. The name of a file can precede it.
   public var description: String { "\(line):\(column): \(message)" }
 }

@@ -1,6 +1,6 @@
 import Stage2Sim
 
-/// One step of a scenario: something that the guest or its host does.
+/// One step of a scenario: an action of the guest or of its host.
 public enum Step: Hashable, Sendable {
   /// `guest …`
   case guest(GuestStep)
@@ -11,7 +11,7 @@ public enum Step: Hashable, Sendable {
   ///
   /// - Parameters:
   ///   - text: The line without its newline.
-  ///   - line: Its number, for an error.
+  ///   - line: The number of the line, for an error.
   public init(parsing text: some StringProtocol, line: Int = 1) throws(ScenarioError) {
     var parser = try LineParser(text, line: line)
     let first = try parser.word("guest or host")
@@ -23,7 +23,7 @@ public enum Step: Hashable, Sendable {
     try parser.end()
   }
 
-  /// The address that the step is about; a recording has its leaf below the step.
+  /// The address that the step names. A recording has the leaf of this address below the step.
   public var touchedAddress: IntermediatePhysicalAddress? {
     switch self {
     // Stage 1 of the guest is off.
@@ -34,11 +34,11 @@ public enum Step: Hashable, Sendable {
   }
 }
 
-/// What the guest does.
+/// An action of the guest.
 public enum GuestStep: Hashable, Sendable {
   /// Runs one instruction that accesses `address`, with `x0` in its register.
   case instruction(Instruction, address: GuestVirtualAddress, x0: UInt64)
-  /// Goes on at `address`.
+  /// Continues at `address`, with `x0` in its register.
   case fetch(address: GuestVirtualAddress, x0: UInt64)
 
   fileprivate init(_ parser: inout LineParser) throws(ScenarioError) {
@@ -61,14 +61,14 @@ public enum GuestStep: Hashable, Sendable {
   }
 }
 
-/// A range of guest physical addresses, as far as a host's step can name it: below 2^48.
+/// A range of guest physical addresses. A step of the host can name addresses below 2^48.
 public struct AddressRange: Hashable, Sendable {
   /// The first address.
   public let address: IntermediatePhysicalAddress
-  /// In bytes; 0 to 2^48.
+  /// The size in bytes, 0 to 2^48.
   public let size: UInt64
 
-  /// Nil for what begins above 2^48, or is longer.
+  /// A range; nil if it begins at 2^48 or above, or is longer than 2^48.
   public init?(address: IntermediatePhysicalAddress, size: UInt64) {
     guard address <= HostStep.lastAddress, size <= HostStep.lastAddress.rawValue + 1 else {
       return nil
@@ -78,34 +78,34 @@ public struct AddressRange: Hashable, Sendable {
   }
 }
 
-/// What the host does, or the VMM on it.
+/// An action of the host's kernel or of the VMM.
 public enum HostStep: Hashable, Sendable {
   /// The VMM writes four bytes.
   case write(address: IntermediatePhysicalAddress, value: UInt32)
   /// The VMM reads four bytes.
   case read(address: IntermediatePhysicalAddress)
-  /// madvise(2)
+  /// The VMM calls madvise(2).
   case madvise(MemoryAdvice, AddressRange)
-  /// mprotect(2)
+  /// The VMM calls mprotect(2).
   case mprotect(MemoryProtection, AddressRange)
-  /// munmap(2)
+  /// The VMM calls munmap(2).
   case munmap(AddressRange)
-  /// mmap(2): anonymous memory
+  /// The VMM calls mmap(2) for anonymous memory.
   case mmap(AddressRange)
-  /// The VMM has a child, which shares its pages.
+  /// The VMM calls fork(2). Its child shares its pages.
   case fork
-  /// That child ends.
+  /// The child ends.
   case endFork
-  /// KSM merges what it finds equal.
+  /// KSM merges equal pages.
   case ksm
   /// Idle page tracking makes a page old.
   case age(address: IntermediatePhysicalAddress)
-  /// KVM's dirty log of guest RAM.
+  /// The VMM uses KVM's dirty log of guest RAM.
   case dirtyLog(DirtyLogStep)
-  /// The memory slot of guest RAM.
+  /// The VMM changes the memory slot of guest RAM.
   case slot(SlotStep)
 
-  /// No guest physical address is above it.
+  /// The largest address that a step can name.
   static let lastAddress = IntermediatePhysicalAddress(1 << 48 - 1)
 
   private enum Name: String, CaseIterable {
@@ -150,7 +150,7 @@ public enum HostStep: Hashable, Sendable {
   }
 }
 
-/// What the VMM does with the dirty log of guest RAM.
+/// An action of the VMM on the dirty log of guest RAM.
 public enum DirtyLogStep: Hashable, Sendable {
   /// Sets or clears `KVM_MEM_LOG_DIRTY_PAGES`.
   case on, off
@@ -167,15 +167,15 @@ public enum DirtyLogStep: Hashable, Sendable {
   }
 }
 
-/// What the VMM does with the slot of guest RAM.
+/// An action of the VMM on the slot of guest RAM.
 public enum SlotStep: Hashable, Sendable {
-  /// Deletes it.
+  /// Deletes the slot.
   case delete
-  /// Makes it, for the guest to read and write.
+  /// Makes the slot for reads and writes of the guest.
   case add
-  /// Makes it with `KVM_MEM_READONLY`.
+  /// Makes the slot with `KVM_MEM_READONLY`.
   case addReadOnly
-  /// To another guest physical address.
+  /// Moves the slot to another guest physical address.
   case move(to: IntermediatePhysicalAddress)
 
   fileprivate init(_ parser: inout LineParser) throws(ScenarioError) {
@@ -225,7 +225,7 @@ extension Step: CustomStringConvertible {
 }
 
 extension GuestStep: CustomStringConvertible {
-  /// The line behind `guest`.
+  /// The line without `guest`.
   public var description: String {
     switch self {
     case .instruction(let instruction, let target, let x0):
@@ -243,7 +243,7 @@ extension AddressRange: CustomStringConvertible {
 }
 
 extension HostStep: CustomStringConvertible {
-  /// The line behind `host`.
+  /// The line without `host`.
   public var description: String {
     switch self {
     case .write(let target, let value): "write \(address(target)) \(hex(UInt64(value)))"

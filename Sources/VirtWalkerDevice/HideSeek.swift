@@ -1,9 +1,15 @@
 import Scenarios
 import Stage2Sim
 
+/// A hook that hides a byte by two registers, and tells ``ModelEngine`` where they are, so that `Explainer` can use them.
+public protocol HidingHook: MMIOHook {
+  /// The registers of the hook.
+  var registers: HidingRegisters { get }
+}
+
 /// The hook of the original system: it hides one byte in bits [58:51] of the stage-2 entry of the first page of guest RAM, and
 /// reads the byte from there.
-public struct HideSeek: MMIOHook {
+public struct HideSeek: HidingHook {
   /// The guest physical address of the register HIDE: a write of one byte hides the byte.
   public static let hideAddress: IntermediatePhysicalAddress = 0x0b00_0000
   /// The guest physical address of the register SEEK: a read of one byte gives the hidden byte.
@@ -16,6 +22,10 @@ public struct HideSeek: MMIOHook {
 
   /// A hook without state: the byte is in the entry.
   public init() {}
+
+  public var registers: HidingRegisters {
+    HidingRegisters(hide: Self.hideAddress, seek: Self.seekAddress)
+  }
 
   @inline(__always)
   public mutating func ioMemAbort(

@@ -69,6 +69,10 @@ public final class ModelEngine {
 extension ModelEngine: Engine {
   public var view: any MachineView { self }
 
+  public var hidingRegisters: HidingRegisters? {
+    hooks.lazy.compactMap { ($0 as? any HidingHook)?.registers }.first
+  }
+
   public func perform(
     _ step: Step, completion: @escaping (Result<[Observation], EngineFailure>) -> Void
   ) {

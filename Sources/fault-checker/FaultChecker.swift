@@ -1,7 +1,7 @@
 import ArgumentParser
 import Glibc
 
-/// Breaks the surroundings of virt-walkerd, and checks the behaviour that its users see.
+/// The program that breaks the surroundings of virt-walkerd and checks the behaviour that its users see.
 @main
 struct FaultChecker: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -35,7 +35,7 @@ struct FaultChecker: ParsableCommand {
   var kills = 10
 
   @Option(
-    help: "The time for which a node without faults is checked; if not said, 2, and 10 with cuse.")
+    help: "The length of a check without a fault in seconds; by default 2, and 10 with cuse.")
   var seconds: Double?
 
   @Option(help: "The number of writes and reads in which memory may not grow.")
@@ -46,7 +46,7 @@ struct FaultChecker: ParsableCommand {
 
   @Argument(
     help: ArgumentHelp(
-      "The faults; if none is named, all that the backend has.", valueName: "fault")
+      "The faults; by default all faults of the backend.", valueName: "fault")
   )
   var faults: [String] = []
 
@@ -81,7 +81,7 @@ struct FaultChecker: ParsableCommand {
       TestBed.Settings(
         daemon: try absolute(daemon), checker: try absolute(checker), backend: backend,
         kills: kills,
-        // A machine that is emulated is slow.
+        // An emulated machine is slow.
         seconds: seconds ?? (backend == .cuse ? 10 : 2), operations: operations))
     defer { bed.cleanUp() }
     do {
@@ -89,7 +89,7 @@ struct FaultChecker: ParsableCommand {
         do {
           try fault.check(bed)
         } catch let failed as Failed {
-          // A step between two checks has failed: the rest of this fault cannot be checked.
+          // A step between two checks has failed, and the rest of this fault cannot be checked.
           try bed.check("\(fault.name): all checks are made") { throw failed }
           bed.endAll()
         }
@@ -113,7 +113,7 @@ enum Backend: String, ExpressibleByArgument, CaseIterable {
   case fuse, cuse
 }
 
-/// A fault, with the checks of what users see.
+/// A fault, with checks of the behaviour that users see.
 struct Fault: Sendable {
   let name: String
   let backends: Set<Backend>

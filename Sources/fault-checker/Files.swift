@@ -2,11 +2,6 @@ import Glibc
 
 /// The whole text of a file, or nil if it cannot be read.
 func readFile(_ path: String) -> String? {
-  guard let bytes = readBytes(path) else { return nil }
-  return String(decoding: bytes, as: UTF8.self)
-}
-
-private func readBytes(_ path: String) -> [UInt8]? {
   let file = open(path, O_RDONLY | O_CLOEXEC)
   guard file >= 0 else { return nil }
   defer { close(file) }
@@ -15,9 +10,14 @@ private func readBytes(_ path: String) -> [UInt8]? {
   while true {
     let count = read(file, &part, part.count)
     guard count >= 0 else { return nil }
-    if count == 0 { return bytes }
+    if count == 0 { return String(decoding: bytes, as: UTF8.self) }
     bytes += part[..<count]
   }
+}
+
+/// The lines of a file; none if it cannot be read.
+func readLines(_ path: String) -> [Substring] {
+  (readFile(path) ?? "").split(separator: "\n")
 }
 
 /// Writes a text to a file of the kernel with one system call.
@@ -45,16 +45,18 @@ func directory(_ path: String) -> [String] {
   return names
 }
 
-/// Whether there is a file, a directory, or a link that leads nowhere.
+/// Whether there is a file, a directory or a link, even a broken one.
 func exists(_ path: String) -> Bool {
   var information = stat()
   return lstat(path, &information) == 0
 }
 
+/// The absolute path of a file, without links.
 func absolute(_ path: String) throws(Failed) -> String {
   guard let resolved = realpath(path, nil) else { throw Failed("\(path): \(errorText())") }
   defer { free(resolved) }
   return String(cString: resolved)
 }
 
-func errorText() -> String { String(cString: strerror(errno)) }
+/// The text of an error number; of the last error of a system call, unless it is given.
+func errorText(_ error: Int32 = errno) -> String { String(cString: strerror(error)) }

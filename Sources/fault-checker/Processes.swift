@@ -1,8 +1,8 @@
 import Glibc
 import Synchronization
 
-// Processes, signals and time. All that waits here comes to an end, and ends at once when this program is to end: a process
-// that a file server keeps waiting cannot be killed.
+// Processes, signals and time. Each wait of this file has an end, and ends at once when this program has to end. The wait for a
+// process may be long, because SIGKILL does not end a process that waits for a file server.
 
 /// SIGHUP, SIGINT or SIGTERM of this program.
 struct Interruption: Error {
@@ -11,14 +11,14 @@ struct Interruption: Error {
 
 private let caughtSignal = Atomic<Int32>(0)
 
-/// SIGHUP, SIGINT and SIGTERM make each function that waits throw `Interruption` from now on.
+/// Makes each function that waits throw `Interruption` after SIGHUP, SIGINT or SIGTERM.
 func catchSignals() {
   for number in [SIGHUP, SIGINT, SIGTERM] {
     signal(number) { caughtSignal.store($0, ordering: .relaxed) }
   }
 }
 
-/// The time since the start of the machine, which nobody sets.
+/// The time since the start of the machine in seconds, by a clock that cannot be set.
 func now() -> Double {
   var time = timespec()
   clock_gettime(CLOCK_MONOTONIC, &time)
@@ -34,12 +34,12 @@ func sleep(seconds: Double) throws(Interruption) {
   } while now() < end
 }
 
-/// A pause of no certain length, up to 0.3 s, so that a fault comes at no certain moment.
+/// A pause of random length up to 0.3 s, so that a fault comes at a random moment.
 func randomPause() throws(Interruption) {
   try sleep(seconds: .random(in: 0..<0.3))
 }
 
-/// Whether `condition` holds within a minute: a machine may have much to do.
+/// Whether `condition` becomes true in time. A minute is enough for a busy machine.
 func soon(within seconds: Double = 60, _ condition: () throws -> Bool) throws -> Bool {
   let end = now() + seconds
   while now() < end {
@@ -49,7 +49,7 @@ func soon(within seconds: Double = 60, _ condition: () throws -> Bool) throws ->
   return try condition()
 }
 
-/// How a process ended.
+/// The end of a process.
 enum Exit: Equatable, CustomStringConvertible {
   case status(Int32)
   case signal(Int32)
@@ -81,7 +81,7 @@ final class Child {
   /// The output of the program so far.
   var printed: String { readFile(output) ?? "" }
 
-  /// How it has ended, or nil while it runs.
+  /// The end of the program, or nil while it runs.
   func poll() -> Exit? {
     if let exit { return exit }
     var status: Int32 = 0
@@ -91,7 +91,7 @@ final class Child {
     return exit
   }
 
-  /// Waits for its end. After `seconds` its group is killed, and the wait fails.
+  /// Waits for the end of the program. After `seconds`, the process group is killed and the wait fails.
   func wait(seconds: Double) throws -> Exit {
     if try soon(within: seconds, { poll() != nil }), let exit { return exit }
     let place = readFile("/proc/\(process)/wchan") ?? "?"
@@ -106,7 +106,7 @@ final class Child {
     if poll() == nil { Glibc.kill(process, number) }
   }
 
-  /// Kills it and its children, which may go on after it.
+  /// Kills the program and its children, which may run longer than the program.
   func killGroup() {
     Glibc.kill(-process, SIGKILL)
   }
@@ -114,7 +114,7 @@ final class Child {
 
 /// Starts a program with standard input from /dev/null.
 ///
-/// The calls of posix_spawn take C strings and out parameters: all of that is here.
+/// This is the only function that calls posix_spawn, with its C strings and out parameters.
 private func spawn(_ arguments: [String], environment: [String], output: String) throws -> pid_t {
   var actions = posix_spawn_file_actions_t()
   posix_spawn_file_actions_init(&actions)
@@ -139,21 +139,21 @@ private func spawn(_ arguments: [String], environment: [String], output: String)
   var process: pid_t = 0
   let error = posix_spawnp(
     &process, arguments[0], &actions, &attributes, words + [nil], variables + [nil])
-  try require(error == 0, "cannot start \(arguments[0]): \(String(cString: strerror(error)))")
+  try require(error == 0, "cannot start \(arguments[0]): \(errorText(error))")
   return process
 }
 
-/// Runs a program to its end, and gives how it ended, and its output.
+/// Runs a program to its end, and returns its end and its output.
 func run(
   _ arguments: [String], environment: [String] = [], output: String, seconds: Double
 ) throws -> (exit: Exit, output: String) {
   let child = try Child(arguments, environment: environment, output: output)
   let exit = try child.wait(seconds: seconds)
-  // A process that it has left in the background keeps nothing of ours.
+  // The output is complete also if the program has left a process in the background.
   return (exit, child.printed)
 }
 
-/// Whether a process has ended; a zombie has no program any more.
+/// Whether a process has ended. A zombie has ended: it has no program any more.
 func hasEnded(_ process: pid_t) -> Bool { access("/proc/\(process)/exe", F_OK) != 0 }
 
 /// Whether all threads of a process are stopped.

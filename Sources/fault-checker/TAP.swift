@@ -6,12 +6,12 @@ func say(_ line: String) {
   fflush(nil)
 }
 
-/// The results, printed in the Test Anything Protocol.
+/// The results in the form of the Test Anything Protocol.
 final class TAP {
   private var tests = 0
   private(set) var failures = 0
 
-  /// One test: `body` throws no error. The error is printed below the result.
+  /// Makes one test, which passes if `body` throws no error. The error is printed below the result.
   func check(_ description: String, _ body: () throws -> Void) throws {
     do {
       try body()
@@ -27,7 +27,7 @@ final class TAP {
     }
   }
 
-  /// Lines for people.
+  /// Prints lines for people.
   func comment(_ text: some StringProtocol) {
     for line in text.split(separator: "\n") { say("# \(line)") }
   }

@@ -1,6 +1,6 @@
 import Glibc
 
-/// A daemon, its node and its clients, and what the faults do to them.
+/// A daemon with its node and its clients, and the operations of the faults on them.
 final class TestBed {
   struct Settings {
     var daemon: String
@@ -21,7 +21,7 @@ final class TestBed {
   private let record: String
   /// A cgroup that a fault has made.
   var cgroup: String?
-  /// Programs in the background, of no use after the end of this one.
+  /// Programs in the background. They are killed at the end of this program.
   private var children: [Child] = []
   private var isClean = false
   /// The output of the last command in a namespace.
@@ -33,12 +33,12 @@ final class TestBed {
     name = "virt_walker_faults_\(getpid())"
     node = "/dev/\(name)"
     tree = "/run/\(name)"
-    record = "/run/virt-walkerd/dev%2F\(name)"
+    record = Self.record(of: name)
     temporary = "/tmp/\(name)"
     try require(mkdir(temporary, 0o700) == 0, "cannot create \(temporary): \(errorText())")
   }
 
-  /// Leaves nothing: no daemon, no process in the background, no file.
+  /// Ends the daemon and all processes in the background, and removes all files.
   func cleanUp() {
     if isClean { return }
     isClean = true
@@ -47,15 +47,15 @@ final class TestBed {
     shellAtTheEnd("umount '\(temporary)/cgroup' 2>/dev/null; rm -rf '\(temporary)'")
   }
 
-  /// Ends the daemon and all programs in the background, in whatever state they are.
+  /// Ends the daemon and all programs in the background, in any state of theirs.
   func endAll() {
-    let names = [name, "\(name)0"].filter { exists("/run/virt-walkerd/dev%2F\($0)") }
+    let names = [name, "\(name)0"].filter { exists(Self.record(of: $0)) }
     for name in names {
       if let server = server(of: name) { Glibc.kill(server, SIGCONT) }
     }
     for child in children where child.poll() == nil { child.killGroup() }
     for name in names {
-      // A signal that has ended this program would end the wait for a Child.
+      // If a signal ends this program, the wait of a Child ends at once.
       shellAtTheEnd("timeout -k 5 60 '\(settings.daemon)' stop --name \(name) >/dev/null 2>&1")
     }
   }
@@ -78,13 +78,23 @@ final class TestBed {
     [settings.daemon, "serve", "--detach", "--backend", settings.backend.rawValue, "--name", name]
   }
 
-  func start(_ options: String...) throws {
-    let start = try run(serve + options, output: "\(temporary)/start", seconds: 60 * patience)
+  func start(_ options: String...) throws { try start(by: serve + options) }
+
+  /// Starts the daemon in a cgroup.
+  func start(inCgroup cgroup: String) throws {
+    try start(
+      by: [
+        "/bin/sh", "-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh", "\(cgroup)/cgroup.procs",
+      ] + serve)
+  }
+
+  private func start(by command: [String]) throws {
+    let start = try run(command, output: "\(temporary)/start", seconds: 60 * patience)
     try require(
       start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
   }
 
-  /// Starts the daemon with a limit that it has alone, and gives whether it has started, and its output.
+  /// Starts the daemon with a limit of its own, and returns whether it has started, and its output.
   func startLimited(_ limit: String) throws -> (hasStarted: Bool, output: String) {
     let start = try run(
       ["/bin/sh", "-c", "ulimit \(limit) && exec \"$@\"", "sh"] + serve,
@@ -92,16 +102,7 @@ final class TestBed {
     return (start.exit == .status(0), start.output)
   }
 
-  /// Starts the daemon in a cgroup.
-  func start(inCgroup cgroup: String) throws {
-    let start = try run(
-      ["/bin/sh", "-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh", "\(cgroup)/cgroup.procs"]
-        + serve, output: "\(temporary)/start", seconds: 60 * patience)
-    try require(
-      start.exit == .status(0), "the daemon does not start, \(start.exit):\n\(start.output)")
-  }
-
-  /// Ends the daemon as users do.
+  /// Ends the daemon by its command `stop`.
   func endDaemon(name: String? = nil) throws {
     let stop = try run(
       [settings.daemon, "stop", "--name", name ?? self.name], output: "\(temporary)/stop",
@@ -109,18 +110,20 @@ final class TestBed {
     try require(stop.exit == .status(0), "stop: \(stop.exit):\n\(stop.output)")
   }
 
-  /// Ends the daemon, which leaves nothing.
+  /// Ends the daemon, and checks that nothing is left.
   func stop() throws {
     try endDaemon()
     try nothingLeft()
   }
 
-  /// The factor of time limits: a machine that is emulated is slow.
+  /// The factor of time limits. An emulated machine is slow.
   private var patience: Double { settings.backend == .cuse ? 5 : 1 }
 
+  /// The file that the daemon of a node keeps about itself.
+  private static func record(of name: String) -> String { "/run/virt-walkerd/dev%2F\(name)" }
+
   private func server(of name: String) -> pid_t? {
-    for line in (readFile("/run/virt-walkerd/dev%2F\(name)") ?? "").split(separator: "\n")
-    where line.hasPrefix("pid=") {
+    for line in readLines(Self.record(of: name)) where line.hasPrefix("pid=") {
       return pid_t(line.dropFirst("pid=".count))
     }
     return nil
@@ -131,7 +134,7 @@ final class TestBed {
     return server
   }
 
-  /// The process that clears up after the server: its child.
+  /// The keeper, a child of the server that clears up after it.
   func keeper() throws -> pid_t {
     let server = try server()
     for process in directory("/proc").compactMap(pid_t.init) {
@@ -146,12 +149,12 @@ final class TestBed {
 
   /// The number of mounts at the tree.
   var treeMounts: Int {
-    (readFile("/proc/mounts") ?? "").split(separator: "\n").count { $0.contains(" \(tree) ") }
+    readLines("/proc/mounts").count { $0.contains(" \(tree) ") }
   }
 
-  /// A mount, a file or a record that is left.
+  /// The description of a mount, a file or a record that is left; nil if nothing is left.
   private var left: String? {
-    for mount in (readFile("/proc/mounts") ?? "").split(separator: "\n")
+    for mount in readLines("/proc/mounts")
     where mount.contains(" \(node)") || mount.contains(" \(tree)") {
       return String(mount)
     }
@@ -165,9 +168,9 @@ final class TestBed {
 
   // MARK: - Clients
 
-  /// Runs a shell command on the node, in a process of its own. Its environment has $node, $tree, $name, $daemon, $backend and
+  /// Runs a shell command on the node in a process of its own. The environment has $node, $tree, $name, $daemon, $backend and
   /// $tmp.
-  func shell(_ command: String, seconds: Double = 20) throws -> (exit: Exit, output: String) {
+  func shell(_ command: String, seconds: Double = 60) throws -> (exit: Exit, output: String) {
     try run(
       ["/bin/sh", "-c", command], environment: environment, output: "\(temporary)/shell",
       seconds: seconds * patience)
@@ -198,13 +201,13 @@ final class TestBed {
     try require(result.exit, is: .status(0))
   }
 
-  /// A read of a byte of the node succeeds.
+  /// Checks that a read of one byte succeeds.
   func read() throws {
     let result = try shell("head -c 1 \"$node\" >/dev/null")
     try require(result.exit == .status(0), "\(result.exit): \(result.output)")
   }
 
-  /// A check with eight clients or more, to whom no call fails. Their counts are printed for people.
+  /// Makes a check with eight clients or more, of which no call may fail. Their counts are printed for people.
   func check(
     _ description: String, bytesOf node: String? = nil, _ options: [String], figures: Bool = true
   ) throws {
@@ -219,12 +222,12 @@ final class TestBed {
     if figures { tap.comment(counts) }
   }
 
-  /// Starts clients that a fault may not disturb.
+  /// Starts clients for a fault during which no call may fail.
   func startUndisturbedClients(_ options: String...) throws -> Child {
     try background([settings.checker, node] + options, output: "\(temporary)/clients")
   }
 
-  /// Starts clients that an error ends, and waits until all have opened the node.
+  /// Starts clients that end with an error, and waits until all have opened the node.
   func startClients(_ options: String...) throws {
     let clients = try background(
       [settings.checker, node, "--until-error", "--seconds", "100"] + options,
@@ -236,7 +239,7 @@ final class TestBed {
     try require(haveOpened, "the clients have not opened the node after a minute")
   }
 
-  /// Each call of each client has come to an end, with an error that docs/faults.md knows, and no byte is wrong.
+  /// Waits for the clients, and checks that each of them has ended with an error of docs/faults.md, and that no byte is wrong.
   func waitForClients() throws {
     guard let clients else { throw Failed("there are no clients") }
     self.clients = nil
@@ -262,7 +265,7 @@ final class TestBed {
   static let serve =
     #"timeout -k 5 50 "$daemon" serve --detach --backend "$backend" --name "$name""#
 
-  /// Runs a shell command in a mount namespace of its own, and checks its exit status; `shows` looks at its output.
+  /// Runs a shell command in a mount namespace of its own, and checks its exit status. `shows` checks its output.
   func inside(status: Int32, _ command: String) throws {
     inside = ""
     let result = try run(

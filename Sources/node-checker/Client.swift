@@ -1,22 +1,22 @@
 import Glibc
 import Synchronization
 
-/// One client of a node: a thread that writes or reads one byte again and again, and remembers what came of it.
+/// A client of a node: a thread that writes or reads one byte again and again, and keeps the history of its operations.
 final class Client {
   private let node: String
   private let kind: Operation.Kind
   private let number: Int
-  /// Opens the node for each operation anew.
+  /// Whether the client opens the node for each operation anew.
   private let reopens: Bool
-  /// What it writes, in turn: no other client writes these.
+  /// The bytes that the client writes in turn. No other client writes them.
   private let bytes: [UInt8]
   private var written = 0
   private var descriptor: Int32 = -1
 
   private var history: [Operation] = []
-  /// So many in all.
+  /// The number of all operations.
   private(set) var operations = 0
-  /// The errno of the call that failed; no other follows.
+  /// The call that failed, and its errno. The client makes no other call afterwards.
   private(set) var failure: (call: String, errno: Int32)?
 
   init(_ kind: Operation.Kind, of node: String, number: Int, reopens: Bool, bytes: [UInt8]) {
@@ -29,7 +29,7 @@ final class Client {
 
   deinit { if descriptor >= 0 { close(descriptor) } }
 
-  /// Makes operations for one round: until `round` is over, or one fails.
+  /// Makes operations until `round` is over, or until a call fails.
   func makeOperations(in round: Round) {
     while failure == nil, !round.isOver(after: history.count, of: operations) {
       operate()
@@ -37,18 +37,19 @@ final class Client {
     }
   }
 
-  /// In the first round all write, in the next one less, and so on until one is alone.
+  /// Whether the client takes part in a round. All writers write in the first round, one less in the next, and so on until one
+  /// writer is alone.
   func takesPart(in round: Int, writers: Int) -> Bool {
     kind == .read || (number + round / writers) % writers >= round % writers
   }
 
-  /// What it has done since this was called last.
+  /// The operations since the last call of this function.
   func takeHistory() -> [Operation] {
     defer { history = [] }
     return history
   }
 
-  /// Opens the node, unless it is open. Each operation does so, too.
+  /// Opens the node if it is not open. Each operation does the same.
   func open() {
     guard descriptor < 0 else { return }
     descriptor = Glibc.open(node, (kind == .write ? O_WRONLY : O_RDONLY) | O_CLOEXEC)
@@ -63,7 +64,7 @@ final class Client {
       byte = bytes[written % bytes.count]
       written += 1
     }
-    // What a call leaves alone when it moves nothing.
+    // A call that moves no byte may leave errno as it was.
     errno = 0
     let start = now()
     let count = kind == .write ? write(descriptor, &byte, 1) : read(descriptor, &byte, 1)
@@ -87,23 +88,23 @@ final class Client {
   }
 }
 
-/// A time in which clients make operations; their histories are checked at its end.
+/// A round, in which clients make operations. Their histories are checked at its end.
 final class Round: Sendable {
   private let time: UInt64
   private let limit: UInt64
   private let operationsOfRound: Int
   private let operations: Int
-  /// After each write, so that readers see what has become of it: a write that is lost beside others may have happened right
-  /// before them.
+  /// Whether writers pause after each write, so that readers see its effect. Without a pause, a lost write may have happened right
+  /// before another write.
   let writersPause: Bool
   private let end = Atomic<UInt64>(0)
 
   /// - Parameters:
-  ///   - time: How long it takes, in nanoseconds.
-  ///   - limit: When it is over, as ``now()``, whenever it began.
-  ///   - operationsOfRound: So many of one client are enough.
-  ///   - operations: So many of one client are enough in all rounds.
-  ///   - writersPause: For a moment after each write.
+  ///   - time: The length of the round in nanoseconds.
+  ///   - limit: The time by ``now()`` at which the round ends at the latest.
+  ///   - operationsOfRound: The largest number of operations of a client in this round.
+  ///   - operations: The largest number of operations of a client in all rounds.
+  ///   - writersPause: Whether writers pause for a moment after each write.
   init(
     time: UInt64, limit: UInt64, operationsOfRound: Int, operations: Int, writersPause: Bool
   ) {
@@ -116,16 +117,16 @@ final class Round: Sendable {
 
   func begin() { end.store(min(limit, now() + time), ordering: .relaxed) }
 
-  /// Each client makes one operation at least, however long it takes until it has a CPU.
+  /// Whether the round is over for a client. Each client makes at least one operation, also if it gets a CPU too late.
   func isOver(after count: Int, of allCount: Int) -> Bool {
     count >= operationsOfRound || allCount >= operations
       || count > 0 && now() >= end.load(ordering: .relaxed)
   }
 }
 
-/// A thread for each of `clients`, as it sleeps in its system calls, until `round` is over for all of them.
+/// Starts a thread for each client, because a client sleeps in its system calls, and waits until `round` is over for all clients.
 ///
-/// - Parameter interrupts: Sends them signals meanwhile, which interrupt system calls.
+/// - Parameter interrupts: Whether the threads get signals that interrupt their system calls.
 func makeOperations(
   of clients: [Client], in round: Round, interrupts: Bool
 ) throws(Failure) {
@@ -153,7 +154,7 @@ func makeOperations(
   }
   guard interrupts else { return }
   var turn = 0
-  // A thread that has ended may be signalled until it is joined.
+  // A signal to a thread that has ended is allowed until the thread is joined.
   while running.count.load(ordering: .acquiring) > 0 {
     pthread_kill(threads[turn % threads.count], SIGUSR1)
     turn += 1
@@ -161,7 +162,7 @@ func makeOperations(
   }
 }
 
-/// What a thread starts with.
+/// The argument of a thread.
 private final class Start {
   private let client: Client
   private let round: Round
@@ -181,13 +182,13 @@ private final class Start {
 }
 
 private final class Running: Sendable {
-  /// How many threads have not ended.
+  /// The number of threads that have not ended.
   let count = Atomic(0)
-  /// Held until all have been started: they begin together.
+  /// A lock that is held until all threads have started, so that they begin together.
   let gate = Mutex(())
 }
 
-/// Nanoseconds of a clock that all threads share and nobody sets.
+/// The time in nanoseconds, by a clock that all threads share and that cannot be set.
 func now() -> UInt64 {
   var time = timespec()
   clock_gettime(CLOCK_MONOTONIC, &time)
@@ -196,7 +197,7 @@ func now() -> UInt64 {
 
 func message(_ error: Int32) -> String { String(cString: strerror(error)) }
 
-/// What the user is told, as the check cannot be made.
+/// The reason why the check is impossible, for the user.
 struct Failure: Error, CustomStringConvertible {
   let description: String
 

@@ -1,15 +1,15 @@
-/// One node, its clients, and what has become of their operations.
+/// The check of one node: its clients, and the results of their operations.
 final class NodeCheck {
   let clients: [Client]
   private let node: String
   private var register: Register
   private var violation: Register.Violation?
-  /// Operations that moved no byte, or more than one, without an error.
+  /// The operations that moved no byte, or more than one byte, without an error.
   private var odd: [Operation] = []
   private var counts: [Operation.Kind: Int] = [:]
   private var bytesRead: Set<UInt8> = []
 
-  /// - Parameter initial: What the node may have in the beginning.
+  /// - Parameter initial: The possible bytes of the node at the start.
   init(_ node: String, writers: Int, readers: Int, reopens: Bool, initial: [UInt8]) {
     self.node = node
     register = Register(startingWith: initial)
@@ -22,7 +22,7 @@ final class NodeCheck {
     }
   }
 
-  /// Checks what the clients have done in a round.
+  /// Checks the operations of a round.
   func takeHistories() {
     let history = clients.flatMap { $0.takeHistory() }
     for operation in history {
@@ -48,10 +48,10 @@ final class NodeCheck {
 
   var hasWritten: Bool { counts[.write] != nil }
 
-  /// No client goes on.
+  /// Whether a call of each client has failed.
   var hasFailedWhole: Bool { failures.count == clients.count }
 
-  /// One line with counts.
+  /// A line with the counts.
   var summary: String {
     let failed = Dictionary(grouping: failures) { $0 }
       .map { "\($0.value.count) x \($0.key)" }.sorted().joined(separator: ", ")
@@ -62,9 +62,9 @@ final class NodeCheck {
       """
   }
 
-  /// What is not as it has to be.
+  /// The faults of the node, in words.
   ///
-  /// - Parameter expectingFailures: Calls may fail.
+  /// - Parameter expectingFailures: Whether calls may fail.
   func faults(expectingFailures: Bool) -> [String] {
     var faults: [String] = []
     if let violation { faults.append("\(violation)") }

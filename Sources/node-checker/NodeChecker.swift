@@ -1,41 +1,41 @@
 import ArgumentParser
 import Glibc
 
-/// Proves that a node is one byte for all who write and read it at once.
+/// The program that proves that a node is one byte for all clients that write and read it at the same time.
 @main
 struct NodeChecker: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "node-checker",
     abstract: "Proves that nodes lose and mix up no byte.",
     discussion: """
-      Many clients write and read one byte at a time, and the start, the end and the result of each system call are \
-      recorded. Then all of it is proven linearizable: each byte that was read is one that was written to that node, and \
-      not yet overwritten. Clients write different bytes, 256 in all.
+      Many clients write and read one byte at a time. The program records the start, the end and the result of each system \
+      call. It then proves that the operations are linearizable: each byte that a client has read was written to this node \
+      before, and was not overwritten yet. The clients write different bytes, 256 in all.
 
-      Exit status: 0 where all is as it has to be; 1 where it is not; 64 for wrong usage.
+      Exit status: 0 if there is no fault; 1 if there is a fault; 64 for wrong usage.
       """)
 
-  @Argument(help: ArgumentHelp("The nodes, each with clients of its own.", valueName: "node"))
+  @Argument(help: ArgumentHelp("The nodes. Each node has clients of its own.", valueName: "node"))
   var nodes: [String]
 
-  @Option(help: "How many clients write to a node.")
+  @Option(help: "The number of clients that write to a node.")
   var writers = 4
 
-  @Option(help: "How many clients read from a node.")
+  @Option(help: "The number of clients that read from a node.")
   var readers = 4
 
-  @Flag(help: "Every second client opens the node for each operation anew.")
+  @Flag(help: "Makes every second client open the node for each operation anew.")
   var reopen = false
 
-  @Option(help: "How long.")
+  @Option(help: "The length of the check in seconds.")
   var seconds = 5.0
 
-  @Option(help: "How many operations each client makes at most.")
+  @Option(help: "The largest number of operations of each client.")
   var operations = Int.max
 
   @Option(
     help: ArgumentHelp(
-      "The byte that each node has, two hex digits; if not said, any.", valueName: "byte"),
+      "The byte of each node at the start, two hex digits; any byte by default.", valueName: "byte"),
     transform: NodeChecker.parseByte)
   var initial: UInt8?
 
@@ -44,7 +44,7 @@ struct NodeChecker: ParsableCommand {
 
   @Flag(
     help: """
-      The node is to go away: each client goes on until a call fails, and each of them has to. Without this no call may fail.
+      Makes each client go on until a call fails, because the node goes away. Without this option, no call may fail.
       """)
   var untilError = false
 
@@ -68,7 +68,7 @@ struct NodeChecker: ParsableCommand {
         initial: initial.map { [$0] } ?? Array(0...255))
     }
     for client in checks.flatMap(\.clients) { client.open() }
-    // For whoever is to take the node away.
+    // The program that takes the node away waits for this line.
     print("all clients have opened it")
     fflush(nil)
     try makeRounds(checks)
@@ -78,21 +78,23 @@ struct NodeChecker: ParsableCommand {
       faults.append("there are nodes that took no byte")
     }
     if untilError && !checks.allSatisfy(\.hasFailedWhole) {
-      faults.append("there are clients to whom no call has failed")
+      faults.append("there are clients of which no call has failed")
     }
     for fault in faults { print("# \(fault)") }
     guard faults.isEmpty else { throw ExitCode.failure }
   }
 
-  /// What is checked at once bounds the memory.
+  /// The largest number of operations of a client in a round. It limits the memory of the check.
   private static let operationsOfRound = 10_000
+  /// The length of a round in nanoseconds.
   private static let timeOfRound: UInt64 = 200_000_000
 
-  /// Rounds of operations, each checked at its end, until the time is over or all clients have done enough or have failed.
+  /// Makes rounds of operations and checks each at its end, until the time is over, or until each client has made all its
+  /// operations or has failed.
   private func makeRounds(_ checks: [NodeCheck]) throws(Failure) {
     let end = now() + UInt64(seconds * 1e9)
     var number = 0
-    // One round at least: the clock of a machine that is stopped may jump.
+    // There is at least one round, because the clock jumps if the machine was stopped.
     repeat {
       let clients = checks.flatMap(\.clients).filter {
         $0.failure == nil && $0.operations < operations
@@ -118,9 +120,9 @@ struct NodeChecker: ParsableCommand {
   }
 }
 
-/// Makes sure that each client can have its node open: the limit that a shell sets is often 1024.
+/// Raises the limit of open files so that each client can open its node. The limit of a shell is often 1024.
 private func allowOpenFiles(_ count: Int) throws(Failure) {
-  // Standard streams, and what a moment needs.
+  // The standard streams, and some files that are open for a moment.
   let needed = rlim_t(count + 16)
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
@@ -133,10 +135,10 @@ private func allowOpenFiles(_ count: Int) throws(Failure) {
   setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
 
-/// SIGUSR1 interrupts system calls from now on, and does nothing else.
+/// Makes SIGUSR1 interrupt system calls without another effect.
 private func receiveSignals() {
   var action = sigaction()
-  // No SA_RESTART: the system call is to end, where it can.
+  // Without SA_RESTART, the system call ends if it can.
   action.__sigaction_handler.sa_handler = { _ in }
   sigaction(SIGUSR1, &action, nil)
 }

@@ -1,22 +1,22 @@
-/// What a client did to a node with one system call, and when.
+/// An operation of a client on a node by one system call, with its times.
 struct Operation {
   enum Kind { case write, read }
 
-  /// How the system call ended.
+  /// The result of the system call.
   enum Outcome: Equatable {
-    /// It moved the one byte.
+    /// The call moved the byte.
     case done
-    /// It failed with this errno. The node may have taken a byte to write all the same.
+    /// The call failed with this errno. The node may have taken the byte of a write nevertheless.
     case failed(Int32)
-    /// It moved so many bytes, and not one.
+    /// The call moved another number of bytes than one.
     case moved(Int)
   }
 
   var client: Int
   var kind: Kind
-  /// What was written or read.
+  /// The byte that was written or read.
   var byte: UInt8
-  /// Before and after the system call, in nanoseconds.
+  /// The times before and after the system call, in nanoseconds.
   var start: UInt64
   var end: UInt64
   var outcome = Outcome.done

@@ -1,21 +1,21 @@
-/// The one byte of a node as all that its clients did lets it be: proves that their operations are linearizable, that is, that
-/// each could have happened at one moment between its start and its end.
+/// The one byte of a node as a register. It proves that the operations of the clients are linearizable: each operation could have
+/// happened at one moment between its start and its end.
 ///
-/// Just-in-time linearization (Wing and Gong 1993; Lowe 2017): goes through the starts and ends of the operations in their
-/// order, and keeps all states in which the register can be. An operation takes effect when its end comes, at the latest.
-/// Two things keep the states few. A pending read takes effect as soon as the register has its byte. And a pending write may
-/// have taken effect right before the last one that the register has, seen by pending reads or by nobody: that is decided only
-/// when its end comes, or the end of a read that saw it.
+/// The algorithm is just-in-time linearization (Wing and Gong 1993; Lowe 2017). It goes through the starts and ends of the
+/// operations in their order, and keeps all states in which the register can be. An operation takes effect at its end at the
+/// latest. Two rules keep the number of states small. A pending read takes effect as soon as the register has its byte. A pending
+/// write may have taken effect right before the last write of the register, seen by pending reads or by no read. The algorithm
+/// decides this only at the end of the write, or at the end of a read that saw the write.
 struct Register {
-  /// A possible state, but for ``lastWrites``.
+  /// A possible state, without the time of the last write (``lastWrites``).
   private struct State: Hashable {
     var byte: UInt8
-    /// Those of the pending operations that have taken effect.
+    /// The numbers of the pending operations that have taken effect.
     var done: Set<Int> = []
   }
 
-  /// The possible states, each with the latest time at which the last write may have taken effect. Later is better: the pending
-  /// writes that started before may have happened right before it, unseen.
+  /// The possible states, each with the latest possible time of the last write. A later time allows more: pending writes that
+  /// started before that time may have happened right before the last write, without being seen.
   private var lastWrites: [State: Int] = [:]
 
   private struct Pending {
@@ -23,30 +23,30 @@ struct Register {
     let start: Int
   }
 
-  /// By number; those of failed writes for ever, as nobody knows when they take effect, if they do.
+  /// The pending operations by their number. Failed writes stay pending, because they may take effect at any time or never.
   private var pending: [Int: Pending] = [:]
   /// The numbers of pending operations by their byte.
   private var pendingReads: [UInt8: Set<Int>] = [:]
   private var pendingWrites: [UInt8: Set<Int>] = [:]
   private var operations = 0
-  /// Starts and ends so far: the time that counts.
+  /// The number of starts and ends so far, which is the time of the algorithm.
   private var time = 0
 
-  /// - Parameter bytes: What it may have in the beginning.
+  /// - Parameter bytes: The possible bytes of the register at the start.
   init(startingWith bytes: some Sequence<UInt8>) {
     for byte in bytes { lastWrites[State(byte: byte)] = 0 }
   }
 
-  /// What it may have now.
+  /// The possible bytes of the register now.
   var possibleBytes: Set<UInt8> { Set(lastWrites.keys.map(\.byte)) }
 
-  /// Why operations are not linearizable.
+  /// The reason why operations are not linearizable.
   struct Violation: Error, CustomStringConvertible {
-    /// The operation that cannot have taken effect until its end.
+    /// The operation that cannot have taken effect before its end.
     let operation: Operation
-    /// What the register could have had then.
+    /// The possible bytes of the register at that time.
     let possibleBytes: Set<UInt8>
-    /// What had started and not ended.
+    /// The other operations that had started and not ended.
     let pending: [Operation]
 
     var description: String {
@@ -58,9 +58,9 @@ struct Register {
     }
   }
 
-  /// Proves `history` linearizable after all the histories before.
+  /// Proves that `history` is linearizable after all histories before.
   ///
-  /// - Parameter history: All operations since, in any order. Of those that failed, writes may have taken effect.
+  /// - Parameter history: All operations since the last call, in any order. A failed write may have taken effect.
   mutating func check(_ history: [Operation]) throws(Violation) {
     var events: [(time: UInt64, isEnd: Bool, index: Int)] = []
     events.reserveCapacity(2 * history.count)
@@ -70,7 +70,7 @@ struct Register {
       events.append((operation.start, false, index))
       if isCertain { events.append((operation.end, true, index)) }
     }
-    // At the same time everything starts first: it may have been at once.
+    // At equal times, starts come before ends, because the operations may overlap.
     events.sort { ($0.time, $0.isEnd ? 1 : 0) < ($1.time, $1.isEnd ? 1 : 0) }
     let first = operations
     operations += history.count
@@ -139,13 +139,13 @@ struct Register {
     }
   }
 
-  /// The state in which `write` has just taken effect, and the reads that have its byte.
+  /// The state in which `write` and the reads of its byte have just taken effect.
   private func writing(_ write: Int, in state: State) -> State {
     let byte = pending[write]!.operation.byte
     return State(byte: byte, done: state.done.union(pendingReads[byte] ?? []).union([write]))
   }
 
-  /// The state in which `write` took effect right before the last one, and the reads that had started and have its byte.
+  /// The state in which `write` took effect right before the last write, and so did the reads of its byte that had started.
   private func writing(_ write: Int, in state: State, before lastWrite: Int) -> State {
     let reads = pendingReads[pending[write]!.operation.byte, default: []]
       .filter { pending[$0]!.start < lastWrite }

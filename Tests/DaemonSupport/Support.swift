@@ -56,7 +56,7 @@ private let shellFunctions = """
 /// The line has a process group of its own, which is killed after `limit`. The `errors` of the outcome then contain a
 /// message.
 package func shell(
-  _ line: String, environment: [Environment.Key: String] = [:], limit: Duration = .seconds(120)
+  _ line: String, environment: [Environment.Key: String] = [:], limit: Duration = .seconds(300)
 ) async throws -> Outcome {
   var changes: [Environment.Key: String?] = ["virt_walkerd": daemonProgram.string]
   for (key, value) in environment { changes[key] = value }

@@ -1,10 +1,14 @@
-/// Stories whose end the host's own bookkeeping decides: the page cache, areas, references of pages.
+import Scenarios
+import Stage2Sim
+
+/// Stories that depend on the host's own bookkeeping: the page cache, areas, references of pages.
 func bookkeepingStories() -> [ScenarioFile] {
   func story(
     _ name: String, _ purpose: String, _ backing: Backing, _ steps: [String]
   ) -> ScenarioFile {
     ScenarioFile(
-      "host-a76-\(backing)-\(name)", purpose, on: Machine(cpu: .a76, backing: backing), steps: steps
+      "host-a76-\(backing.rawValue)-\(name)", purpose, on: MachineDescription(.cortexA76, backing),
+      steps: steps
     )
   }
   let faultAround = [Backing.memfd, .file].map {

@@ -1,10 +1,14 @@
-/// Every byte, or every `stride`th one, hidden into a page and into a block, and the accesses of the guest after that.
-func everyByte(_ cpu: CPU, stride step: Int = 1) -> [ScenarioFile] {
+import Scenarios
+import Stage2Sim
+
+/// Scenarios that hide every byte, or one byte in `stride`, into a page and into a block, with the accesses of the guest after
+/// that.
+func everyByte(_ cpu: CPUModel, stride step: Int = 1) -> [ScenarioFile] {
   [("page", Backing.anonymous), ("huge", .huge)].map { name, backing in
     ScenarioFile(
-      "bytes-\(cpu.name)-\(name)",
+      "bytes-\(cpu.shortName)-\(name)",
       "What each hidden byte does to loads, stores and fetches, and they to it.",
-      on: Machine(cpu: cpu, backing: backing)
+      on: MachineDescription(cpu, backing)
     ) {
       host("write", target, leave)
       store(target)

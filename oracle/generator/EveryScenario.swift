@@ -1,14 +1,17 @@
+import Scenarios
+import Stage2Sim
+
 /// The scenarios of the recordings in Tests/Recordings/6.1.
 func everyScenario() -> [ScenarioFile] {
   var scenarios: [ScenarioFile] = []
-  for cpu in [CPU.a72, .a76] {
+  for cpu in [CPUModel.cortexA72, .cortexA76] {
     scenarios += firstFacts(cpu) + everyByte(cpu) + instructionFormScenarios(cpu)
     for backing in [Backing.anonymous, .huge] {
       scenarios += hostEventScenarios(cpu, backing) + hostStories(cpu, backing)
     }
   }
   for backing in [Backing.hugetlb, .memfd, .file] {
-    scenarios += hostEventScenarios(.a76, backing) + hostStories(.a76, backing)
+    scenarios += hostEventScenarios(.cortexA76, backing) + hostStories(.cortexA76, backing)
   }
   scenarios += everyByte(.max, stride: 5)
   for backing in [Backing.anonymous, .huge] {

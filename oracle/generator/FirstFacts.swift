@@ -1,16 +1,20 @@
+import Scenarios
+import Stage2Sim
+
 /// The first facts about the hook, which were found out with the code in the same block as the target.
-func firstFacts(_ cpu: CPU) -> [ScenarioFile] {
+func firstFacts(_ cpu: CPUModel) -> [ScenarioFile] {
   [("page", Backing.anonymous), ("huge", .huge)].flatMap { name, backing in
-    let machine = Machine(cpu: cpu, backing: backing, code: neighbour)
+    var machine = MachineDescription(cpu, backing)
+    machine.code = .init(neighbour)
     return [
       ScenarioFile(
-        "facts-\(cpu.name)-\(name)",
+        "facts-\(cpu.shortName)-\(name)",
         "What was first found out about the hook, with the code in the same block as the target.",
         on: machine, steps: theFirstFacts),
-      // This one stands alone. The scenario above hides a byte into an entry that maps nothing, which takes a reference of the
-      // table with it. To unmap all of the table would free it while it is in use, and the host would crash sooner or later.
+      // This scenario stands alone. The scenario above hides a byte into an entry that maps nothing, so that the table has a
+      // reference too few. If the host unmapped the whole table then, the table would be freed in use, and the host would crash.
       ScenarioFile(
-        "facts-\(cpu.name)-\(name)-slot", "The byte does not survive the slot.", on: machine
+        "facts-\(cpu.shortName)-\(name)-slot", "The byte does not survive the slot.", on: machine
       ) {
         store(target)
         hide(0x6b)

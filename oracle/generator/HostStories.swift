@@ -1,10 +1,14 @@
-// Stories in which the guest acts in the midst of what the host does.
+import Scenarios
+import Stage2Sim
 
-/// All of them on one CPU and one backing.
-func hostStories(_ cpu: CPU, _ backing: Backing) -> [ScenarioFile] {
-  let machine = Machine(cpu: cpu, backing: backing)
+// Stories in which the guest acts between actions of the host.
+
+/// All stories on one CPU model and one backing.
+func hostStories(_ cpu: CPUModel, _ backing: Backing) -> [ScenarioFile] {
+  let machine = MachineDescription(cpu, backing)
   func story(_ name: String, _ purpose: String, _ steps: [String]) -> ScenarioFile {
-    ScenarioFile("host-\(cpu.name)-\(backing)-\(name)", purpose, on: machine, steps: steps)
+    ScenarioFile(
+      "host-\(cpu.shortName)-\(backing.rawValue)-\(name)", purpose, on: machine, steps: steps)
   }
   var stories = [
     story(
@@ -33,12 +37,12 @@ func hostStories(_ cpu: CPU, _ backing: Backing) -> [ScenarioFile] {
       "What the guest can do while the VMM may not read or write, or has nothing mapped.",
       protection),
   ]
-  stories += ["manual", "initially-set"].map { log in
+  stories += [DirtyLogProtection.manual, .initiallySet].map { log in
     var machine = machine
-    machine.dirtyLog = log
+    machine.configuration.dirtyLogProtection = log
     return ScenarioFile(
-      "host-\(cpu.name)-\(backing)-dirty-\(log)",
-      "Dirty logging that the VMM clears by itself, range by range; \(log).",
+      "host-\(cpu.shortName)-\(backing.rawValue)-dirty-\(log.rawValue)",
+      "Dirty logging that the VMM clears by itself, range by range; \(log.rawValue).",
       on: machine, steps: clearedDirtyLog)
   }
   if backing.hasMergeablePages {
@@ -200,7 +204,7 @@ func hostStories(_ cpu: CPU, _ backing: Backing) -> [ScenarioFile] {
   hide(0x68)
   store(target)
   seek
-  // The host unmaps a page at a time. More at once would free the table in the midst of its unmapping, and use it on.
+  // The host unmaps one page at a time. If it unmapped more at once, it would free the table and continue to use it.
   host("madvise dontneed", neighbour, page)
   seek
   load(neighbour)

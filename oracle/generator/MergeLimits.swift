@@ -1,6 +1,9 @@
-// KSM shares a page 256 times, and takes another page after that.
+import Scenarios
+import Stage2Sim
 
-/// More equal pages than KSM lets share one.
+// KSM shares a page 256 times, and then takes another page.
+
+/// Scenarios with more equal pages than KSM lets share one page.
 func mergeLimits() -> [ScenarioFile] {
   let merging = "KSM shares a page 256 times, and then takes another:"
   func story(
@@ -8,16 +11,15 @@ func mergeLimits() -> [ScenarioFile] {
   ) -> ScenarioFile {
     ScenarioFile(
       "merge-a76-\(name)", purpose,
-      on: Machine(cpu: .a76, backing: backing, memory: "8M"), steps: steps)
+      on: MachineDescription(.cortexA76, backing, memory: 8), steps: steps)
   }
-  let counts: [(CPU, UInt64)] = [
-    (.a76, 256), (.a76, 257), (.a76, 258), (.a76, 300), (.a76, 512), (.a76, 513), (.a76, 514),
-    (.a72, 300), (.max, 300),
-  ]
+  let counts =
+    [256, 257, 258, 300, 512, 513, 514].map { (CPUModel.cortexA76, UInt64($0)) }
+    + [(.cortexA72, 300), (.max, 300)]
   return counts.map { cpu, count in
     ScenarioFile(
-      "merge-\(cpu.name)-\(count)", "\(merging) \(count) equal pages.",
-      on: Machine(cpu: cpu, backing: .anonymous, memory: "8M"), steps: equalPages(count))
+      "merge-\(cpu.shortName)-\(count)", "\(merging) \(count) equal pages.",
+      on: MachineDescription(cpu, .anonymous, memory: 8), steps: equalPages(count))
   } + [
     story("all-mapped", "\(merging) the guest has all of them.", allMapped),
     story("contents", "\(merging) each content has its own.", contents),
@@ -39,7 +41,10 @@ func mergeLimits() -> [ScenarioFile] {
       "untouched", "The zero page is no page that KSM could merge.", untouched),
     ScenarioFile(
       "merge-16K", "Pages of 16 KiB are shared 256 times, too.",
-      on: Machine(cpu: .max, granule: "16K", backing: .anonymous, memory: "16M"), steps: pagesOf16K),
+      on: MachineDescription(
+        VirtualMachine.Configuration(
+          cpu: .max, granule: .kib16, backing: .anonymous, memorySize: 16 << 20)),
+      steps: pagesOf16K),
   ]
 }
 
@@ -56,7 +61,7 @@ func mergeLimits() -> [ScenarioFile] {
   hide(0x92)
   host("ksm")
   seek
-  // Pages of the first frame and of the last one are parted, and find their way back.
+  // Pages of the first frame and of the last frame get frames of their own, and are merged again.
   store(0x0, to: target)
   store(0x0, to: pageAddress(last))
   hide(0x93)

@@ -1,39 +1,55 @@
-/// A size of the guest's address space, or of its pages, and the sizes that follow from it.
+import Scenarios
+import Stage2Sim
+
+/// A size of the guest's address space, or of its pages.
 private struct Size {
   let name: String
-  let cpu: CPU
-  var granule: String?
+  let cpu: CPUModel
+  var granule = Granule.kib4
   let ipaBits: Int
-  var memory = "64M"
-  var page: UInt64 = 0x1000
-  /// The size of a huge page, or of some pages if the scenarios of this size have no huge page.
-  var block: UInt64 = 0x20_0000
+  /// Guest RAM in MiB.
+  var memory: UInt64 = 64
+  /// The number of pages in a block; nil for those of a huge page. The scenarios of some sizes have no huge page.
+  var pagesInBlock: UInt64?
   var backings = [Backing.anonymous, .huge]
+
+  var page: UInt64 { granule.pageSize }
+  var block: UInt64 { pagesInBlock.map { $0 * page } ?? granule.blockSize }
+
+  /// The line `machine …`. The recordings have the number of bits there, also if it is the usual one.
+  func machine(_ backing: Backing) -> String {
+    let machine = MachineDescription(
+      VirtualMachine.Configuration(
+        cpu: cpu, granule: granule, ipaBits: ipaBits, backing: backing, memorySize: memory << 20))
+    let line = "\(machine)"
+    return line.contains(" ipa=")
+      ? line : line.replacing(" backing=", with: " ipa=\(ipaBits) backing=")
+  }
 }
 
 private let sizes =
-  [32, 36, 39].map { Size(name: "ipa-a76-\($0)", cpu: .a76, ipaBits: $0) }
-  + [42, 44].map { Size(name: "ipa-a72-\($0)", cpu: .a72, ipaBits: $0) }
+  [32, 36, 39].map { Size(name: "ipa-a76-\($0)", cpu: .cortexA76, ipaBits: $0) }
+  + [42, 44].map { Size(name: "ipa-a72-\($0)", cpu: .cortexA72, ipaBits: $0) }
   + [Size(name: "ipa-max-48", cpu: .max, ipaBits: 48)]
   + [32, 40].map {
     Size(
-      name: "granule-64K-a76-\($0)", cpu: .a76, granule: "64K", ipaBits: $0, page: 0x1_0000,
-      block: 0x2_0000, backings: [.anonymous, .memfd])
+      name: "granule-64K-a76-\($0)", cpu: .cortexA76, granule: .kib64, ipaBits: $0,
+      pagesInBlock: 2, backings: [.anonymous, .memfd])
   }
   + [
     Size(
-      name: "granule-16K-max-36", cpu: .max, granule: "16K", ipaBits: 36, page: 0x4000,
-      block: 0x8000, backings: [.anonymous, .memfd]),
+      name: "granule-16K-max-36", cpu: .max, granule: .kib16, ipaBits: 36, pagesInBlock: 2,
+      backings: [.anonymous, .memfd]),
     // A huge page has 512 MiB with pages of 64K, and only hugetlbfs finds one.
     Size(
-      name: "granule-64K-max-48", cpu: .max, granule: "64K", ipaBits: 48, memory: "512M",
-      page: 0x1_0000, block: 0x2000_0000, backings: [.anonymous, .hugetlb, .memfd, .file]),
+      name: "granule-64K-max-48", cpu: .max, granule: .kib64, ipaBits: 48, memory: 512,
+      backings: [.anonymous, .hugetlb, .memfd, .file]),
   ]
   // A huge page has 32 MiB with pages of 16K.
   + [40, 48].map {
     Size(
-      name: "granule-16K-max-\($0)", cpu: .max, granule: "16K", ipaBits: $0, page: 0x4000,
-      block: 0x200_0000, backings: [.anonymous, .huge, .hugetlb, .memfd, .file])
+      name: "granule-16K-max-\($0)", cpu: .max, granule: .kib16, ipaBits: $0,
+      backings: Backing.allCases)
   }
 
 /// A reduced set of steps for other sizes of the guest's address space and of the pages.
@@ -41,10 +57,8 @@ func otherSizes() -> [ScenarioFile] {
   sizes.flatMap { size in
     size.backings.map { backing in
       ScenarioFile(
-        "\(size.name)-\(backing)", "The life of hidden bytes, briefly, for another size.",
-        on: Machine(
-          cpu: size.cpu, granule: size.granule, ipaBits: size.ipaBits, backing: backing,
-          memory: size.memory),
+        "\(size.name)-\(backing.rawValue)",
+        "The life of hidden bytes, briefly, for another size.", machine: size.machine(backing),
         steps: accesses() + mapping(size) + logging() + sharing(size))
     }
   }

@@ -1,6 +1,6 @@
-/// The generator of Park and Miller: the same numbers from the same seed everywhere.
+/// The generator of Park and Miller, which gives the same numbers for the same seed everywhere.
 ///
-/// The numbers of the committed scenarios are this generator's: their random steps come back from their seeds.
+/// The random steps of the committed scenarios come from this generator, and their seeds give the same steps again.
 struct ParkMiller {
   private static let modulus = 2_147_483_647
 

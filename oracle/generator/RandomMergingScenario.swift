@@ -1,13 +1,16 @@
-/// Many equal pages, which KSM merges, and which guest and host part, by chance.
+import Scenarios
+import Stage2Sim
+
+/// A scenario of random steps on many equal pages: KSM merges them, and guest and host make them different.
 func randomMergingScenario(seed: Int, steps: Int) -> ScenarioFile {
   let backings = [Backing.anonymous, .anonymous, .anonymous, .huge, .file]
   var sequence = RandomMergingSteps(chance: ParkMiller(seed: seed))
   sequence.addSteps(upTo: steps)
-  // The recording has this name of the program in its text.
+  // The recording has this old name of the program in its text.
   return ScenarioFile(
     "random-merging-\(seed)",
     "Equal pages by chance: scripts/oracle/generate --random-merging \(seed) \(steps)",
-    on: Machine(cpu: .a76, backing: backings[seed % 5], memory: "8M"), steps: sequence.lines)
+    on: MachineDescription(.cortexA76, backings[seed % 5], memory: 8), steps: sequence.lines)
 }
 
 private struct RandomMergingSteps {
@@ -32,7 +35,7 @@ private struct RandomMergingSteps {
       ]))
   }
 
-  /// A call on some range of pages.
+  /// Adds a call on a random range of pages.
   private mutating func addCall(_ call: String) {
     let first: UInt64 = chance.one(of: [0, 0, 0, 1, 2, 100, 255, 256, 300, 512, 512])
     let count: UInt64 = chance.one(of: [1, 1, 2, 3, 20, 255, 256, 257, 258, 300, 512, 513, 770])
@@ -57,7 +60,7 @@ private struct RandomMergingSteps {
       lines.append(host(hasChild ? "end-fork" : "fork"))
       hasChild.toggle()
     case 37:
-      // A load before the hide makes sure that the entry maps a page, as in the other random scenarios.
+      // The load before the hide makes the entry map a page, as in the other random scenarios.
       lines += [
         guest("ldrb w0,[A]", at: target), hide(literal: "\(chance.below(256))"), host("ksm"), seek,
       ]

@@ -1,13 +1,18 @@
-/// Steps by chance, at few addresses, so that they meet.
+import Scenarios
+import Stage2Sim
+
+/// A scenario of random steps at few addresses, so that they affect one another.
 func randomScenario(seed: Int, steps: Int) -> ScenarioFile {
   var chance = ParkMiller(seed: seed)
-  let cpus = [CPU.a76, .a72, .a76, .a72, .max]
+  let cpus = [CPUModel.cortexA76, .cortexA72, .cortexA76, .cortexA72, .max]
   let backings = [Backing.anonymous, .huge, .memfd, .file, .hugetlb]
-  var machine = Machine(cpu: cpus[seed % 5], backing: backings[seed / 5 % 5])
-  if machine.cpu != .a76 && chance.below(3) == 0 { machine.ipaBits = 44 }
-  var sequence = RandomSteps(backing: machine.backing, chance: chance)
+  var machine = MachineDescription(cpus[seed % 5], backings[seed / 5 % 5])
+  if machine.configuration.cpu != .cortexA76 && chance.below(3) == 0 {
+    machine.configuration.ipaBits = 44
+  }
+  var sequence = RandomSteps(backing: machine.configuration.backing, chance: chance)
   sequence.addSteps(upTo: steps)
-  // The recordings have this name of the program in their text.
+  // The recordings have this old name of the program in their text.
   return ScenarioFile(
     randomName(seed),
     "Steps by chance: scripts/oracle/generate --random \(seed) \(steps)", on: machine,
@@ -18,24 +23,24 @@ private func randomName(_ seed: Int) -> String {
   "random-" + String(repeating: "0", count: max(0, 3 - "\(seed)".count)) + "\(seed)"
 }
 
-/// A sequence of steps, and what has to be known of the machine for the next one.
+/// A sequence of steps, and the state of the machine that decides over the next step.
 ///
-/// A byte in an entry that maps nothing takes a reference of the table that the table has not got. The kernel then frees the table
-/// while it is in use, once more than a page of it is unmapped. So the target is mapped before a hide, if it can be, and only one
+/// A byte in an entry that maps nothing makes the reference count of the table too low. If more than a page of the table is
+/// unmapped afterwards, the kernel frees the table in use. Therefore the target is mapped before a hide if possible, and only one
 /// byte near the end is hidden without that.
 private struct RandomSteps {
   let backing: Backing
   var chance: ParkMiller
   private(set) var lines: [String] = []
 
-  /// The target's entry maps a page, as far as the last steps tell.
+  /// Whether the entry of the target maps a page, according to the last steps.
   private var isMapped = false
   private var slotIsDeleted = false
   private var targetIsUnmapped = false
   private var targetIsProtected = false
   private var wasUnmapped = false
   private var hasChild = false
-  /// Near the end: nothing more unmaps more than a page.
+  /// Whether the end is near. No step unmaps more than a page then.
   private var isEnding = false
 
   init(backing: Backing, chance: ParkMiller) {
@@ -66,7 +71,7 @@ private struct RandomSteps {
     }
   }
 
-  /// One of few pages, the target more often than others.
+  /// A random page of few. The target is more frequent than the others.
   private mutating func somePage() -> UInt64 {
     chance.one(of: [
       target, target, target, neighbour, pageAddress(2), nextBlock, nextBlock + page,
@@ -76,7 +81,7 @@ private struct RandomSteps {
 
   private mutating func someRange() -> (address: UInt64, size: UInt64) {
     if backing == .hugetlb {
-      // Parts of a huge page of hugetlbfs are refused.
+      // The kernel refuses parts of a huge page of hugetlbfs.
       return chance.one(of: [(target, block), (nextBlock, block), (target, 3 * block)])
     }
     return chance.one(of: [
@@ -148,7 +153,7 @@ private struct RandomSteps {
     isMapped = false
   }
 
-  /// A step that takes no mapping away, or that of one page.
+  /// Adds a step that unmaps one page at most.
   private mutating func addSmallHostStep() {
     switch chance.below(5) {
     case ..<2:
@@ -161,7 +166,7 @@ private struct RandomSteps {
     isMapped = false
   }
 
-  /// A call on some range; says whether the range begins at the target.
+  /// Adds a call on a random range, and returns whether the range begins at the target.
   @discardableResult private mutating func addCall(_ call: String) -> Bool {
     let range = someRange()
     lines.append(host(call, range.address, range.size))

@@ -20,7 +20,7 @@ import Foundation
       explain-*          the events that virt-walkerd explain tries, on the machine that it explains
       ipa-*, granule-*   a reduced set for other sizes of the guest's address space and of the pages
       merge-*            more equal pages than KSM lets share one
-      random-*           steps by chance, at few addresses, so that they meet
+      random-*           random steps at few addresses, so that they affect one another
       """)
 
   @Argument(help: "The directory for all scenarios; it is made if it is missing.")
@@ -28,12 +28,12 @@ import Foundation
 
   @Option(
     parsing: .upToNextOption,
-    help: "Print the random scenario of this seed with at least so many steps.")
+    help: "Print the random scenario of a seed, with at least this number of steps.")
   var random: [Int] = []
 
   @Option(
     parsing: .upToNextOption,
-    help: "The same with many equal pages, which KSM merges.")
+    help: "Print a random scenario with many equal pages, which KSM merges.")
   var randomMerging: [Int] = []
 
   mutating func validate() throws {

@@ -1,19 +1,14 @@
+import SeededRandom
 import Stage2Sim
 import VirtWalkerDevice
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a generator whose numbers depend only on the seed.
+/// Random numbers that are the same for the same seed.
 struct Random {
-  private var state: UInt64
+  private var generator: SplitMix64
 
-  init(seed: UInt64) { state = seed }
+  init(seed: UInt64) { generator = SplitMix64(seed: seed) }
 
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-    return mixed ^ mixed >> 31
-  }
+  mutating func next() -> UInt64 { generator.next() }
 
   /// A number below `limit`. The bias does not matter, because `limit` is small.
   mutating func below(_ limit: Int) -> Int { Int(((next() >> 32) * UInt64(limit)) >> 32) }

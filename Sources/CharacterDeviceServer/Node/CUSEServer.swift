@@ -103,7 +103,7 @@ public final class CUSEServer: NodeServer {
     }
   }
 
-  private static var operations: cuse_lowlevel_ops {
+  static var operations: cuse_lowlevel_ops {
     var operations = cuse_lowlevel_ops()
     operations.init_done = { userData in
       guard let userData else { return }

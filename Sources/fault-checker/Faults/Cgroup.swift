@@ -25,17 +25,15 @@ extension Fault {
   }
 }
 
-/// A cgroup of our own whose memory can be limited.
+/// A cgroup of this program, whose memory can be limited.
 private struct MemoryCgroup {
   let path: String
   let limit: String
   let usage: String
 
   init(name: String, temporary: String) throws {
-    let mounts = (readFile("/proc/mounts") ?? "").split(separator: "\n").map {
-      $0.split(separator: " ")
-    }
-    .filter { $0.count > 3 }
+    let mounts = readLines("/proc/mounts").map { $0.split(separator: " ") }
+      .filter { $0.count > 3 }
     let directory: String
     let isFirstVersion: Bool
     if let mount = mounts.first(where: {
@@ -64,7 +62,7 @@ private struct MemoryCgroup {
 }
 
 extension TestBed {
-  /// Leaves the daemon less memory than its readers need all at once.
+  /// Limits the daemon to less memory than its readers need together.
   fileprivate func exhaust(_ group: MemoryCgroup) throws {
     let server = try server()
     try startClients()

@@ -1,7 +1,7 @@
 import Glibc
 
 extension Fault {
-  /// The clock is set back and forward. With FUSE, the clock of all other programs of the machine would be set, too.
+  /// The clock is set back and forward. There is no such fault with FUSE, because the clock of all other programs would be set, too.
   static let clock = Fault("clock", backends: [.cuse]) { bed in
     try bed.check("clock: the daemon starts") { try bed.start() }
     let clients = try bed.startUndisturbedClients("--seconds", "6", "--initial", "00")

@@ -47,7 +47,7 @@ extension Fault {
 }
 
 extension TestBed {
-  /// Kills the daemon, which has started, and starts it again at once; many times.
+  /// Kills the running daemon and starts it again at once, many times.
   fileprivate func killUnderLoad(_ victims: () throws -> [pid_t]) throws {
     for round in 1...settings.kills {
       do {
@@ -68,7 +68,7 @@ extension TestBed {
     try waitForClients()
     try require(
       try soon { follower.poll() != nil }, "the process that follows trace_pipe still waits")
-    // The next clients start with a new daemon.
+    // The next round starts with a new daemon.
     try require(treeMounts == 1, "there are \(treeMounts) mounts of the tree")
     try endDaemon()
     try start()

@@ -33,8 +33,8 @@ extension Fault {
 }
 
 extension TestBed {
-  /// Kills clients that wait for the answer to a read, and to a write. The daemon has not taken their requests: otherwise they
-  /// would wait until it goes on.
+  /// Kills clients that wait for the answer to a read or a write. The daemon has not taken their requests; a client whose request
+  /// was taken waits until the daemon goes on.
   fileprivate func killWaitingClients(of server: pid_t) throws {
     Glibc.kill(server, SIGSTOP)
     defer { Glibc.kill(server, SIGCONT) }

@@ -25,7 +25,7 @@ extension Fault {
     }
     try bed.check("ulimit -S -n 8: the device works") { try bed.writeAndRead("G") }
     try bed.check("ulimit -S -n 8: the daemon ends") { try bed.stop() }
-    // The limit of the whole system is for a system of one's own.
+    // A limit of the whole system would disturb other programs: only the virtual machine of CUSE gets it.
     guard bed.settings.backend == .cuse else { return }
     try bed.check("file-max: the daemon starts") { try bed.start("--mode", "0666") }
     let path = "/proc/sys/fs/file-max"
@@ -33,7 +33,7 @@ extension Fault {
     try writeFile(path, "1")
     let refused: Result<(exit: Exit, output: String), any Error>
     do {
-      // Its output is read after the limit is what it was.
+      // The output is checked after the limit has its old value again.
       refused = .success(try bed.shell("su user -c \"head -c 1 $node\" 2>&1"))
     } catch {
       refused = .failure(error)
@@ -58,7 +58,7 @@ extension Fault {
         let start = try bed.startLimited("-v \(limit)")
         if start.hasStarted {
           starts += 1
-          // It may run out of memory only now: then its clients hear of it, as of kill -9.
+          // The daemon may run out of memory only now. Its clients get errors then, as after kill -9.
           try bed.startClients()
           _ = try bed.shell("cat \"$tree/trace\" \"$tree/stage2_page_tables\" >/dev/null 2>&1")
           try sleep(seconds: 0.2)
@@ -66,9 +66,9 @@ extension Fault {
           try bed.waitForClients()
         } else {
           refusals += 1
-          try require(start.output.utf8.count > 50, "nothing is said")
+          try require(start.output.utf8.count > 50, "the daemon has printed no message")
         }
-        // A daemon that runs out of memory before it has a keeper leaves what it has made so far to the next start.
+        // A daemon that runs out of memory before it has a keeper leaves files behind. The next start removes them.
         try bed.start()
         try bed.stop()
       } catch let failed as Failed {

@@ -7,8 +7,7 @@ extension Fault {
     try bed.check("memory: the daemon starts") { try bed.start() }
     let server = try bed.server()
     func kib(_ field: String) -> Int {
-      let line = (readFile("/proc/\(server)/status") ?? "").split(separator: "\n")
-        .first { $0.hasPrefix("\(field):") }
+      let line = readLines("/proc/\(server)/status").first { $0.hasPrefix("\(field):") }
       return Int((line ?? "").filter(\.isNumber)) ?? 0
     }
     func figures(_ operations: Int) {
@@ -16,7 +15,7 @@ extension Fault {
         "\(operations) operations: \(kib("VmRSS")) KiB resident, \(bed.openDescriptors(of: server)) descriptors"
       )
     }
-    // The first requests touch pages that every later one uses, and fill the rings of trace and logs.
+    // The first requests touch pages that all later requests use, and fill the rings of trace and logs.
     _ = try bed.shell("head -c 5000 \"$node\" >/dev/null")
     let before = (resident: kib("VmRSS"), descriptors: bed.openDescriptors(of: server))
     figures(0)
@@ -24,7 +23,7 @@ extension Fault {
     let count = bed.settings.operations / rounds / 2
     try bed.check("memory: \(count * rounds * 2) writes and reads succeed") {
       for round in 1...rounds {
-        // Each byte that dd moves is one system call on the node, and so one request to the daemon.
+        // Each byte of dd is one system call on the node, and one request to the daemon.
         let moved = try bed.shell(
           "dd if=/dev/zero of=\"$node\" bs=1 count=\(count) && dd if=\"$node\" of=/dev/null bs=1 count=\(count)",
           seconds: 60 + Double(count) / 100)
@@ -35,8 +34,8 @@ extension Fault {
         figures(round * count * 2)
       }
     }
-    // Code and threads that come into use later take their memory once. A leak in every operation would also grow the second
-    // half: a leak of 64 bytes was 31 MiB after half a million operations. One page of noise is allowed for each round.
+    // Code and threads take their memory once, when they are first used. A leak in every operation also grows the memory in the
+    // second half: a leak of 64 bytes was 31 MiB after half a million operations. One page of noise is allowed for each round.
     let grown = kib("RssAnon") - halfData
     bed.tap.comment(
       "resident memory grew by \(kib("VmRSS") - before.resident) KiB, data by \(grown) KiB in the second half"

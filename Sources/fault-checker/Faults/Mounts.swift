@@ -5,7 +5,7 @@ extension Fault {
   static let devReadOnly = Fault("dev-read-only") { bed in
     let readOnly = "mount --bind /dev /dev && mount -o remount,bind,ro /dev"
     guard bed.settings.backend == .fuse else {
-      // The kernel makes nodes of CUSE in its devtmpfs, wherever that is mounted.
+      // The kernel makes nodes of CUSE in its devtmpfs, independently of its mounts.
       try bed.check("/dev read-only: the daemon says that the node cannot be set up") {
         try bed.inside(status: 71, "\(readOnly) && \(TestBed.serve)")
         try bed.shows("\(bed.node): Read-only file system")
@@ -37,7 +37,7 @@ extension Fault {
   /// There is no program fusermount3.
   static let noFusermount = Fault("no-fusermount", backends: [.fuse]) { bed in
     let prefix = "fusermount3 missing"
-    // A directory of the user's, who finds no program, and a /dev/fuse that users may have.
+    // The user has a directory of its own without programs, and a /dev/fuse that users may open.
     try bed.check("\(prefix): preparations") {
       let preparations = try bed.shell(
         """

@@ -12,7 +12,7 @@ extension Fault {
     try bed.check("/run read-only: nothing is left") { try bed.nothingLeft() }
   }
 
-  /// /run is full: of files, and of data. Other disks with files of the daemon are full.
+  /// /run is full of files or of data, or another disk with files of the daemon is full.
   static let runFull = Fault("run-full") { bed in
     let serve = TestBed.serve
     let left = #"for file in /run/* "$node"; do [ ! -e "$file" ] || echo "left: $file"; done"#

@@ -43,7 +43,7 @@ extension Fault {
   }
 }
 
-/// The clients have ended by themselves, and no call failed.
+/// Waits for clients, and checks that none of their calls has failed.
 func expectUndisturbed(_ clients: Child) throws {
   let exit = try clients.wait(seconds: 600)
   try require(exit == .status(0), "\(exit)\n\(clients.printed)")

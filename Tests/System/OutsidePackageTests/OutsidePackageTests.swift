@@ -25,8 +25,14 @@ import Testing
         { cat "$directory/build" >&2; exit 1; }
       node=$directory/node
       "$scratch/debug/rot13" "$node" >"$directory/log" 2>&1 & server=$!
+      tries=0
       until grep -q 'is ready' "$directory/log"; do
-        kill -0 $server || { cat "$directory/log" >&2; exit 1; }
+        tries=$((tries + 1))
+        if ! kill -0 $server || [ $tries -gt 1200 ]; then
+          echo "rot13 has ended, or has not printed 'is ready' within a minute; its output:" >&2
+          cat "$directory/log" >&2
+          exit 1
+        fi
         sleep 0.05
       done
       echo Hello >"$node"

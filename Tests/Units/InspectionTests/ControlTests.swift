@@ -1,5 +1,6 @@
 import CharacterDeviceServer
 import Inspection
+import SeededRandom
 import Stage2Sim
 import SystemPackage
 import Testing
@@ -310,7 +311,7 @@ import Testing
       "host mprotect ro 0x40000000 0x1000", "host dirty-log clear 0x40000000 0x40000",
       "host slot move 0x40400000", "host age 0x40000000", "host fork",
     ]
-    var random = SplitMix64(state: 5)
+    var random = SplitMix64(seed: 5)
     var refused = 0
     for _ in 0..<20_000 {
       var text = Array(lines.randomElement(using: &random)!.utf8)
@@ -358,18 +359,5 @@ import Testing
     #expect(device.state == start)
     #expect(try device.seek() == 0)
     #expect(try device.read("stats").contains("failures 1\n"))
-  }
-}
-
-/// A generator whose numbers are the same in each run.
-private struct SplitMix64: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var value = state
-    value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-    return value ^ (value >> 31)
   }
 }

@@ -7,31 +7,16 @@ import Testing
 import VirtWalkerDevice
 
 /// An engine that performs a step when the test lets it, as an engine in another process would.
-private final class LaterEngine: Engine, SimpleDevice {
-  private let model: ModelEngine
+private final class LaterEngine: ModelWrapper, SimpleDevice {
   private var waiting: [() -> Void] = []
 
-  init(_ model: ModelEngine) { self.model = model }
-
-  var machine: MachineDescription { model.machine }
-  var events: EventStream { model.events }
-  var view: any MachineView { model.view }
-  var mayGoOn: (() -> Bool)? {
-    get { model.mayGoOn }
-    set { model.mayGoOn = newValue }
-  }
-
-  func perform(
+  override func perform(
     _ step: Step, completion: @escaping (Result<[Observation], EngineFailure>) -> Void
   ) {
     waiting.append { [model] in model.perform(step, completion: completion) }
   }
 
-  func reset(completion: @escaping (Result<Void, EngineFailure>) -> Void) {
-    model.reset(completion: completion)
-  }
-
-  func waitForAnswer() { answer() }
+  override func waitForAnswer() { answer() }
 
   /// Performs the step that has waited for the longest time.
   func answer() { waiting.removeFirst()() }

@@ -122,6 +122,33 @@ final class Device {
   }
 }
 
+/// An engine around the model. A subclass is the device at the node.
+class ModelWrapper: Engine {
+  let model: ModelEngine
+
+  init(_ model: ModelEngine) { self.model = model }
+
+  var machine: MachineDescription { model.machine }
+  var events: EventStream { model.events }
+  var view: any MachineView { model.view }
+  var mayGoOn: (() -> Bool)? {
+    get { model.mayGoOn }
+    set { model.mayGoOn = newValue }
+  }
+
+  func perform(
+    _ step: Step, completion: @escaping (Result<[Observation], EngineFailure>) -> Void
+  ) {
+    model.perform(step, completion: completion)
+  }
+
+  func reset(completion: @escaping (Result<Void, EngineFailure>) -> Void) {
+    model.reset(completion: completion)
+  }
+
+  func waitForAnswer() { model.waitForAnswer() }
+}
+
 /// The text that can be read now.
 func readAll(_ reader: any GrowingTextReader) -> String {
   var bytes: [UInt8] = []

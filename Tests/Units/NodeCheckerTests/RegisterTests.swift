@@ -1,3 +1,4 @@
+import SeededRandom
 import Testing
 
 @testable import node_checker
@@ -122,7 +123,7 @@ import Testing
   /// Random short histories, compared with a search through all orders.
   @Test(arguments: 0..<8)
   func sameAsTryingAllOrders(seed: UInt64) {
-    var generator = Generator(state: seed + 1)
+    var generator = SplitMix64(seed: seed + 1)
     var linearizable = 0
     for _ in 0..<4000 {
       let history = (0..<Int.random(in: 2...7, using: &generator)).map { number in
@@ -158,19 +159,6 @@ import Testing
       case .write: return hasOrder(rest, byte: operation.byte)
       case .read: return operation.byte == byte && hasOrder(rest, byte: byte)
       }
-    }
-  }
-
-  /// SplitMix64: a generator whose numbers are the same in each run.
-  private struct Generator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var mixed = state
-      mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
-      mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-      return mixed ^ mixed >> 31
     }
   }
 }

@@ -179,7 +179,7 @@ import VirtWalkerDevice
     let name = try #require(
       Explanation.invalidEntryRecording(for: explainer.machine))
     let recording = try Self.recording(name, of: backing)
-    let before = Explainer.boot + explainer.invalidation
+    let before = Explainer.boot + Explainer.invalidation(on: explainer.machine)
     #expect(recording.steps.map(\.step).starts(with: before))
     try #require(recording.steps.count == before.count + 4)
     let hide = recording.steps[before.count]
@@ -227,6 +227,39 @@ import VirtWalkerDevice
       let explained = try explainer.explain(byte, events: ExplainedEvent.accesses)
       #expect(explained.isHarmless == (byte & harmful == 0), "\(hex(UInt64(byte)))")
     }
+  }
+
+  /// A hook with other registers than HIDE and SEEK, of which it tells the engine.
+  private struct OtherRegisters: HidingHook {
+    let registers = HidingRegisters(hide: 0x0c10_0008, seek: 0x0c20_0003)
+
+    mutating func ioMemAbort(
+      _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
+    ) throws(KernelError) -> MMIOHookResult {
+      switch (access.address, access.isWrite) {
+      case (registers.hide, true):
+        let byte = UInt8(truncatingIfNeeded: vcpu[access.register])
+        try HideSeek.walk(hiding: byte, in: &kvm.stage2)
+      case (registers.seek, false):
+        vcpu[access.register] = UInt64(try HideSeek.walk(hiding: nil, in: &kvm.stage2))
+      default: return .notHandled
+      }
+      vcpu.incrementPC()
+      return .handled
+    }
+  }
+
+  /// The effects of a byte do not depend on the addresses of the registers.
+  @Test(arguments: [0x00, 0x06, 0xff] as [UInt8])
+  func registersAreTheHooks(byte: UInt8) throws {
+    let machine = Explainer.machine(cpu: .cortexA76, backing: .anonymous)
+    let explained = try Explainer(on: ModelEngine(machine, hooks: [OtherRegisters()])).explain(byte)
+    #expect(try explained == Explainer(cpu: .cortexA76, backing: .anonymous).explain(byte))
+  }
+
+  @Test func thereIsNothingToExplainWithoutRegisters() throws {
+    let engine = try ModelEngine(MachineDescription(), hooks: [])
+    #expect(throws: EngineFailure.self) { try Explainer(on: engine).explain(0x06) }
   }
 
   @Test func textsFitTheirColumns() {

@@ -1,3 +1,4 @@
+import SeededRandom
 import Stage2Sim
 import Testing
 
@@ -271,7 +272,7 @@ import Testing
   }
 
   private func mutate(
-    _ line: String, with seeds: [String], _ generator: inout SeededGenerator
+    _ line: String, with seeds: [String], _ generator: inout SplitMix64
   ) -> String {
     var bytes = Array(line.utf8)
     for _ in 0..<Int.random(in: 1...3, using: &generator) {
@@ -325,7 +326,7 @@ import Testing
   @Test func mutatedLinesAreReadExactlyOrRefused() throws {
     let seeds = try Self.seeds()
     #expect(seeds.count >= 80)
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     var steps = 0
     var machines = 0
     for _ in 0..<50_000 {
@@ -352,7 +353,7 @@ import Testing
     let seeds = try Self.seeds()
     let text = try recordingText("facts-a76-page")
     let start = text.split(separator: "\n").prefix(40)
-    var generator = SeededGenerator(seed: 2)
+    var generator = SplitMix64(seed: 2)
     var accepted = 0
     for _ in 0..<2_000 {
       var lines = start.map(String.init)

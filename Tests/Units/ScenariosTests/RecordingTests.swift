@@ -1,4 +1,5 @@
 import Foundation
+import SeededRandom
 import Stage2Sim
 import Testing
 import VirtWalkerDevice
@@ -208,7 +209,7 @@ import VirtWalkerDevice
 
   /// Steps come from outside the program, so the engine must perform each step that the language has.
   @Test func noStepStopsTheEngine() throws {
-    var generator = SeededGenerator(seed: 3)
+    var generator = SplitMix64(seed: 3)
     let addresses: [IntermediatePhysicalAddress] = [
       0, 0x0b00_0000, 0x0b00_0001, 0x0c00_0000, 0x3fff_fff0, 0x4000_0000, 0x4000_0ff0,
       0x4000_1000, 0x43ff_fff0, 0x4400_0000, 0x8000_0000, 0x8000_0ff0, 0xff_ffff_fff0,
