@@ -151,7 +151,7 @@ extension DescriptorField {
 /// A field of an entry with its meaning.
 struct DescribedField: Sendable {
   let field: DescriptorField
-  /// What its value says, standing at a level.
+  /// The meaning of the field's value in words, for an entry at a level.
   let meaning: @Sendable (Stage2Descriptor, Int, VirtualMachine.Configuration) -> String
 
   private init(

@@ -66,16 +66,16 @@ extension ModelEngine: SimpleDevice {
 
   /// A read without a node, of a file that does not block.
   public func read(into buffer: inout OutputSpan<UInt8>) throws(Errno) {
-    defer { if ownFile.pointee.takeWakeUp() { wakeUp() } }
+    defer { if ownFile.takeWakeUp() { wakeUp() } }
     try openOwnFile()
-    _ = try read(into: &buffer, of: &ownFile.pointee)
+    _ = try read(into: &buffer, of: &ownFile)
   }
 
   /// A write without a node, to a file that does not block.
   public func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
-    defer { if ownFile.pointee.takeWakeUp() { wakeUp() } }
+    defer { if ownFile.takeWakeUp() { wakeUp() } }
     try openOwnFile()
-    return try write(bytes, of: &ownFile.pointee) ?? 0
+    return try write(bytes, of: &ownFile) ?? 0
   }
 
   private func nextCall() -> UInt64 {
@@ -255,7 +255,7 @@ extension ModelEngine {
   /// Opens ``ownFile`` before its first use, and after each reset.
   @inline(__always)
   private func openOwnFile() throws(Errno) {
-    if ownFile.pointee.boot == nil { try open(&ownFile.pointee) }
+    if ownFile.boot == nil { try open(&ownFile) }
   }
 
   /// - Returns: False if the call has to wait.

@@ -28,12 +28,8 @@ public final class ModelEngine {
   var waiting = WaitQueue<WaitingCall>()
   /// The files of programs that wait for an event of `poll(2)`.
   let pollers = PollWaiters()
-  /// The file of reads and writes without a node. It is a pointer, because Swift would check a variable for exclusive access at each call.
-  let ownFile: UnsafeMutablePointer<GuestFile> = {
-    let file = UnsafeMutablePointer<GuestFile>.allocate(capacity: 1)
-    file.initialize(to: GuestFile(flags: O_RDWR | O_NONBLOCK))
-    return file
-  }()
+  /// The file of reads and writes without a node. Without the attribute, Swift checks the variable for exclusive access at each call.
+  @exclusivity(unchecked) var ownFile = GuestFile(flags: O_RDWR | O_NONBLOCK)
 
   public var mayGoOn: (() -> Bool)?
 
@@ -57,8 +53,6 @@ public final class ModelEngine {
     checkpoint = Checkpoint { [unowned self] in mayGoOn?() ?? true }
     virtualMachine.checkpoint = checkpoint
   }
-
-  deinit { ownFile.deallocate() }
 
   private static func boot(
     _ description: MachineDescription, _ hooks: [any MMIOHook],
@@ -107,7 +101,7 @@ extension ModelEngine: Engine {
     virtualMachine.checkpoint = checkpoint
     guestStop = nil
     boots += 1
-    ownFile.pointee.boot = nil
+    ownFile.boot = nil
     wakeUp()
     completion(.success(()))
   }

@@ -9,7 +9,7 @@ public protocol DeviceRequest: ~Copyable {
   /// The process that waits for the answer.
   var caller: Caller { get }
 
-  /// Whether the server has ended. The client has got its error then, and an answer reaches nobody.
+  /// Whether the server has ended. The client has got its error then, and an answer does not reach it.
   var isAbandoned: Bool { get }
 
   /// Fails the client's call with `error`.

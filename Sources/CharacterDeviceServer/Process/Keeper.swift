@@ -12,7 +12,7 @@ public final class Keeper {
   public enum Event: Hashable, Sendable {
     /// Mounts were added or removed; see ``MountTable``.
     case mountsChanged
-    /// The keeper has ended before the server: somebody has killed it.
+    /// The keeper has ended before the server: a signal has killed the keeper.
     case end
   }
 

@@ -65,7 +65,7 @@ public struct Stage2Error: Error, Hashable, Sendable {
   public let address: IntermediatePhysicalAddress
   /// The level of the entry that was in the way, 0 to 3; nil if the operation came to no entry.
   public let level: Int?
-  /// That entry.
+  /// The entry that was in the way.
   public let entry: Stage2Descriptor?
 
   /// An error with this code, at this address. A visitor makes its own with ``Visit/error(_:in:)``.

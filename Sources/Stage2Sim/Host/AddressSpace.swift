@@ -22,9 +22,9 @@ struct AddressSpace: Sendable {
   var directory: [UInt64: DirectoryEntry] = [:]
   /// The entries of pages by address / page size.
   var entries: [UInt64: HostEntry] = [:]
-  /// Of a child: the mergeable ranges in which it has pages, as the VMM had them at the fork.
+  /// The mergeable ranges in which a child has pages, as the VMM had them at the fork.
   var mergeable: [Range<HostVirtualAddress>] = []
-  /// Of a child: whether it has areas that KSM may merge, with pages or without.
+  /// Whether a child has areas that KSM may merge, with pages or without.
   var hasMergeableAreas = false
   /// The directories, by address / size of the range of one directory. They stay when their entries go.
   private var directories: Set<UInt64> = []

@@ -211,7 +211,7 @@ private struct MapVisitor: Stage2Visitor {
       child = detached
       self.anchor = nil
       self.detached = nil
-      // It cannot fail: the entry is clear, and a leaf of this level was found to fit.
+      // The call cannot fail: the entry is clear, and a leaf of this level was found to fit.
       try visitLeaf(visit, in: &table)
     } else {
       child = try table.table(below: visit)

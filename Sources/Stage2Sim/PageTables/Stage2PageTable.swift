@@ -76,7 +76,7 @@ public struct Stage2PageTable {
   /// The entry for `address` in the start tables (`kvm_pgd_page_idx`).
   @inlinable
   func rootEntry(for address: IntermediatePhysicalAddress) -> EntryReference {
-    // They are side by side, and so are like one that is larger.
+    // The start tables are side by side, so that they are like one larger table.
     let shift = UInt64(truncatingIfNeeded: granule.shift(level: startLevel))
     return root.advanced(by: Int(truncatingIfNeeded: address.rawValue &>> shift))
   }
