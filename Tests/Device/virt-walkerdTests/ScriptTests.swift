@@ -217,7 +217,7 @@ import Testing
     let list = try await runTestScript(
       "unshare -m sh -c 'mount --bind /etc/hostname /dev/fuse && $test --list'")
     #expect(list.succeeded, "\(list.errors)")
-    #expect(list.output.contains("\nlayers that can run here: format units kernel "))
+    #expect(list.output.contains("\nlayers that can run here: format units machines "))
     #expect(
       list.output.contains("\n  device cannot run here: /dev/fuse is missing: modprobe fuse"),
       "\(list.output)")
