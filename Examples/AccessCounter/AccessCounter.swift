@@ -1,8 +1,6 @@
 // A device of your own in the hypervisor. It counts the rounds in which the guest has accessed each page. An access to a mapped page causes
 // no event in stage 2, so the device makes all pages old at the end of a round. The next access to a page faults, and KVM makes the page
-// young again. At the end of the round, the device finds a young page, and counts in the software bits of the page's entry.
-//
-//   swift run access-counter
+// young again. At the end of the round, the device counts each young page in the software bits of its entry. swift run access-counter
 import Stage2Sim
 
 /// The device: a store ends a round, and a load of byte N gives the count of page N, at most 15.
