@@ -55,6 +55,7 @@ extension MachineAddress {
   @inlinable @inline(__always)
   public init(_ number: UInt64) { self.init(rawValue: number) }
 
+  /// The address that a literal is.
   @inlinable @inline(__always)
   public init(integerLiteral number: UInt64) { self.init(rawValue: number) }
 
@@ -70,11 +71,13 @@ extension MachineAddress {
   @inlinable @inline(__always)
   public static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
 
+  /// The number of bytes from this address to another one.
   @inlinable
   public func distance(to other: Self) -> Int {
     Int(bitPattern: UInt(other.rawValue &- rawValue))
   }
 
+  /// The address that is a number of bytes behind this one, around the end of the 64-bit numbers.
   @inlinable
   public func advanced(by distance: Int) -> Self {
     Self(rawValue: rawValue &+ UInt64(bitPattern: Int64(distance)))
@@ -92,6 +95,7 @@ extension MachineAddress {
     Self(rawValue: address.rawValue &+ offset)
   }
 
+  /// Moves an address by a number of bytes.
   @inlinable @inline(__always)
   public static func += (address: inout Self, offset: UInt64) { address = address + offset }
 
