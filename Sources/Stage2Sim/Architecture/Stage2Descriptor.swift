@@ -58,7 +58,11 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
 
   /// `kvm_init_valid_leaf_pte`: a leaf.
   ///
-  /// - Parameter attributes: Some of ``KernelVersion/leafAttributes``.
+  /// - Parameters:
+  ///   - level: The level of the entry, 1 to 3.
+  ///   - physical: The address that the entry maps.
+  ///   - attributes: Some of ``KernelVersion/leafAttributes``.
+  ///   - granule: The granule of the table.
   public init(
     leafAt level: Int, mapping physical: PhysicalAddress, attributes: UInt64, granule: Granule
   ) {
