@@ -46,7 +46,8 @@ struct Device {
     let machine = engine.virtualMachine
     return State(
       words: machine.stage2.memory.words, counts: machine.stage2.memory.counts,
-      registers: (0...30).map { machine.vcpu[$0] } + [machine.vcpu.pc], fault: machine.vcpu.fault,
+      registers: (0...30).map { machine.vcpu[$0] } + [machine.vcpu.pc.rawValue],
+      fault: machine.vcpu.fault,
       slots: machine.slots, counters: read("stats"))
   }
 
