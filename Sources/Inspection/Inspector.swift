@@ -13,7 +13,7 @@ final class Inspector {
   /// The last hide or seek.
   private(set) var lastWalk: EventStream.Entry?
   /// Functions that are called for each line of the guest's log and of the host's log.
-  var onGuestLine: ((String) -> Void)?
+  @exclusivity(unchecked) var onGuestLine: ((String) -> Void)?
   var onHostLine: ((String) -> Void)?
 
   /// A function that is called at the first access after which the guest does not run any more.

@@ -9,12 +9,13 @@ import Stage2Sim
 public final class ModelEngine {
   public let machine: MachineDescription
   public let events: EventStream
-  public internal(set) var guestStop: GuestStopped?
+  // Swift does not check the variables of a call for exclusive access: the checks were a tenth of the instructions of a call.
+  @exclusivity(unchecked) public internal(set) var guestStop: GuestStopped?
 
   /// The present state of the machine. A change between two operations changes the guest's machine.
-  public var virtualMachine: VirtualMachine
+  @exclusivity(unchecked) public var virtualMachine: VirtualMachine
   private var recorder: ModelRecorder
-  var driver: (any GuestDriver)?
+  @exclusivity(unchecked) var driver: (any GuestDriver)?
 
   private let hooks: [any MMIOHook]
   private let driverType: (any GuestDriver.Type)?
@@ -28,7 +29,7 @@ public final class ModelEngine {
   var waiting = WaitQueue<WaitingCall>()
   /// The files of programs that wait for an event of `poll(2)`.
   let pollers = PollWaiters()
-  /// The file of reads and writes without a node. Without the attribute, Swift checks the variable for exclusive access at each call.
+  /// The file of reads and writes without a node.
   @exclusivity(unchecked) var ownFile = GuestFile(flags: O_RDWR | O_NONBLOCK)
 
   public var mayGoOn: (() -> Bool)?

@@ -71,7 +71,8 @@ public final class EventStream {
   public var counts: EventCounts { state.pointee.counts }
 
   /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
-  public var onGuestEvent: ((MachineEvent) -> Void)?
+  // A check of exclusive access at each event would cost more than the event.
+  @exclusivity(unchecked) public var onGuestEvent: ((MachineEvent) -> Void)?
 
   /// Called before the event ``firstUnseen`` is overwritten, in the middle of an operation of the machine. The function
   /// moves that number on.
