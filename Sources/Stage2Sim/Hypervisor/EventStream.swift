@@ -70,8 +70,8 @@ public final class EventStream {
   /// The numbers of events of each kind.
   public var counts: EventCounts { state.pointee.counts }
 
-  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
   // A check of exclusive access at each event would cost more than the event.
+  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
   @exclusivity(unchecked) public var onGuestEvent: ((MachineEvent) -> Void)?
 
   /// Called before the event ``firstUnseen`` is overwritten, in the middle of an operation of the machine. The function
