@@ -15,13 +15,7 @@ import VirtWalkerDevice
   private let kernel: Kernel
 
   init() throws {
-    var noting: NotingEngine?
-    device = try Device(around: {
-      let engine = NotingEngine($0)
-      noting = engine
-      return engine
-    })
-    engine = try #require(noting)
+    (device, engine) = try Device.around(NotingEngine.init)
     kernel = try Kernel(device.device)
   }
 

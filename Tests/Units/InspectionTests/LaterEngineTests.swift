@@ -32,13 +32,7 @@ private final class LaterEngine: ModelWrapper, SimpleDevice {
   private let engine: LaterEngine
 
   init() throws {
-    var later: LaterEngine?
-    device = try Device(around: {
-      let engine = LaterEngine($0)
-      later = engine
-      return engine
-    })
-    engine = try #require(later)
+    (device, engine) = try Device.around(LaterEngine.init)
   }
 
   private func startWrite() throws -> any CommandWork {

@@ -12,14 +12,32 @@ final class Device {
   let device: InspectedDevice
   private let clock = Clock()
   private let files: [String: FileTree]
-  /// Makes a device on the model, or on the engine that `around` makes from the model.
-  init(
-    _ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test",
-    around: (ModelEngine) -> any InspectedDevice.NodeEngine = { $0 }
+
+  /// Makes a device on the model.
+  convenience init(
+    _ configuration: VirtualMachine.Configuration = .init(), node: String = "/dev/test"
   ) throws {
-    engine = try ModelEngine(MachineDescription(configuration), driver: VirtWalkerDriver.self)
+    let model = try Self.boot(configuration)
+    self.init(model, model, node: node)
+  }
+
+  /// Makes a device on the engine that `wrap` makes of the model, and returns both.
+  static func around<NodeEngine: Engine & CharacterDevice<GuestFile>>(
+    _ wrap: (ModelEngine) -> NodeEngine
+  ) throws -> (Device, NodeEngine) {
+    let model = try boot(.init())
+    let engine = wrap(model)
+    return (Device(model, engine, node: "/dev/test"), engine)
+  }
+
+  private static func boot(_ configuration: VirtualMachine.Configuration) throws -> ModelEngine {
+    try ModelEngine(MachineDescription(configuration), driver: VirtWalkerDriver.self)
+  }
+
+  private init(_ model: ModelEngine, _ engine: any InspectedDevice.NodeEngine, node: String) {
+    self.engine = model
     device = InspectedDevice(
-      around(engine), node: node, task: ("virt-walkerd", 4711),
+      engine, node: node, task: ("virt-walkerd", 4711),
       clock: { [clock] in clock.next() }, cpuClock: { [clock] in clock.next() })
     files = Self.flatten(device.tree, "")
   }
