@@ -81,7 +81,8 @@ struct Toolchain {
       // A file of the runtime includes the user's file, so that it can use a static function.
       if let function = source.hookFunction { options.append("-DHOOK_FUNCTION=\(function)") }
       options += [
-        "-I", "\(kernel)/runtime", "-DHOOK_SOURCE=\"\(source.directory.compiled)/\(source.name)\"",
+        "-I", "\(kernel)/runtime", "-I", "\(kernel)/runtime/freestanding",
+        "-DHOOK_SOURCE=\"\(source.directory.compiled)/\(source.name)\"",
         "-c", "\(kernel)/runtime/\(Self.hookSource)",
       ]
     }
