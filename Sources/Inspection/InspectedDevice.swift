@@ -251,13 +251,15 @@ public final class InspectedDevice: SimpleDevice {
     let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
     guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }
     inspector.begin(.reset)
+    // The logs get the lines of the driver's end, and of its start.
+    defer { inspector.end(nil) }
+    inspector.forgetHiddenByte()
     do throws(EngineFailure) {
       try engine.reset()
     } catch {
       throw .ioError
     }
     boots += 1
-    inspector.forgetHiddenByte()
   }
 }
 
