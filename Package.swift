@@ -92,6 +92,7 @@ let package = Package(
         "Inspection",
         "Scenarios",
         "Stage2Sim",
+        "UserCode",
         "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),

@@ -93,6 +93,93 @@ static inline int clinux_landlock_restrict_self(int ruleset)
     return syscall(SYS_landlock_restrict_self, ruleset, 0U);
 }
 
+// Allows kinds of access to a file, or to all files beneath a directory.
+static inline int clinux_landlock_allow(int ruleset, int file, uint64_t access)
+{
+    struct landlock_path_beneath_attr rule = { .allowed_access = access, .parent_fd = file };
+
+    return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0U);
+}
+
+// Gives this process a network namespace of its own, which has no interface: unshare(2).
+static inline int clinux_leave_network(void) { return syscall(SYS_unshare, CLONE_NEWNET); }
+
+// Memory with a descriptor and a fixed size: memfd_create(2), F_ADD_SEALS. No process that gets the descriptor can make the
+// memory smaller, which would end all processes that use it by SIGBUS.
+static inline int clinux_make_memory(const char *name, off_t size)
+{
+    const unsigned int cloexec = 1, allow_sealing = 2; // MFD_CLOEXEC, MFD_ALLOW_SEALING
+    const int add_seals = 1033, seals = 1 | 2 | 4; // F_ADD_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
+    int descriptor = syscall(SYS_memfd_create, name, cloexec | allow_sealing);
+
+    if (descriptor >= 0 && (ftruncate(descriptor, size) != 0 || fcntl(descriptor, add_seals, seals) != 0)) {
+        close(descriptor);
+        return -1;
+    }
+    return descriptor;
+}
+
+// Messages with descriptors by a socket of AF_UNIX: unix(7). CMSG_DATA and others are macros.
+
+#define CLINUX_DESCRIPTORS 4
+
+static inline ssize_t clinux_send(int socket, const void *data, size_t length, const int *descriptors, size_t count)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(CLINUX_DESCRIPTORS * sizeof(int))];
+    } control;
+    struct iovec vector = { (void *)data, length };
+    struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+
+    if (count > 0 && count <= CLINUX_DESCRIPTORS) {
+        memset(&control, 0, sizeof(control));
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(&control.header), descriptors, count * sizeof(int));
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+// Receives a message and at most CLINUX_DESCRIPTORS descriptors. Returns its length, 0 at the end, and -1 for an error or a
+// message that does not fit.
+static inline ssize_t clinux_receive(int socket, void *data, size_t length, int *descriptors, size_t *count)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(CLINUX_DESCRIPTORS * sizeof(int))];
+    } control;
+    struct iovec vector = { data, length };
+    struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+    ssize_t received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+
+    *count = 0;
+    if (received < 0)
+        return -1;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < (part->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int descriptor;
+
+            memcpy(&descriptor, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
+            if (*count < CLINUX_DESCRIPTORS)
+                descriptors[(*count)++] = descriptor;
+            else
+                close(descriptor);
+        }
+    }
+    if (!(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+        return received;
+    for (size_t i = 0; i < *count; i++)
+        close(descriptors[i]);
+    *count = 0;
+    return -1;
+}
+
 // Nanoseconds since the start of the host, without the time of suspension. The function is in C, because Swift would
 // take struct timespec from whichever module declares it first.
 static inline uint64_t clinux_nanoseconds(clockid_t clock)

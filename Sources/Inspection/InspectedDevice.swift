@@ -250,6 +250,13 @@ public final class InspectedDevice: SimpleDevice {
   private func reset(_ bytes: Span<UInt8>) throws(Errno) {
     let text = (0..<min(bytes.count, 3)).map { bytes[$0] }
     guard text == Array("1".utf8) || text == Array("1\n".utf8) else { throw .invalidArgument }
+    try bootAnew()
+  }
+
+  /// Boots the machine anew, as a write to the file `reset` does.
+  ///
+  /// - Throws: `EIO` if the machine does not boot.
+  public func bootAnew() throws(Errno) {
     inspector.begin(.reset)
     // The logs get the lines of the driver's end, and of its start.
     defer { inspector.end(nil) }

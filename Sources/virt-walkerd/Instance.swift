@@ -6,6 +6,7 @@ import Logging
 import Scenarios
 import Stage2Sim
 import SystemPackage
+import UserCode
 import VirtWalkerDevice
 
 /// One node with its machine and its tree.
@@ -38,13 +39,15 @@ final class Instance {
   /// Makes the node and the tree. Both exist when the initializer returns.
   ///
   /// - Parameter number: The number of this node among several; nil if the daemon serves one node.
-  init(_ options: Serve, number: Int?, in directory: RuntimeDirectory, log: Logger) throws {
+  init(
+    _ options: Serve, number: Int?, in directory: RuntimeDirectory, code: OwnCode?, log: Logger
+  ) throws {
     self.options = options
     self.log = log
     node = try options.node.node.numbered(number)
     lock = try NodeLock(node, in: directory)
     do {
-      device = try Self.boot(options, node)
+      device = try Self.boot(options, node, code)
       // All nodes get the same backend for the same reason, so only the first node logs the reason.
       (server, backend) = try Self.makeServer(
         options, node, device, notice: { if number ?? 0 == 0 { log.notice("\($0)") } })
@@ -58,7 +61,7 @@ final class Instance {
       try lock.write(
         RuntimeRecord(
           node: node, backend: backend.rawValue, machine: options.machine.summary,
-          tree: tree?.path,
+          tree: tree?.path, code: options.code?.description,
           process: ServerProcess(servingAs: options.runAs.user?.id ?? geteuid())))
     } catch {
       tree?.close()
@@ -118,7 +121,12 @@ final class Instance {
     return capacity
   }
 
-  private static func boot(_ options: Serve, _ node: FilePath) throws -> InspectedDevice {
+  /// Boots the machine anew, as a write to the file `reset` of the tree does.
+  func bootAnew() throws { try device.bootAnew() }
+
+  private static func boot(
+    _ options: Serve, _ node: FilePath, _ code: OwnCode?
+  ) throws -> InspectedDevice {
     let device: InspectedDevice
     do {
       let engine = try ModelEngine(

@@ -42,7 +42,8 @@ struct Status: ParsableCommand {
     case .elsewhere: place = "\(pid) of another pid namespace"
     }
     let tree = record.tree.map { ", tree \($0)" } ?? ""
-    return "\(record.node): \(record.backend), \(place), \(record.machine)\(tree)"
+    let code = record.code.map { ", \($0)" } ?? ""
+    return "\(record.node): \(record.backend), \(place), \(record.machine)\(code)\(tree)"
   }
 }
 
