@@ -253,6 +253,23 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(
+      name: "UserCodeTests",
+      dependencies: [
+        "CLinux",
+        "CUserCode",
+        "CharacterDeviceServer",
+        "Inspection",
+        "Scenarios",
+        "Stage2Sim",
+        "UserCode",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Units/UserCodeTests",
+      exclude: ["Code"],
+      swiftSettings: strict
+    ),
+    .testTarget(
       name: "InspectionTests",
       dependencies: [
         "CFuse",

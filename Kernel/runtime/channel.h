@@ -230,6 +230,23 @@ struct channel {
 	uint8_t data[CHANNEL_DATA_SIZE];
 };
 
+/* The places of the two large arrays, for languages that do not import arrays of that size. */
+static inline uint8_t *channel_log(struct channel *channel)
+{
+	return channel->log;
+}
+
+static inline uint8_t *channel_data(struct channel *channel)
+{
+	return channel->data;
+}
+
+/* The size of the shared memory, for the same reason. */
+static inline uint64_t channel_size(void)
+{
+	return sizeof(struct channel);
+}
+
 /* Whether a side has the turn. */
 static inline int channel_has_turn(const struct channel *channel, uint32_t side)
 {
@@ -255,11 +272,9 @@ static inline int channel_give_turn(struct channel *channel, uint32_t side)
 	return __atomic_load_n(&channel->is_sleeping[side], __ATOMIC_SEQ_CST) != 0;
 }
 
-/* Looks for the turn "spins" times. Returns whether it has come. */
-static inline int channel_spin(const struct channel *channel, uint32_t side)
+/* Looks for the turn a number of times. Returns whether it has come. */
+static inline int channel_spin_times(const struct channel *channel, uint32_t side, uint32_t spins)
 {
-	uint32_t spins = channel->spins;
-
 	for (uint32_t i = 0; i < spins && i < 1000000; i++) {
 		if (channel_has_turn(channel, side))
 			return 1;
@@ -270,6 +285,12 @@ static inline int channel_spin(const struct channel *channel, uint32_t side)
 #endif
 	}
 	return channel_has_turn(channel, side);
+}
+
+/* Looks for the turn "spins" times. Returns whether it has come. */
+static inline int channel_spin(const struct channel *channel, uint32_t side)
+{
+	return channel_spin_times(channel, side, channel->spins);
 }
 
 #endif

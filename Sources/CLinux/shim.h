@@ -195,6 +195,51 @@ static inline uint64_t clinux_monotonic_nanoseconds(void)
     return clinux_nanoseconds(CLOCK_MONOTONIC);
 }
 
+// Copies memory that another process can change. The compiler uses the copy from then on, and does not read the memory again.
+static inline void clinux_copy_once(void *to, const void *from, size_t size)
+{
+    memcpy(to, from, size);
+    __asm__ volatile("" : : "r"(to) : "memory");
+}
+
+// Sends one byte, which wakes the other end. A closed socket and a full one are no errors: the byte only wakes.
+static inline void clinux_wake(int socket)
+{
+    (void)!send(socket, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// Takes the bytes that have come. Returns 0 at the end of the connection, and less than 0 if there is nothing.
+static inline ssize_t clinux_take_bytes(int socket)
+{
+    char bytes[64];
+
+    return recv(socket, bytes, sizeof(bytes), MSG_DONTWAIT);
+}
+
+// Sends a byte with a descriptor. Returns 0, or -1 with errno.
+static inline int clinux_send_descriptor(int socket, int descriptor)
+{
+    char byte = 0;
+    struct iovec data = { &byte, 1 };
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = { 0 };
+    struct msghdr message = { 0 };
+    struct cmsghdr *part;
+
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.space;
+    message.msg_controllen = sizeof(control.space);
+    part = CMSG_FIRSTHDR(&message);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(part), &descriptor, sizeof(int));
+    return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
+}
+
 /* CPU time of the calling thread. */
 static inline uint64_t clinux_thread_cpu_nanoseconds(void)
 {
