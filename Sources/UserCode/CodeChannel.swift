@@ -116,7 +116,10 @@ final class CodeChannel {
     message.call = call
     message.arguments = (arguments.0, arguments.1, arguments.2, arguments.3, 0, 0, 0, 0)
     if !data.isEmpty {
-      data.withUnsafeBytes { channel_data(memory).update(from: $0.bindMemory(to: UInt8.self).baseAddress!, count: $0.count) }
+      data.withUnsafeBytes {
+        channel_data(memory).update(
+          from: $0.bindMemory(to: UInt8.self).baseAddress!, count: $0.count)
+      }
     }
     memory.pointee.message = message
     var deadline: UInt64?

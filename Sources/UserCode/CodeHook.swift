@@ -262,14 +262,17 @@ final class CodeHook: MMIOHook {
         in: kvm)
     }
     if !isHide {
-      find("the hook has changed \(name) in an access that hides no byte: \(old) became \(new)", in: kvm)
+      find(
+        "the hook has changed \(name) in an access that hides no byte: \(old) became \(new)",
+        in: kvm)
     }
   }
 
   private func describe(_ entry: Stage2Descriptor, _ level: Int?) -> String {
     guard entry.isValid else { return entry.rawValue == 0 ? "empty" : "invalid" }
     guard let level else { return "valid" }
-    return entry.isTable(level: level) ? "a table" : level == Granule.lastLevel ? "a page" : "a block"
+    return entry.isTable(level: level)
+      ? "a table" : level == Granule.lastLevel ? "a page" : "a block"
   }
 
   /// `52, 40-43`

@@ -65,7 +65,10 @@ struct Daemon {
       loop.stop()
     }
     let followers = try Followers(instances, loop)
-    for instance in instances { try serve(instance, loop, followers) }
+    for instance in instances {
+      try serve(instance, loop, followers)
+      try instance.watchCode(in: loop)
+    }
     if let code {
       try code.watch(in: loop) { for instance in instances { try instance.bootAnew() } }
     }

@@ -27,7 +27,7 @@ final class BuilderWorker {
   /// The most processes that run at the same time: two for each node.
   private static let mostProcesses = 1000
   private static let largestTableMemory = 1 << 36
-  private static let channelSize = (MemoryLayout<channel>.size + 4095) / 4096 * 4096
+  private static let channelSize = (Int(channel_size()) + 4095) / 4096 * 4096
 
   init(
     _ configuration: BuilderConfiguration, _ directory: BuildDirectory, daemon: FileDescriptor,
@@ -129,6 +129,9 @@ final class BuilderWorker {
       let memory = clinux_make_memory("virt-walker channel", Self.channelSize)
       guard memory >= 0 else { throw .current }
       let channel = FileDescriptor(rawValue: memory)
+      // The process can look at the version before the daemon has got the memory.
+      var version = UInt32(CHANNEL_VERSION)
+      pwrite(memory, &version, MemoryLayout<UInt32>.size, 0)
       let (own, codes) = try BuilderMessage.makeSockets(SOCK_STREAM)
       defer { try? codes.close() }
       do throws(Errno) {
