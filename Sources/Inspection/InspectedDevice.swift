@@ -64,6 +64,9 @@ public final class InspectedDevice: SimpleDevice {
     set { inspector.onGuestStop = newValue }
   }
 
+  /// A function that is called with the reason when the machine cannot be booted anew.
+  public var onBootFailure: ((String) -> Void)?
+
   /// A function that is called again and again during a long step of the control file. It may serve other devices, but neither
   /// this device nor its files. The step ends if the function returns false.
   public var onLongStep: (() -> Bool)?
@@ -277,6 +280,7 @@ public final class InspectedDevice: SimpleDevice {
     do throws(EngineFailure) {
       try engine.reset()
     } catch {
+      onBootFailure?(error.description)
       throw .ioError
     }
     boots += 1

@@ -60,6 +60,7 @@ final class Instance {
     do {
       tree = try makeTree(number: number)
       logGuestStops()
+      logBootFailures()
       try lock.write(
         RuntimeRecord(
           node: node, backend: backend.rawValue, machine: options.machine.summary,
@@ -81,6 +82,13 @@ final class Instance {
       log.error(
         "\(node): the guest has stopped: \(reason). Each read and write of the node fails with EIO: \(next ?? "restart the daemon")"
       )
+    }
+  }
+
+  /// Logs why a reset has failed.
+  private func logBootFailures() {
+    device.onBootFailure = { [log, node] reason in
+      log.error("\(node): \(reason). Each read and write of the node fails with EIO until a reset")
     }
   }
 

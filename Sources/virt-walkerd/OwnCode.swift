@@ -42,6 +42,7 @@ final class OwnCode {
       case .failed(let reason):
         logMessages(reason, at: .error)
         log.error("the files have changed, and do not compile: the old code goes on")
+      case .notice(let text): log.error("\(text): restart the daemon")
       case .end:
         loop.remove(builder.eventDescriptor)
         log.error(

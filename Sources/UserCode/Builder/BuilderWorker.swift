@@ -228,9 +228,11 @@ final class BuilderWorker {
     guard let count = read(4, from: guardian)?.reversed().reduce(0, { $0 << 8 | Int($1) }),
       let bytes = read(count, from: guardian), let result = SnapshotBytes.decode(bytes)
     else {
-      // Without its guardian, the worker cannot see changes any more.
       try? guardian.close()
       self.guardian = nil
+      if configuration.sources.isWatched {
+        tell("notice", "the process that reads the files was killed: changes are not seen any more")
+      }
       return
     }
     switch result {
