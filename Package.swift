@@ -14,6 +14,7 @@ let package = Package(
     .library(name: "Scenarios", targets: ["Scenarios"]),
     .library(name: "CharacterDeviceServer", targets: ["CharacterDeviceServer"]),
     .library(name: "VirtWalkerDevice", targets: ["VirtWalkerDevice"]),
+    .library(name: "UserCode", targets: ["UserCode"]),
     .library(name: "Inspection", targets: ["Inspection"]),
     .executable(name: "virt-walkerd", targets: ["virt-walkerd"]),
   ],
@@ -68,6 +69,20 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .systemLibrary(name: "CUserCode", path: "Kernel/runtime"),
+    .target(
+      name: "UserCode",
+      dependencies: [
+        "CLinux",
+        "CUserCode",
+        "CharacterDeviceServer",
+        "Scenarios",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
     .plugin(name: "SourceCommit", capability: .buildTool()),
     .executableTarget(
       name: "virt-walkerd",
@@ -77,6 +92,7 @@ let package = Package(
         "Inspection",
         "Scenarios",
         "Stage2Sim",
+        "UserCode",
         "VirtWalkerDevice",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
@@ -234,6 +250,23 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Tests/Units/VirtWalkerDeviceTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "UserCodeTests",
+      dependencies: [
+        "CLinux",
+        "CUserCode",
+        "CharacterDeviceServer",
+        "Inspection",
+        "Scenarios",
+        "Stage2Sim",
+        "UserCode",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Units/UserCodeTests",
+      exclude: ["Code"],
       swiftSettings: strict
     ),
     .testTarget(

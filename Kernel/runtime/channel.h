@@ -38,7 +38,8 @@ enum channel_side {
 enum channel_call {
 	/*
 	 * Module: insmod. data: the parameters, as for insmod: "name=value name=value". The result is that of the module's init function.
-	 * Hook: "geometry" is set. The socket brings the descriptor of the tables' memory before. The result is 0.
+	 * Hook: "geometry" is set. The socket brings the descriptor of the tables' memory before. The result is 0. Answer: [0] 1 if the hook has
+	 * CHANNEL_ABORT, [1] 1 if it has CHANNEL_HYPERCALL.
 	 */
 	CHANNEL_START = 1,
 	/* Module: rmmod. The code reports what the module has left behind. */
@@ -144,7 +145,11 @@ enum channel_record_kind {
 	CHANNEL_RECORD_FINDING,
 	/* Hook: kvm_pgtable_walk() has come to an entry. pc: its place in the tables' memory in bytes; level: its level. */
 	CHANNEL_RECORD_VISIT,
+	/* Hook: an invalidation of the TLB. pc: the intermediate physical address, or CHANNEL_INVALIDATE_ALL for the whole VMID; level: its level. */
+	CHANNEL_RECORD_INVALIDATE,
 };
+
+#define CHANNEL_INVALIDATE_ALL 0xffffffffffffffffULL
 
 struct channel_record {
 	/* The bytes of the record, a multiple of 8. */
@@ -175,7 +180,7 @@ struct channel_geometry {
 	uint64_t vmid;
 };
 
-/* The registers of the vCPU. The hook changes x, and may ask to skip the instruction. */
+/* The registers of the vCPU. The hook changes x, seldom pc and pstate, and may ask to skip the instruction. */
 struct channel_vcpu {
 	uint64_t x[31];
 	uint64_t sp_el1;
@@ -184,12 +189,15 @@ struct channel_vcpu {
 	uint64_t esr_el2;
 	uint64_t far_el2;
 	uint64_t hpfar_el2;
-	/* The number of kvm_incr_pc() (kvm_skip_instr()) in this call. */
+	/*
+	 * The number of times that the daemon moves the program counter after this call: for kvm_incr_pc() 1, however often it was called;
+	 * in Linux 5.10 the number of kvm_skip_instr(). "pc" does not contain these moves, but those of the hook by hand: vcpu_pc().
+	 */
 	uint32_t increments;
-	/* KVM_EXIT_MMIO, if the result of io_mem_abort() is 0. */
+	/* The exit to the VMM, if the result of io_mem_abort() is 0. The fields after the reason are those of KVM_EXIT_MMIO. */
+	uint32_t exit_reason;
 	uint32_t exit_is_write;
 	uint32_t exit_length;
-	uint32_t reserved;
 	uint64_t exit_address;
 	uint64_t exit_data;
 };
@@ -222,6 +230,23 @@ struct channel {
 	uint8_t data[CHANNEL_DATA_SIZE];
 };
 
+/* The places of the two large arrays, for languages that do not import arrays of that size. */
+static inline uint8_t *channel_log(struct channel *channel)
+{
+	return channel->log;
+}
+
+static inline uint8_t *channel_data(struct channel *channel)
+{
+	return channel->data;
+}
+
+/* The size of the shared memory, for the same reason. */
+static inline uint64_t channel_size(void)
+{
+	return sizeof(struct channel);
+}
+
 /* Whether a side has the turn. */
 static inline int channel_has_turn(const struct channel *channel, uint32_t side)
 {
@@ -247,11 +272,9 @@ static inline int channel_give_turn(struct channel *channel, uint32_t side)
 	return __atomic_load_n(&channel->is_sleeping[side], __ATOMIC_SEQ_CST) != 0;
 }
 
-/* Looks for the turn "spins" times. Returns whether it has come. */
-static inline int channel_spin(const struct channel *channel, uint32_t side)
+/* Looks for the turn a number of times. Returns whether it has come. */
+static inline int channel_spin_times(const struct channel *channel, uint32_t side, uint32_t spins)
 {
-	uint32_t spins = channel->spins;
-
 	for (uint32_t i = 0; i < spins && i < 1000000; i++) {
 		if (channel_has_turn(channel, side))
 			return 1;
@@ -262,6 +285,12 @@ static inline int channel_spin(const struct channel *channel, uint32_t side)
 #endif
 	}
 	return channel_has_turn(channel, side);
+}
+
+/* Looks for the turn "spins" times. Returns whether it has come. */
+static inline int channel_spin(const struct channel *channel, uint32_t side)
+{
+	return channel_spin_times(channel, side, channel->spins);
 }
 
 #endif

@@ -44,10 +44,14 @@ final class Inspector {
     self.format = format
     self.clock = clock
     events = engine.events
-    trace = RingText(events.ring, line: { format.line($0) }, lostLine: TraceFormat.lostLine)
+    trace = RingText(
+      events.ring, line: { [events] in format.line($0, of: events) },
+      lostLine: TraceFormat.lostLine)
     guestLog = .kernelLog(capacity: events.capacity / 4)
     hostLog = .kernelLog(capacity: events.capacity / 4)
     events.firstUnseen = events.end
+    // The lines of a driver's start come when the function below is set.
+    events.time = clock()
     // One operation can have more events than the stream keeps. A copy of the machine keeps the stream, and not this object, so `deinit`
     // takes the functions back. Weak references in them were 2 % of the instructions of a call of the device.
     events.onOverrun = { [unowned(unsafe) self] in noteEvents() }
@@ -141,6 +145,10 @@ final class Inspector {
     case .log(let message):
       guestLog.ring.append(KernelLogLine(time: events.time, content: .message(message)))
       onGuestLine?("\(message)")
+    case .text(let line):
+      let text = events.text(of: line)
+      guestLog.ring.append(KernelLogLine(time: events.time, content: .text(text)))
+      onGuestLine?(text)
     case .guestStopped:
       guard let reason = engine.view.guestStop else { return }
       operations.failures += 1
@@ -164,6 +172,10 @@ final class Inspector {
       case .log(let message):
         hostLog.ring.append(KernelLogLine(time: entry.time, content: .message(message)))
         onHostLine?("\(message)")
+      case .text(let line):
+        let text = events.text(of: line)
+        hostLog.ring.append(KernelLogLine(time: entry.time, content: .text(text)))
+        onHostLine?(text)
       case .visit(let visit): visitedLevel = visit.level
       case .hook(.byteWritten(_, let old, let new)):
         lastWalk = entry
@@ -206,6 +218,8 @@ enum GuestStop {
       "its kernel took an exception, esr_el1=\(hexadecimal(exception.syndrome, digits: 8))"
     case .livelock(let fault): "the same abort comes again and again at \(hex(fault.ipa))"
     case .notModelled(let word): "its kernel came to the unknown instruction \(hex(UInt64(word)))"
+    case .crashed(.guest): "its kernel has crashed in the module: the file guest/dmesg says why"
+    case .crashed(.host): "the host's kernel has crashed in the hook: the file host/dmesg says why"
     }
   }
 }
@@ -214,6 +228,8 @@ enum GuestStop {
 struct KernelLogLine {
   enum Content {
     case message(LogMessage)
+    /// A line with a text of its own.
+    case text(String)
     /// A line of this program: the guest does not run any more.
     case stopped(RunResult)
   }
@@ -227,6 +243,7 @@ extension KernelLogLine.Content: CustomStringConvertible {
   var description: String {
     switch self {
     case .message(let message): "\(message)"
+    case .text(let text): text
     case .stopped(let result): "the guest has stopped: \(result)"
     }
   }

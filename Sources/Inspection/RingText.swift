@@ -10,8 +10,8 @@ final class RingText<Record>: GrowingText {
   private let lostLine: (UInt64) -> String
   /// The lines that were made before, in blocks of records with consecutive numbers. Only new lines are made for a text.
   private var blocks: [UInt64: Block] = [:]
-  /// The largest number of bytes of a line, for ``size``.
-  private static var longestLine: UInt64 { 512 }
+  /// The largest number of bytes of a line, for ``size``: that of a user's `printk`, its time, and what a trace has before it.
+  private static var longestLine: UInt64 { 1152 }
 
   /// - Parameters:
   ///   - ring: The ring with the records.

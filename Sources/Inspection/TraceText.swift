@@ -34,8 +34,14 @@ struct TraceFormat {
     """
   }
 
-  func line(_ entry: EventStream.Entry) -> String {
-    "\(context)\(timestamp(entry.time)): \(entry.event.traceText)\n"
+  func line(_ entry: EventStream.Entry, of events: EventStream) -> String {
+    let text =
+      if case .text(let line) = entry.event {
+        "console: \(events.text(of: line))"
+      } else {
+        entry.event.traceText
+      }
+    return "\(context)\(timestamp(entry.time)): \(text)\n"
   }
 
   /// The line in the place of events that were overwritten before a reader came to them.
@@ -64,8 +70,8 @@ extension MachineEvent {
     case .warning(let warning): "virt_walker_warning: \(warning)"
     // The tracepoint of printk().
     case .log(let message): "console: \(message)"
-    // These are not in the trace (``EventStream``).
-    case .abort, .guestStopped: ""
+    // The first two are not in the trace (``EventStream``), and the stream has the text of the third.
+    case .abort, .guestStopped, .text: ""
     }
   }
 }

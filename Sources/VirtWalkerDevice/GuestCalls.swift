@@ -201,7 +201,7 @@ extension ModelEngine {
   }
 
   /// Makes all calls that wait once more, and wakes the programs that wait for an event. A call that is answered may wake others.
-  func wakeUp() {
+  public func wakeUp() {
     var isWakeUp: Bool
     repeat {
       isWakeUp = false

@@ -2,19 +2,22 @@ import CharacterDeviceServer
 import Stage2Sim
 import SystemPackage
 
-/// A kernel module in the guest that drives a character device: its `struct file_operations`.
+/// A kernel module in the guest that drives a character device.
 ///
 /// A driver reaches its device by the calls of the guest's kernel, which are methods of `VirtualMachine`: `ioremap`, `readb`,
 /// `writeb` and `printk`. An operation that a driver leaves out has a default, which does what the kernel does for NULL.
-///
-/// A call that cannot be completed yet throws ``GuestDriverError/wait``. After the next ``GuestFile/wakeUp()`` of any file, the engine
-/// makes the same call again.
-public protocol GuestDriver {
+public protocol GuestDriver: GuestFileOperations {
   /// `module_init`: loads the module into the guest of a machine.
   ///
   /// - Throws: The error of `insmod`.
   init(loadedIn machine: inout VirtualMachine) throws(Errno)
+}
 
+/// The operations of a driver that is loaded in a guest: its `struct file_operations`, and `module_exit`.
+///
+/// A call that cannot be completed yet throws ``GuestDriverError/wait``. After the next ``GuestFile/wakeUp()`` of any file, the engine
+/// makes the same call again.
+public protocol GuestFileOperations {
   /// `open`. The default accepts each open. If the machine is made anew while a program has the device open, the new driver gets an
   /// `open` before the program's next call.
   mutating func open(
@@ -76,6 +79,10 @@ public protocol GuestDriver {
   /// A signal has ended the call ``GuestFile/call``, which waited: the engine does not make it again. The default does nothing.
   mutating func interrupt(_ file: inout GuestFile, on machine: inout VirtualMachine)
 
+  /// `module_exit`: the module is unloaded from the guest, at a reset and at the end of the engine. There is no call after this one. The
+  /// default does nothing.
+  mutating func unload(from machine: inout VirtualMachine)
+
   /// Whether files have no positions: the driver's `open` calls `stream_open`. An engine asks after each open. The default is false.
   ///
   /// A driver whose reads or writes wait says true: on FUSE, a read that waits otherwise holds up a write of the same open file.
@@ -86,7 +93,7 @@ public protocol GuestDriver {
   var givesTheSameAgain: Bool { get }
 }
 
-extension GuestDriver {
+extension GuestFileOperations {
   public mutating func open(
     _ file: inout GuestFile, on machine: inout VirtualMachine
   ) throws(GuestDriverError) {}
@@ -118,6 +125,8 @@ extension GuestDriver {
   ) -> PollEvents? { nil }
 
   public mutating func interrupt(_ file: inout GuestFile, on machine: inout VirtualMachine) {}
+
+  public mutating func unload(from machine: inout VirtualMachine) {}
 
   public var isStream: Bool { false }
 

@@ -94,7 +94,7 @@ extension VirtualMachine {
   /// The machine of the original system when the guest loads the module: ``Stage2Sim/VirtualMachine/booted(_:)`` with the hook
   /// ``HideSeek`` in the host's kernel.
   ///
-  /// - Throws: As ``Stage2Sim/VirtualMachine/init(_:)``.
+  /// - Throws: As ``Stage2Sim/VirtualMachine/init(_:tables:)``.
   public static func bootedWithHideSeek(
     _ configuration: Configuration = Configuration()
   ) throws(KernelError) -> VirtualMachine {

@@ -2,6 +2,7 @@ import CharacterDeviceServer
 import Glibc
 import Scenarios
 import Stage2Sim
+import SystemPackage
 
 /// The engine whose machine is the model: a machine, its hooks, and the driver in its guest.
 ///
@@ -15,10 +16,11 @@ public final class ModelEngine {
   /// The present state of the machine. A change between two operations changes the guest's machine.
   @exclusivity(unchecked) public var virtualMachine: VirtualMachine
   private var recorder: ModelRecorder
-  @exclusivity(unchecked) var driver: (any GuestDriver)?
+  @exclusivity(unchecked) var driver: (any GuestFileOperations)?
 
-  private let hooks: [any MMIOHook]
-  private let driverType: (any GuestDriver.Type)?
+  /// The hooks of the present boot.
+  private var hooks: [any MMIOHook] = []
+  private let parts: Parts
   private var checkpoint: Checkpoint?
 
   /// The number of times that the machine was made anew.
@@ -34,6 +36,27 @@ public final class ModelEngine {
 
   public var mayGoOn: (() -> Bool)?
 
+  /// The parts of a system that are made anew for each boot of the machine.
+  public struct Parts {
+    /// The origin of the memory of the stage-2 tables; nil for memory of this process alone.
+    public var tables: TableSource?
+    /// Makes the hooks in `io_mem_abort`, in the order in which the kernel asks the hooks.
+    public var makeHooks: (inout VirtualMachine) throws -> [any MMIOHook]
+    /// Loads the driver into the guest: `insmod`. Nil if there is no driver: the guest has run nothing yet, as at the start of a scenario.
+    public var loadDriver: ((inout VirtualMachine) throws -> any GuestFileOperations)?
+
+    /// Parts. An error of a function is an error of the boot.
+    public init(
+      tables: TableSource? = nil,
+      makeHooks: @escaping (inout VirtualMachine) throws -> [any MMIOHook] = { _ in [HideSeek()] },
+      loadDriver: ((inout VirtualMachine) throws -> any GuestFileOperations)? = nil
+    ) {
+      self.tables = tables
+      self.makeHooks = makeHooks
+      self.loadDriver = loadDriver
+    }
+  }
+
   /// Boots a machine, and loads a driver into its guest.
   ///
   /// - Parameters:
@@ -42,38 +65,66 @@ public final class ModelEngine {
   ///   - driver: The driver. Without one, the guest has run nothing yet, as at the start of a scenario.
   ///   - eventCapacity: The number of events that ``events`` keeps, a power of two.
   /// - Throws: ``UnplayableMachine`` if there is no such machine, or the error of `insmod`.
-  public init(
+  public convenience init(
     _ machine: MachineDescription, hooks: [any MMIOHook] = [HideSeek()],
     driver: (any GuestDriver.Type)? = nil, eventCapacity: Int = 1 << 14
   ) throws {
+    let loadDriver = driver.map { driver in
+      { (machine: inout VirtualMachine) in
+        try driver.init(loadedIn: &machine) as any GuestFileOperations
+      }
+    }
+    try self.init(
+      machine, Parts(makeHooks: { _ in hooks }, loadDriver: loadDriver),
+      eventCapacity: eventCapacity)
+  }
+
+  /// Boots a machine whose hooks and driver are made anew for each boot.
+  ///
+  /// - Parameters:
+  ///   - machine: The machine.
+  ///   - parts: The functions that make the hooks and the driver.
+  ///   - eventCapacity: The number of events that ``events`` keeps, a power of two.
+  /// - Throws: ``UnplayableMachine`` if there is no such machine, or the error of a function.
+  public init(
+    _ machine: MachineDescription, _ parts: Parts, eventCapacity: Int = 1 << 14
+  ) throws {
     self.machine = machine
-    self.hooks = hooks
-    driverType = driver
+    self.parts = parts
     events = EventStream(capacity: eventCapacity)
-    (virtualMachine, recorder, self.driver) = try Self.boot(machine, hooks, driver, events)
+    (virtualMachine, recorder, hooks) = try Self.boot(machine, parts, events)
+    driver = try parts.loadDriver?(&virtualMachine)
     checkpoint = Checkpoint { [unowned self] in mayGoOn?() ?? true }
     virtualMachine.checkpoint = checkpoint
   }
 
+  deinit { end() }
+
+  /// Unloads the driver. The engine is of no use afterwards. Without this call, the driver is unloaded when the last reference to the
+  /// engine is gone.
+  public func end() {
+    driver?.unload(from: &virtualMachine)
+    driver = NoDriver()
+  }
+
   private static func boot(
-    _ description: MachineDescription, _ hooks: [any MMIOHook],
-    _ driverType: (any GuestDriver.Type)?, _ events: EventStream
-  ) throws -> (VirtualMachine, ModelRecorder, (any GuestDriver)?) {
+    _ description: MachineDescription, _ parts: Parts, _ events: EventStream
+  ) throws -> (VirtualMachine, ModelRecorder, [any MMIOHook]) {
     var machine: VirtualMachine
     let recorder: ModelRecorder
     do throws(KernelError) {
       machine =
-        driverType == nil
-        ? try VirtualMachine(description.configuration)
-        : try VirtualMachine.booted(description.configuration)
+        parts.loadDriver == nil
+        ? try VirtualMachine(description.configuration, tables: parts.tables)
+        : try VirtualMachine.booted(description.configuration, tables: parts.tables)
       recorder = try ModelRecorder(of: &machine, code: description.code)
     } catch {
       throw UnplayableMachine(machine: description, error: error)
     }
-    for hook in hooks { machine.add(hook) }
     machine.events = events
-    let driver = try driverType?.init(loadedIn: &machine)
-    return (machine, recorder, driver)
+    let hooks = try parts.makeHooks(&machine)
+    for hook in hooks { machine.add(hook) }
+    return (machine, recorder, hooks)
   }
 }
 
@@ -94,17 +145,23 @@ extension ModelEngine: Engine {
   }
 
   public func reset(completion: @escaping (Result<Void, EngineFailure>) -> Void) {
-    do {
-      (virtualMachine, recorder, driver) = try Self.boot(machine, hooks, driverType, events)
-    } catch {
-      return completion(.failure(EngineFailure("the machine does not boot: \(error)")))
-    }
-    virtualMachine.checkpoint = checkpoint
-    guestStop = nil
+    let hadDriver = driver != nil
+    driver?.unload(from: &virtualMachine)
+    // If the boot fails, each call of a program fails.
+    driver = hadDriver ? NoDriver() : nil
     boots += 1
     ownFile.boot = nil
+    guestStop = nil
+    var result: Result<Void, EngineFailure> = .success(())
+    do {
+      (virtualMachine, recorder, hooks) = try Self.boot(machine, parts, events)
+      virtualMachine.checkpoint = checkpoint
+      driver = try parts.loadDriver?(&virtualMachine)
+    } catch {
+      result = .failure(EngineFailure("the machine does not boot: \(error)"))
+    }
     wakeUp()
-    completion(.success(()))
+    completion(result)
   }
 
   public func waitForAnswer() { preconditionFailure("each answer of the model comes at once") }
@@ -136,6 +193,13 @@ extension ModelEngine: MachineView {
   private func look<Result>(_ body: (inout VirtualMachine) -> Result) -> Result {
     body(&virtualMachine)
   }
+}
+
+/// The place of a driver that is not loaded, as its load has failed: each call of a program fails with `EIO`.
+private struct NoDriver: GuestFileOperations {
+  mutating func open(
+    _ file: inout GuestFile, on machine: inout VirtualMachine
+  ) throws(GuestDriverError) { throw .errno(.ioError) }
 }
 
 /// The model has no such machine.

@@ -145,6 +145,8 @@ extension ModelRecorder {
     case .failed(let error): return GuestRun(.failed(error), moved: moved, x0: x0)
     case .livelock: return GuestRun(.hung, moved: moved, x0: x0)
     case .notModelled(let word): return GuestRun(.notModelled(word), moved: moved, x0: x0)
+    // The thread of KVM_RUN ends with the kernel's oops. The log has the reason.
+    case .crashed: return GuestRun(.hung, moved: moved, x0: x0)
     // KVM_RUN goes on after these.
     case .retired, .guestException: return GuestRun(.retired, moved: moved, x0: x0)
     }
@@ -305,7 +307,11 @@ extension ModelRecorder {
   /// step are left out.
   private func observedEvents(isHung: Bool) -> [Observation] {
     var observations: [Observation] = []
-    for event in seen.events {
+    for record in seen.records {
+      guard case .event(let event) = record else {
+        if case .line(let text) = record { observations.append(.log(text)) }
+        continue
+      }
       switch event {
       case .abort(let fault) where fault.pageAddress == Self.left: continue
       case .abort(let fault):
@@ -318,7 +324,7 @@ extension ModelRecorder {
       case .log(let message) where message.layer == .hook:
         observations.append(.log("\(message)"))
       case .dataCacheClean, .instructionCacheInvalidation, .warning, .tracepoint, .visit, .hook,
-        .log, .guestStopped:
+        .log, .text, .guestStopped:
         continue
       }
     }
@@ -376,13 +382,25 @@ private struct FrameLetters {
 
 /// The receiver of a step's events, which passes each on to the machine's own observer.
 private final class StepEvents: MachineObserver {
-  var events: [MachineEvent] = []
+  enum Record {
+    case event(MachineEvent)
+    /// A line of the hook with a text of its own.
+    case line(String)
+  }
+
+  var records: [Record] = []
   private let next: (any MachineObserver)?
 
   init(next: (any MachineObserver)? = nil) { self.next = next }
 
   func observe(_ event: MachineEvent) {
-    events.append(event)
+    records.append(.event(event))
     next?.observe(event)
+  }
+
+  func observe(text: String, layer: EventLayer) {
+    // As for messages: the trace of the real kernel contains the hook's lines only.
+    if layer == .hook { records.append(.line(text)) }
+    next?.observe(text: text, layer: layer)
   }
 }

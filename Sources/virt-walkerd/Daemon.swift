@@ -4,6 +4,7 @@ import Glibc
 import Logging
 import Scenarios
 import SystemPackage
+import UserCode
 
 /// The life of a serving process, from its options to its end. The daemon removes all that it has made, in reverse
 /// order, if a step of the start fails and if a signal comes.
@@ -31,6 +32,7 @@ struct Daemon {
     var trees: TreesDirectory?
     var pidFile: PIDFile?
     var keeper: Keeper?
+    var code: OwnCode?
     func cleanUp() {
       for instance in instances.reversed() { instance.remove() }
       trees?.remove()
@@ -41,14 +43,17 @@ struct Daemon {
     defer {
       for instance in instances.reversed() { instance.disconnect() }
       if let keeper { keeper.finish() } else { cleanUp() }
+      code?.finish()
     }
+    // The compiler comes first: a user who waits for its messages has no node for a moment.
+    code = try options.code.map { try OwnCode($0, user: options.runAs.user) }
     let directory = try RuntimeDirectory()
     let numbers = options.count.map { (0..<$0).map(Optional.some) } ?? [nil]
     if options.count != nil, case .directory(let path) = options.inspection.tree {
       trees = try TreesDirectory(path)
     }
     for number in numbers {
-      instances.append(try Instance(options, number: number, in: directory, log: log))
+      instances.append(try Instance(options, number: number, in: directory, code: code, log: log))
     }
 
     // The locks come first: without them, the daemon could replace the pid file of another daemon.
@@ -60,7 +65,13 @@ struct Daemon {
       loop.stop()
     }
     let followers = try Followers(instances, loop)
-    for instance in instances { try serve(instance, loop, followers) }
+    for instance in instances {
+      try serve(instance, loop, followers)
+      try instance.watchCode(in: loop)
+    }
+    if let code {
+      try code.watch(in: loop) { for instance in instances { try instance.bootAnew() } }
+    }
     let mounts = try Mounts(of: instances)
     let exit = try options.readyDescriptor.map(Detached.Exit.init)
 
@@ -102,13 +113,14 @@ struct Daemon {
     do throws(NodeError) {
       return try Sandbox.enter(
         as: options.runAs.user,
-        advice: "run with --user root: the daemon gives up root's capabilities, too")
+        advice: "run with --user root: the daemon gives up root's capabilities, too",
+        messages: options.code != nil)
     } catch {
       guard error.kind == .notPermitted, options.runAs.isDefault else { throw error }
       // The root user of a container may be unable to become another user.
       log.warning("\(error.problem): continues as root, without root's capabilities")
     }
-    return try Sandbox.enter(as: nil)
+    return try Sandbox.enter(as: nil, messages: options.code != nil)
   }
 
   /// Answers the requests for node and tree.

@@ -3,15 +3,29 @@ import CharacterDeviceServer
 import Glibc
 import Scenarios
 import SystemPackage
+import UserCode
 
 /// An error that ends a command: a line for the user, and an exit status for scripts (sysexits.h).
 struct Failure: Error {
   let description: String
   let status: ExitCode
+  /// Lines before the description, such as those of a compiler.
+  let lines: [String]
 
-  init(_ description: String, status: ExitCode) {
+  init(_ description: String, status: ExitCode, after lines: [String] = []) {
     self.description = description
     self.status = status
+    self.lines = lines
+  }
+
+  init(_ failure: CodeFailure) {
+    let lines = failure.description.split(separator: "\n").map(String.init)
+    if lines.count > 1 {
+      self.init(
+        "the code does not compile: the lines above say where", status: .dataError, after: lines)
+    } else {
+      self.init(failure.description, status: .dataError)
+    }
   }
 
   init(_ error: NodeError) {
@@ -60,11 +74,13 @@ func reportingFailures(_ body: () throws -> Void) throws {
     switch error {
     case let error as Failure: failure = error
     case let error as NodeError: failure = Failure(error)
+    case let error as CodeFailure: failure = Failure(error)
     case let error as Errno: failure = Failure("\(error)", status: .systemError)
     default: throw error
     }
+    let lines = failure.lines.map { $0.printable(allowing: ["\t"]) + "\n" }.joined()
     _ = try? FileDescriptor.standardError.writeAll(
-      "virt-walkerd: \(failure.description.printable)\n".utf8)
+      "\(lines)virt-walkerd: \(failure.description.printable)\n".utf8)
     throw failure.status
   }
 }

@@ -12,23 +12,28 @@ struct RuntimeRecord {
   var machine: String
   /// The directory of the inspection tree; nil if there is none.
   var tree: FilePath?
+  /// The files of the user's own code; nil if there is none.
+  var code: String?
   var process: ServerProcess
 
   /// `key=value` lines, for people and scripts.
   var text: String {
     var fields = [("node", node.string), ("backend", backend), ("machine", machine)]
     if let tree { fields.append(("tree", tree.string)) }
+    if let code { fields.append(("code", code)) }
     fields += process.fields.map { ($0.key, $0.value) }
     return fields.map { "\($0)=\(Self.escaped($1))\n" }.joined()
   }
 
   init(
-    node: FilePath, backend: String, machine: String, tree: FilePath?, process: ServerProcess
+    node: FilePath, backend: String, machine: String, tree: FilePath?, code: String?,
+    process: ServerProcess
   ) {
     self.node = node
     self.backend = backend
     self.machine = machine
     self.tree = tree
+    self.code = code
     self.process = process
   }
 
@@ -42,7 +47,7 @@ struct RuntimeRecord {
     guard let node = value("node"), let process = ServerProcess(value) else { return nil }
     self.init(
       node: FilePath(node), backend: value("backend") ?? "?", machine: value("machine") ?? "?",
-      tree: value("tree").map { FilePath($0) }, process: process)
+      tree: value("tree").map { FilePath($0) }, code: value("code"), process: process)
   }
 
   /// The record at `entry`; nil if there is no file, or if the file is not a record.
@@ -50,8 +55,8 @@ struct RuntimeRecord {
     guard let file = try? entry.openRegularFile(O_RDONLY),
       let attributes = try? file.descriptor.attributes(), attributes.st_uid == owner
     else { return nil }
-    // Two paths of at most 4096 bytes, each byte escaped.
-    var bytes = [UInt8](repeating: 0, count: 1 << 15)
+    // Four paths of at most 4096 bytes, each byte escaped.
+    var bytes = [UInt8](repeating: 0, count: 1 << 16)
     let count = try? bytes.withUnsafeMutableBytes { try file.descriptor.read(into: $0) }
     self.init(parsing: String(decoding: bytes.prefix(count ?? 0), as: UTF8.self))
   }

@@ -4,6 +4,7 @@ import Glibc
 import Logging
 import Stage2Sim
 import SystemPackage
+import UserCode
 import VirtWalkerDevice
 
 /// The kind of server that makes the node.
@@ -47,6 +48,10 @@ struct Serve: ParsableCommand {
   var poll = PollPolicy.automatic
   @OptionGroup(title: "Machine") var machine: MachineOptions
 
+  @OptionGroup(title: "Your own code") var ownModule: ModuleOptions
+
+  @OptionGroup(title: "Your own code") var ownHook: HookOptions
+
   @Option(
     help: ArgumentHelp(
       "The least important messages that are logged. At info, the log has the lines of the guest's and the host's kernel. (values: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")); default: \(Logger.Level.notice))",
@@ -83,6 +88,19 @@ struct Serve: ParsableCommand {
       throw ValidationError(
         "CUSE makes nodes in /dev only: give --name, or --backend fuse with --path")
     }
+    let hasCode = ownModule.module != nil || ownHook.isGiven
+    try ownHook.requireCode(hasCode, by: "--module or --hook")
+    if ownModule.watchSource && !hasCode {
+      throw ValidationError("--watch-source needs files to watch: give --module or --hook")
+    }
+  }
+
+  /// The user's own code; nil if there is none.
+  var code: CodeSources? {
+    var sources = ownHook.sources
+    sources.module = ownModule.module
+    sources.isWatched = ownModule.watchSource
+    return sources.isEmpty ? nil : sources
   }
 
   func run() throws {

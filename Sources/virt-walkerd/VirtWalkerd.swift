@@ -1,6 +1,7 @@
 import ArgumentParser
 import Scenarios
 import SystemPackage
+import UserCode
 
 @main
 struct VirtWalkerd: ParsableCommand {
@@ -11,7 +12,8 @@ struct VirtWalkerd: ParsableCommand {
       Each one-byte write or read of the node goes through a guest driver, a trapped MMIO access and KVM's stage-2 \
       walk of a simulated arm64 machine. The byte is in bits [58:51] of the entry of guest physical address 0x40000000.
 
-      Exit status: 0 ended by SIGTERM, SIGINT or SIGHUP; 64 wrong usage; 69 not possible on this machine; \
+      Exit status: 0 ended by SIGTERM, SIGINT or SIGHUP; 64 wrong usage; 65 the code of --module or --hook \
+      does not compile or does not start; 69 not possible on this machine; \
       71 a system error; 73 the node already exists or is already served; 77 not permitted. \
       For status, watch, replay and explain, see virt-walkerd help COMMAND.
       """,
@@ -24,6 +26,7 @@ struct VirtWalkerd: ParsableCommand {
   /// Runs the command that the arguments name. An unknown word is reported here, because the parser would take it for
   /// an argument of the default command.
   static func main() {
+    if CodeBuilder.isRequested { CodeBuilder.run() }
     var words = CommandLine.arguments.dropFirst()
     if words.first == "help" { words.removeFirst() }
     if let word = words.first, !word.hasPrefix("-"), !commands.contains(word) {

@@ -37,10 +37,11 @@ public enum Sandbox {
   /// - Parameters:
   ///   - user: The user that the process becomes; nil to stay the same user, without capabilities.
   ///   - advice: The next step for the program's user if the process cannot become `user`.
+  ///   - messages: Whether the process may exchange messages and descriptors by its open sockets.
   /// - Throws: ``NodeError``. The process may have lost some of its rights then, and should end.
   @discardableResult
   public static func enter(
-    as user: User?, advice: String = "run as another user"
+    as user: User?, advice: String = "run as another user", messages: Bool = false
   ) throws(NodeError) -> Confinement {
     // The bounding set is first, because a change of it needs a capability.
     dropBoundingSet()
@@ -53,7 +54,7 @@ public enum Sandbox {
     let landlock = try denyFiles()
     let seccomp: Bool
     do throws(Errno) {
-      seccomp = try SystemCallFilter.server.load()
+      seccomp = try (messages ? SystemCallFilter.messagingServer : .server).load()
     } catch {
       throw refused("load a seccomp filter", error)
     }
@@ -144,7 +145,7 @@ extension Sandbox {
   ///
   /// If a set of rules handles a kind of access and has no rule for it, Landlock denies the access everywhere:
   /// Documentation/userspace-api/landlock.rst of the kernel.
-  static func denyFiles() throws(NodeError) -> Int? {
+  static func denyFiles(except allowed: [AllowedPath] = []) throws(NodeError) -> Int? {
     let version = clinux_landlock_version()
     // Landlock is not built in, or not enabled (lsm= on the kernel's command line).
     guard version > 0 else { return nil }
@@ -164,9 +165,115 @@ extension Sandbox {
     let descriptor = clinux_landlock_create(&rules, size)
     guard descriptor >= 0 else { throw refused("set up Landlock", .current) }
     defer { close(descriptor) }
+    for path in allowed { path.allow(in: descriptor, of: rules.file_system) }
     guard clinux_landlock_restrict_self(descriptor) == 0 else {
       throw refused("confine itself by Landlock", .current)
     }
     return Int(version)
   }
+}
+
+extension Sandbox {
+  /// A file, or a directory with all that it contains, that Landlock allows.
+  package struct AllowedPath {
+    private let path: String
+    private let isWritable: Bool
+
+    /// - Parameters:
+    ///   - path: The path. Nothing is allowed if there is no such file.
+    ///   - writable: Whether files can be made, changed and removed there. Otherwise, they can be read and executed.
+    package init(_ path: String, writable: Bool = false) {
+      self.path = path
+      isWritable = writable
+    }
+
+    fileprivate func allow(in rules: Int32, of handled: UInt64) {
+      let file = open(path, CLINUX_O_PATH | O_CLOEXEC)
+      guard file >= 0 else { return }
+      defer { close(file) }
+      var attributes = stat()
+      guard fstat(file, &attributes) == 0 else { return }
+      // The kinds of access are those of landlock(7): 0 is to execute, 2 to read a file, and 3 to read a directory; 1, 14 and 15 are
+      // to write, to truncate and to control a file; 4 to 13 are to make, remove and rename files.
+      var access: UInt64 = isWritable ? 0xffff : 0b1101
+      if attributes.st_mode & S_IFMT != S_IFDIR { access &= 0b1100_0000_0000_0111 }
+      _ = clinux_landlock_allow(rules, file, access & handled)
+    }
+  }
+}
+
+// MARK: - Helpers of a server
+
+extension Sandbox {
+  /// Makes this process one of `user`'s, with no capabilities but `kept`, and without a way to get others. If the process may not become
+  /// another user, it keeps its user, as a server does.
+  ///
+  /// - Parameters:
+  ///   - user: The user; nil to stay the same user.
+  ///   - kept: The capabilities that the process keeps if it is root's.
+  package static func enterHelper(as user: User?, keeping kept: [Int32] = []) {
+    guard geteuid() == 0 else {
+      _ = clinux_prctl(PR_SET_NO_NEW_PRIVS, 1)
+      return
+    }
+    dropBoundingSet()
+    if let user {
+      _ = clinux_prctl(PR_SET_KEEPCAPS, 1)
+      try? become(user, "")
+    }
+    setCapabilities(kept)
+    _ = clinux_prctl(PR_SET_NO_NEW_PRIVS, 1)
+  }
+
+  /// Gives up all capabilities.
+  package static func dropAllCapabilities() { keepCapabilities([]) }
+
+  /// Makes `wanted` the effective capabilities, as far as they are permitted, and gives up all others.
+  private static func setCapabilities(_ wanted: [Int32]) {
+    withCapabilities { words in
+      for index in words.indices {
+        let mask = wanted.filter { $0 / 32 == index }.reduce(UInt32(0)) { $0 | 1 << ($1 % 32) }
+        words[index].permitted &= mask
+        words[index].effective = words[index].permitted
+        words[index].inheritable = 0
+      }
+    }
+  }
+
+  /// The confinement of a program that a helper starts.
+  package struct ProgramRules {
+    /// The kind of a program.
+    package enum Kind {
+      /// A compiler or another tool, which may start programs: system calls that reach other processes or the network fail.
+      case tool
+      /// A program with a stranger's code: it may only start, load libraries if it has some, and use its open descriptors.
+      case foreignCode(loadsLibraries: Bool)
+    }
+
+    private let kind: Kind
+    private let paths: [AllowedPath]
+
+    package init(_ kind: Kind, _ paths: [AllowedPath]) {
+      self.kind = kind
+      self.paths = paths
+    }
+
+    /// Confines this process, which executes the program next.
+    package func enter() throws(NodeError) {
+      _ = clinux_prctl(PR_SET_NO_NEW_PRIVS, 1)
+      _ = try denyFiles(except: paths)
+      do throws(Errno) {
+        switch kind {
+        case .tool: try SystemCallFilter.loadForTool()
+        case .foreignCode(let loadsLibraries):
+          try SystemCallFilter.loadForForeignCode(loadsLibraries: loadsLibraries)
+        }
+      } catch {
+        throw refused("load a seccomp filter", error)
+      }
+    }
+  }
+
+  /// Whether this kernel has Landlock.
+  package static var hasLandlock: Bool { clinux_landlock_version() > 0 }
 }

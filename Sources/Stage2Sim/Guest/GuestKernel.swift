@@ -4,6 +4,12 @@ public struct GuestStopped: Error, Hashable, Sendable {
   public let result: RunResult
   /// The last abort that the guest took; nil if another event has stopped the guest.
   public let abort: FaultInfo?
+
+  /// A reason. An engine has it from its driver, unless the driver's own kernel has crashed.
+  public init(result: RunResult, abort: FaultInfo?) {
+    self.result = result
+    self.abort = abort
+  }
 }
 
 /// The calls of the guest's kernel that a driver of a memory-mapped device makes.
@@ -35,6 +41,14 @@ extension VirtualMachine {
     kvm.stage2.events.emit(.log(LogMessage(.driver, format, value())))
   }
 
+  /// Logs a line into the log of the guest's kernel, with a text that is made as the program runs.
+  public func printk(text: String) { kvm.stage2.events.log(text, .driver) }
+
+  /// Logs a line into the log of the host's kernel: ``KVM/printk(text:layer:)``.
+  public func printkOfHost(text: String, layer: EventLayer = .hook) {
+    kvm.printk(text: text, layer: layer)
+  }
+
   /// Reports that the guest does not run any more, so that a driver cannot complete its operation.
   public func reportGuestStopped() { kvm.stage2.events.emit(.guestStopped) }
 
@@ -45,6 +59,43 @@ extension VirtualMachine {
     try runDriver(.load(.byte, to: 0), at: address)
     return UInt8(truncatingIfNeeded: vcpu[0])
   }
+
+  /// Reads from a device: `readb`, `readw`, `readl` or `readq`, a load to x0.
+  ///
+  /// - Parameters:
+  ///   - size: The size of the load. No load has the size of a quadword.
+  ///   - address: The address of the register.
+  /// - Throws: The reason, if the guest could not go on after the load.
+  public mutating func read(
+    _ size: LoadStore.Size, from address: GuestVirtualAddress
+  ) throws(GuestStopped) -> UInt64 {
+    try runDriver(.load(size, to: 0), at: address)
+    return vcpu[0]
+  }
+
+  /// Writes to a device: `writeb`, `writew`, `writel` or `writeq`, a store from x0.
+  ///
+  /// - Parameters:
+  ///   - value: The value. Its low bytes are written.
+  ///   - size: The size of the store.
+  ///   - address: The address of the register.
+  /// - Throws: The reason, if the guest could not go on after the store.
+  public mutating func write(
+    _ value: UInt64, _ size: LoadStore.Size, to address: GuestVirtualAddress
+  ) throws(GuestStopped) {
+    vcpu[0] = value
+    try runDriver(.store(size, from: 0), at: address)
+  }
+
+  /// Unmaps device registers: `iounmap`.
+  ///
+  /// - Parameter address: An address in the first page that ``ioremap(_:size:)`` has mapped.
+  /// - Returns: False if nothing is mapped there.
+  @discardableResult
+  public mutating func iounmap(_ address: GuestVirtualAddress) -> Bool { stage1.unmap(address) }
+
+  /// Whether an address is one that ``ioremap(_:size:)`` has mapped.
+  public func isMapped(_ address: GuestVirtualAddress) -> Bool { stage1.isMapped(address) }
 
   /// Writes one byte to a device: `writeb`, an STRB from w0.
   ///
@@ -71,7 +122,7 @@ extension VirtualMachine {
     switch result {
     // KVM may have injected the exception for an abort.
     case .mmio, .failed, .livelock, .guestException: vcpu.fault
-    case .retired, .notModelled: nil
+    case .retired, .notModelled, .crashed: nil
     }
   }
 }

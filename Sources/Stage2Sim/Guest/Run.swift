@@ -13,6 +13,16 @@ public enum RunResult: Hashable, Sendable {
   case livelock(FaultInfo)
   /// The guest came to an instruction that the model does not run.
   case notModelled(UInt32)
+  /// A kernel has crashed in code of a user. Its log has the reason.
+  case crashed(CrashedKernel)
+}
+
+/// The kernel that has crashed.
+public enum CrashedKernel: Hashable, Sendable {
+  /// The guest's kernel, in a driver.
+  case guest
+  /// The host's kernel, in a hook.
+  case host
 }
 
 extension VirtualMachine {
@@ -140,6 +150,7 @@ extension VirtualMachine {
     case .exit:
       returnToVMM(.mmio)
       return vcpu.pendingMMIO.map(RunResult.mmio) ?? .failed(.badAddress)
+    case .crash: return .crashed(.host)
     case .inject(let exception):
       enterGuest()
       return .guestException(exception)

@@ -24,6 +24,18 @@ struct Stage1: Sendable {
     return window.virtual + offset
   }
 
+  /// Removes the window whose first page has an address in it; false if there is none.
+  mutating func unmap(_ virtual: GuestVirtualAddress) -> Bool {
+    let page = virtual.aligned(to: 0x1000)
+    guard let index = windows.firstIndex(where: { $0.virtual == page }) else { return false }
+    windows.remove(at: index)
+    return true
+  }
+
+  func isMapped(_ virtual: GuestVirtualAddress) -> Bool {
+    windows.contains { virtual &- $0.virtual < $0.size }
+  }
+
   @inline(__always)
   func translate(_ virtual: GuestVirtualAddress) -> IntermediatePhysicalAddress {
     for index in windows.indices {

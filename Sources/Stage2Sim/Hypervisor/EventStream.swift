@@ -71,8 +71,35 @@ public final class EventStream {
   public var counts: EventCounts { state.pointee.counts }
 
   // A check of exclusive access at each event would cost more than the event.
-  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
-  @exclusivity(unchecked) public var onGuestEvent: ((MachineEvent) -> Void)?
+  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine. Events that came
+  /// before the function was set, such as lines of a driver's start, are given to the function when it is set.
+  @exclusivity(unchecked) public var onGuestEvent: ((MachineEvent) -> Void)? {
+    didSet {
+      guard let onGuestEvent else { return }
+      let events = earlyGuestEvents
+      earlyGuestEvents = []
+      for event in events { onGuestEvent(event) }
+    }
+  }
+
+  /// The first events of the guest's kernel, as long as there is no ``onGuestEvent``.
+  private var earlyGuestEvents: [MachineEvent] = []
+  private static let mostEarlyGuestEvents = 256
+
+  /// The texts of the last ``MachineEvent/text(_:)``: as many as events. It takes memory as texts come.
+  private lazy var texts = Ring<String>(capacity: capacity)
+
+  /// Keeps a text for ``text(of:)``.
+  func keep(_ text: String, _ layer: EventLayer) -> LoggedText {
+    texts.append(text)
+    return LoggedText(layer: layer, number: texts.end - 1)
+  }
+
+  /// The text of an event. A text is kept as long as there are no more than ``capacity`` later ones.
+  public func text(of line: LoggedText) -> String {
+    guard line.number >= texts.start, line.number < texts.end else { return "(a line is lost)" }
+    return texts[line.number]
+  }
 
   /// Called before the event ``firstUnseen`` is overwritten, in the middle of an operation of the machine. The function
   /// moves that number on.
@@ -88,7 +115,13 @@ public final class EventStream {
   func overrun() { onOverrun?() }
 
   @usableFromInline @inline(never)
-  func tellGuestEvent(_ event: MachineEvent) { onGuestEvent?(event) }
+  func tellGuestEvent(_ event: MachineEvent) {
+    if let onGuestEvent {
+      onGuestEvent(event)
+    } else if earlyGuestEvents.count < Self.mostEarlyGuestEvents {
+      earlyGuestEvents.append(event)
+    }
+  }
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
@@ -118,6 +151,7 @@ extension MachineEvent {
   var isOfGuest: Bool {
     switch self {
     case .log(let message): message.layer == .driver
+    case .text(let text): text.layer == .driver
     case .guestStopped: true
     default: false
     }
@@ -173,7 +207,8 @@ public struct EventCounts: Hashable, Sendable {
     case .tracepoint(.entry): entries &+= 1
     case .tracepoint(.userspaceExit(.mmio)): mmioExits &+= 1
     case .warning: warnings &+= 1
-    case .tracepoint, .log, .guestStopped, .dataCacheClean, .instructionCacheInvalidation: break
+    case .tracepoint, .log, .text, .guestStopped, .dataCacheClean, .instructionCacheInvalidation:
+      break
     }
   }
 }

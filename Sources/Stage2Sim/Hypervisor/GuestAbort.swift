@@ -6,6 +6,8 @@ enum AbortOutcome {
   case exit
   /// Back into the guest, at its own exception handler.
   case inject(GuestException)
+  /// Nowhere: the host's kernel has crashed.
+  case crash
 }
 
 extension VirtualMachine {

@@ -28,6 +28,15 @@ public protocol MMIOHook {
   mutating func ioMemAbort(
     _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOHookResult
+
+  /// Whether the hook replaces `io_mem_abort` as a whole. KVM then asks it before all others, and before it looks whether the syndrome is
+  /// valid (ESR_EL2.ISV). Without a valid syndrome, only the address of the access means something, and the rest of it is 0. The
+  /// default is false. A machine asks once, when the hook is added.
+  var replacesIOMemAbort: Bool { get }
+}
+
+extension MMIOHook {
+  public var replacesIOMemAbort: Bool { false }
 }
 
 /// The result of a hook.
@@ -36,6 +45,10 @@ public enum MMIOHookResult: Hashable, Sendable {
   case notHandled
   /// `io_mem_abort` returns 1: the guest goes on.
   case handled
+  /// `io_mem_abort` returns 0: KVM_RUN returns with KVM_EXIT_MMIO, and the access that the hook has given to ``VCPU/exit(with:)``.
+  case exit
+  /// The host's kernel crashes in the hook. The guest does not run any more.
+  case crash
 }
 
 /// The response of a device on the bus to an access.

@@ -3,6 +3,7 @@ extension VirtualMachine {
   @inline(__always)
   mutating func ioMemAbort(address: IntermediatePhysicalAddress) throws(KernelError) -> AbortOutcome
   {
+    if replacement != nil, let outcome = try askReplacement(address: address) { return outcome }
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else {
       kvm.printk(LogMessage(.kvm, kvm.stage2.kernel.noSyndromeMessage))
@@ -16,7 +17,7 @@ extension VirtualMachine {
 
     for index in hooks.indices {
       let result = try hooks[index].ioMemAbort(access, vcpu: &vcpu, kvm: &kvm)
-      if result == .handled { return .resume }
+      if result != .notHandled { return Self.outcome(of: result) }
     }
 
     if kvm.stage2.events.isConnected {
@@ -34,6 +35,43 @@ extension VirtualMachine {
       vcpu.pendingMMIO = MMIOExit(
         isWrite: access.isWrite, address: address, length: length, data: access.data)
       return .exit
+    }
+  }
+
+  @inline(__always)
+  private static func outcome(of result: MMIOHookResult) -> AbortOutcome {
+    switch result {
+    case .handled: .resume
+    case .crash: .crash
+    case .exit, .notHandled: .exit
+    }
+  }
+
+  /// Calls the hook that replaces `io_mem_abort`.
+  ///
+  /// - Returns: Nil if the hook leaves the access to the function of the kernel.
+  @inline(never)
+  private mutating func askReplacement(
+    address: IntermediatePhysicalAddress
+  ) throws(KernelError) -> AbortOutcome? {
+    let syndrome = vcpu.fault.syndrome
+    let isWrite = syndrome.isWrite
+    let length = syndrome.isValid ? syndrome.accessSize : 0
+    let register = syndrome.isValid ? syndrome.register : 0
+    let access = MMIOAccess(
+      isWrite: isWrite, address: address, length: length,
+      data: isWrite && length > 0 ? vcpu[register] & .max >> UInt64(64 - 8 * length) : 0,
+      register: register)
+    do throws(KernelError) {
+      let result = try replacement?.ioMemAbort(access, vcpu: &vcpu, kvm: &kvm) ?? .notHandled
+      guard result != .notHandled else { return nil }
+      let outcome = Self.outcome(of: result)
+      // `kvm_arch_vcpu_ioctl_run` moves the program counter before it returns.
+      if case .exit = outcome { vcpu.adjustPC() }
+      return outcome
+    } catch {
+      vcpu.adjustPC()
+      throw error
     }
   }
 

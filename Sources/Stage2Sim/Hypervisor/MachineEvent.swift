@@ -20,6 +20,8 @@ public enum MachineEvent: Hashable, Sendable {
   case warning(Stage2Warning)
   /// A kernel logs a line.
   case log(LogMessage)
+  /// A kernel logs a line whose text was made as the program ran.
+  case text(LoggedText)
   /// The guest does not run any more, and the driver cannot complete an access.
   case guestStopped
 }
@@ -49,6 +51,7 @@ extension MachineEvent {
     case .visit, .hook: .hook
     case .warning: .checker
     case .log(let message): message.layer
+    case .text(let text): text.layer
     case .guestStopped: .driver
     }
   }
@@ -66,6 +69,13 @@ public enum HookEvent: Hashable, Sendable {
 public protocol MachineObserver: AnyObject {
   /// Takes one event, in the middle of an operation of the machine.
   func observe(_ event: MachineEvent)
+
+  /// Takes a line that a kernel logs with a text of its own. The default does nothing.
+  func observe(text: String, layer: EventLayer)
+}
+
+extension MachineObserver {
+  public func observe(text: String, layer: EventLayer) {}
 }
 
 /// The end of an event stream into which KVM, hooks and drivers put their events.
@@ -94,6 +104,13 @@ struct EventSink {
     if let observer { Self.tell(observer, event()) }
   }
 
+  /// Puts a line with a text of its own into the stream.
+  @inline(never)
+  func log(_ text: String, _ layer: EventLayer) {
+    if let stream { state?.append(.text(stream.keep(text, layer))) }
+    observer?.observe(text: text, layer: layer)
+  }
+
   @usableFromInline @inline(never)
   static func tell(_ observer: any MachineObserver, _ event: MachineEvent) {
     observer.observe(event)
@@ -118,6 +135,14 @@ public struct TableVisit: Hashable, Sendable {
     self.index = index
     self.descriptor = descriptor
   }
+}
+
+/// A line that a kernel logs with a text of its own. The text is in the stream: ``EventStream/text(of:)``.
+public struct LoggedText: Hashable, Sendable {
+  /// The layer that logs, as for ``LogMessage/layer``.
+  public let layer: EventLayer
+  /// The number of the text in its stream.
+  let number: UInt64
 }
 
 /// A line that a kernel logs: `printk` with a format and at most one number.

@@ -105,6 +105,13 @@ public struct KVM {
   @inlinable @inline(__always)
   public func printk(_ message: LogMessage) { stage2.events.emit(.log(message)) }
 
+  /// Logs a line into the host's kernel log, with a text that is made as the program runs.
+  ///
+  /// - Parameters:
+  ///   - text: The line.
+  ///   - layer: The layer that logs: ``EventLayer/hook``, or ``EventLayer/checker`` for a line that no kernel has.
+  public func printk(text: String, layer: EventLayer = .hook) { stage2.events.log(text, layer) }
+
   /// `gfn_to_memslot`
   func slot(for address: IntermediatePhysicalAddress) -> MemorySlot? {
     slots.index(for: address).map { slots[$0] }

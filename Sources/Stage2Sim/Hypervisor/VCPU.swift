@@ -46,6 +46,12 @@ public struct VCPU: Sendable {
   @inlinable
   public mutating func incrementPC() { incrementsPC = true }
 
+  /// Sets `kvm_run.mmio` and `mmio_needed`, for a hook that returns ``MMIOHookResult/exit``.
+  public mutating func exit(with access: MMIOExit) { pendingMMIO = access }
+
+  /// Sets the program counter, as a hook can do by `*vcpu_pc(vcpu)`.
+  public mutating func setPC(_ address: GuestVirtualAddress) { pc = address }
+
   /// `__kvm_adjust_pc`
   mutating func adjustPC() {
     if incrementsPC { skipInstruction() }

@@ -14,6 +14,8 @@ public struct VirtualMachine {
   var bus = IOBus()
   /// The hooks in `io_mem_abort`.
   var hooks: [any MMIOHook] = []
+  /// The hook that replaces `io_mem_abort` as a whole.
+  var replacement: (any MMIOHook)?
   var stage1 = Stage1()
 
   /// The receiver of the hypervisor's events. A copy of the machine has the same observer.
@@ -67,7 +69,7 @@ public struct VirtualMachine {
       leastMemory...min(1 << UInt64(ipaBits) - memoryBase.rawValue, mostMemory)
     }
 
-    /// A machine, checked by ``VirtualMachine/init(_:)``. Unless said otherwise: 256 MiB in huge pages, 40 bits of IPA.
+    /// A machine, checked by ``VirtualMachine/init(_:tables:)``. Unless said otherwise: 256 MiB in huge pages, 40 bits of IPA.
     public init(
       cpu: CPUModel = .cortexA76, granule: Granule = .kib4, ipaBits: Int = 40,
       backing: Backing = .huge, memorySize: UInt64 = 256 << 20,
@@ -90,10 +92,15 @@ public struct VirtualMachine {
 
   /// A machine whose guest has run nothing yet: no entry in its stage-2 table, no device on its bus.
   ///
+  /// - Parameters:
+  ///   - configuration: The properties of the machine.
+  ///   - tables: The origin of the memory of the stage-2 tables, if another process shares it.
   /// - Throws: `EINVAL` if the memory is less than ``Configuration/leastMemory``, more than ``Configuration/mostMemory``, or
   ///   not whole pages (huge pages, with hugetlb), or if the CPU does not have as many bits; `EFAULT` if the memory ends
   ///   beyond the IPA range.
-  public init(_ configuration: Configuration = Configuration()) throws(KernelError) {
+  public init(
+    _ configuration: Configuration = Configuration(), tables: TableSource? = nil
+  ) throws(KernelError) {
     let granule = configuration.granule
     let alignment = configuration.backing == .hugetlb ? granule.blockSize : granule.pageSize
     guard configuration.memorySize >= Configuration.leastMemory,
@@ -110,7 +117,7 @@ public struct VirtualMachine {
     kvm = KVM(
       stage2: Stage2PageTable(
         granule: granule, ipaBits: configuration.ipaBits, hasFWB: configuration.cpu.hasFWB,
-        hasXNX: configuration.cpu.hasXNX, kernel: configuration.kernel))
+        hasXNX: configuration.cpu.hasXNX, kernel: configuration.kernel, source: tables))
     kvm.dirtyLogProtection = configuration.dirtyLogProtection
     try setMemoryRegion(
       MemorySlot(
@@ -121,11 +128,11 @@ public struct VirtualMachine {
   /// A machine whose guest's kernel has booted: the entry of IPA 0x40000000 is valid and executable, since the board's boot
   /// stub ran there. It has no hook.
   ///
-  /// - Throws: As ``init(_:)``.
+  /// - Throws: As ``init(_:tables:)``.
   public static func booted(
-    _ configuration: Configuration = Configuration()
+    _ configuration: Configuration = Configuration(), tables: TableSource? = nil
   ) throws(KernelError) -> VirtualMachine {
-    var machine = try VirtualMachine(configuration)
+    var machine = try VirtualMachine(configuration, tables: tables)
     // The VMM puts the boot stub and the kernel there; then the guest runs the one, which jumps to the other.
     for address in [Configuration.memoryBase, kernelAddress] {
       try machine.write(0, to: address, count: 4)
@@ -137,8 +144,11 @@ public struct VirtualMachine {
   /// The address of the guest's kernel: 2 MiB above the start of memory, past the block of the boot stub.
   static let kernelAddress = Configuration.memoryBase + 2 << 20
 
-  /// Adds a hook to `io_mem_abort`, after the hooks that are there.
-  public mutating func add(_ hook: some MMIOHook) { hooks.append(hook) }
+  /// Adds a hook to `io_mem_abort`, after the hooks that are there. A hook that replaces the function takes the place of an earlier one
+  /// that does so.
+  public mutating func add(_ hook: some MMIOHook) {
+    if hook.replacesIOMemAbort { replacement = hook } else { hooks.append(hook) }
+  }
 
   /// Puts a device on the MMIO bus (`kvm_io_bus_register_dev`).
   public mutating func register(_ device: any MMIODevice, at regions: [MMIORegion]) {

@@ -43,9 +43,10 @@ public struct Stage2PageTable {
   ///   - hasFWB: The CPU has FEAT_S2FWB.
   ///   - hasXNX: The CPU has FEAT_XNX.
   ///   - kernel: The version of the kernel.
+  ///   - source: The origin of the memory of the tables, if another process shares it.
   public init(
     granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true,
-    kernel: KernelVersion = .standard
+    kernel: KernelVersion = .standard, source: TableSource? = nil
   ) {
     precondition(
       kernel.ipaSizes.contains(ipaBits),
@@ -59,7 +60,7 @@ public struct Stage2PageTable {
     // Up to 16 tables side by side translate four more bits than one table (Arm ARM D8.2.7).
     let levels = max(2, (ipaBits - 8) / (granule.pageShift - 3))
     startLevel = Granule.lastLevel + 1 - levels
-    memory = TableMemory(granule: granule)
+    memory = TableMemory(granule: granule, source: source)
     let shift = granule.shift(level: startLevel - 1)
     root = memory.allocateContiguous(pages: ipaBits > shift ? 1 << (ipaBits - shift) : 1)
   }

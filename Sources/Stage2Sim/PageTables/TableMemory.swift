@@ -26,10 +26,16 @@ public struct TableMemory: Sendable {
   @usableFromInline var storage: TableStorage
   private var free: [UInt32] = []
 
-  init(granule: Granule) {
+  init(granule: Granule, source: TableSource? = nil) {
     self.granule = granule
-    storage = TableStorage(granule: granule)
+    storage = TableStorage(granule: granule, source: source)
   }
+
+  /// The block of a ``TableSource`` that the pages are in; nil for memory of this process alone.
+  var block: TableBlock? { storage.block }
+
+  /// The entries of every page that was ever a table.
+  var entryCount: Int { storage.words }
 
   /// Pages that hold tables now.
   public var pagesInUse: Int { storage.pages - free.count }
@@ -141,6 +147,31 @@ extension TableMemory {
   }
 }
 
+/// A block of memory for the entries of translation tables, which came from a ``TableSource``.
+///
+/// The block is released with the last reference to it.
+open class TableBlock: @unchecked Sendable {
+  /// The first byte, aligned to an entry.
+  public let address: UnsafeMutableRawPointer
+  /// The size in bytes.
+  public let size: Int
+
+  /// A block.
+  ///
+  /// - Parameters:
+  ///   - address: The first byte, aligned to an entry.
+  ///   - size: The size in bytes.
+  public init(address: UnsafeMutableRawPointer, size: Int) {
+    self.address = address
+    self.size = size
+  }
+}
+
+/// A function that makes memory for the entries of tables, for a machine whose tables another process can see and change.
+///
+/// Its argument is the least number of bytes. If the result is nil, the tables are in memory of this process alone.
+public typealias TableSource = (_ size: Int) -> TableBlock?
+
 /// The pages that ``TableMemory`` shares with its copies. All unsafe code of the page tables is here.
 ///
 /// Arrays in its place take longer: `oracle/pgtable --time` says 9.1 ns instead of 7.0 to map a page of a range
@@ -168,15 +199,29 @@ final class TableStorage: @unchecked Sendable {
   @exclusivity(unchecked) @usableFromInline private(set) var words = 0
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   private let counts: UnsafeMutablePointer<UInt32>
+  /// The origin of the memory of the entries; nil for memory of this process alone.
+  private let source: TableSource?
+  /// The memory of the entries, if it came from ``source``.
+  let block: TableBlock?
 
   /// Room for at least `capacity` pages.
-  init(granule: Granule, capacity: Int = 0) {
+  init(granule: Granule, capacity: Int = 0, source: TableSource? = nil) {
     let capacity =
       capacity <= Self.smallCapacity
       ? Self.smallCapacity : max(capacity, Self.largeSize >> granule.pageShift)
     self.granule = granule
     self.capacity = capacity
+    self.source = source
     let size = capacity << granule.pageShift
+    block = source?(size)
+    if let block {
+      precondition(block.size >= size, "a block for tables is too small")
+      // Another process can see the entries. It has no use for the counts.
+      entries = block.address.bindMemory(
+        to: UInt64.self, capacity: capacity * granule.entriesPerTable)
+      counts = .allocate(capacity: capacity)
+      return
+    }
     let memory = UnsafeMutableRawPointer.allocate(
       byteCount: size + capacity * MemoryLayout<UInt32>.size, alignment: Int(granule.pageSize))
     entries = memory.bindMemory(to: UInt64.self, capacity: capacity * granule.entriesPerTable)
@@ -185,14 +230,21 @@ final class TableStorage: @unchecked Sendable {
 
   /// A copy.
   convenience init(_ other: TableStorage, capacity: Int? = nil) {
-    self.init(granule: other.granule, capacity: capacity ?? other.capacity)
+    self.init(
+      granule: other.granule, capacity: capacity ?? other.capacity, source: other.source)
     pages = other.pages
     words = other.words
     entries.initialize(from: other.entries, count: other.words)
     counts.initialize(from: other.counts, count: other.pages)
   }
 
-  deinit { UnsafeMutableRawPointer(entries).deallocate() }
+  deinit {
+    if block == nil {
+      UnsafeMutableRawPointer(entries).deallocate()
+    } else {
+      counts.deallocate()
+    }
+  }
 
   @inlinable
   func contains(word: Int) -> Bool { UInt(bitPattern: word) < UInt(bitPattern: words) }
@@ -236,6 +288,9 @@ final class TableStorage: @unchecked Sendable {
     let count = granule.entriesPerTable
     (entries + page * count).initialize(repeating: 0, count: count)
   }
+
+  /// The entries of all pages.
+  var allEntries: UnsafeBufferPointer<UInt64> { UnsafeBufferPointer(start: entries, count: words) }
 
   func withEntries<Result>(
     _ body: (UnsafeBufferPointer<UInt64>, UnsafeBufferPointer<UInt32>) -> Result

@@ -387,25 +387,30 @@ extension Stage2PageTable {
   }
 
   /// Calls a function for each entry that points to no table, valid or not, in the order of their addresses, and changes
-  /// nothing. It ends at an entry that leads out of table memory.
+  /// nothing. It ends at an entry that leads out of table memory, and after as many entries as there are: more of them come only if a
+  /// table is the table of several entries, which a wrong hook can do.
   ///
   /// - Parameter body: Called with the first address of the entry, its level and the entry.
   public func forEachLeaf(_ body: (_ address: IntermediatePhysicalAddress, Leaf) -> Void) {
-    _ = forEachLeaf(in: WalkPosition(address: 0, in: self), body)
+    var entriesLeft = memory.entryCount
+    _ = forEachLeaf(in: WalkPosition(address: 0, in: self), &entriesLeft, body)
   }
 
   /// - Returns: False at an entry that leads out of table memory.
   private func forEachLeaf(
-    in start: WalkPosition, _ body: (IntermediatePhysicalAddress, Leaf) -> Void
+    in start: WalkPosition, _ entriesLeft: inout Int,
+    _ body: (IntermediatePhysicalAddress, Leaf) -> Void
   ) -> Bool {
     var position = start
     repeat {
+      guard entriesLeft > 0 else { return false }
+      entriesLeft -= 1
       let descriptor = memory[position.entry]
       if descriptor.isTable(level: position.level) {
         guard let table = table(at: position) else { return false }
         var child = position
         child.enter(table)
-        guard forEachLeaf(in: child, body) else { return false }
+        guard forEachLeaf(in: child, &entriesLeft, body) else { return false }
       } else {
         body(position.address, Leaf(descriptor: descriptor, level: position.level))
       }

@@ -1,0 +1,4 @@
+/* The kernel's <asm/cputype.h>: a hook needs nothing of it. */
+#ifndef __ASM_CPUTYPE_H
+#define __ASM_CPUTYPE_H
+#endif

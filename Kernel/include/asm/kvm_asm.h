@@ -1,0 +1,14 @@
+/* The kernel's <asm/kvm_asm.h>: the hypervisor's functions that the kernel calls with kvm_call_hyp(). */
+#ifndef __ARM_KVM_ASM_H__
+#define __ARM_KVM_ASM_H__
+
+#include <linux/types.h>
+#include <linux/version.h>
+
+struct kvm_s2_mmu;
+
+/* The daemon does the invalidations when the hook has returned. */
+void __kvm_tlb_flush_vmid_ipa(struct kvm_s2_mmu *mmu, phys_addr_t ipa, int level);
+void __kvm_tlb_flush_vmid(struct kvm_s2_mmu *mmu);
+
+#endif

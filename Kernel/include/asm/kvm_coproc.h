@@ -1,0 +1,4 @@
+/* The kernel's <asm/kvm_coproc.h>: a hook needs nothing of it. */
+#ifndef __ASM_KVM_COPROC_H
+#define __ASM_KVM_COPROC_H
+#endif

@@ -1,0 +1,4 @@
+/* The kernel's <asm/kvm_hyp.h>: a hook needs nothing of it. */
+#ifndef __ASM_KVM_HYP_H
+#define __ASM_KVM_HYP_H
+#endif

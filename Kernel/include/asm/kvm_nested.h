@@ -1,0 +1,4 @@
+/* The kernel's <asm/kvm_nested.h>: a hook needs nothing of it. */
+#ifndef __ASM_KVM_NESTED_H
+#define __ASM_KVM_NESTED_H
+#endif

@@ -1,0 +1,4 @@
+/* The kernel's <asm/kvm_pkvm.h>: a hook needs nothing of it. */
+#ifndef __ASM_KVM_PKVM_H
+#define __ASM_KVM_PKVM_H
+#endif

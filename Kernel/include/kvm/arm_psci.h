@@ -1,0 +1,10 @@
+/* The kernel's <kvm/arm_psci.h>: the calls of a guest to the firmware. */
+#ifndef __KVM_ARM_PSCI_H__
+#define __KVM_ARM_PSCI_H__
+
+#include <linux/kvm_host.h>
+
+/* The model's CPU has no power states: each function is NOT_SUPPORTED. */
+int kvm_psci_call(struct kvm_vcpu *vcpu);
+
+#endif

@@ -1,0 +1,50 @@
+/* The kernel's <linux/arm-smccc.h>: the numbers of functions that a guest calls with HVC. */
+#ifndef __LINUX_ARM_SMCCC_H
+#define __LINUX_ARM_SMCCC_H
+
+#include <linux/const.h>
+#include <linux/types.h>
+
+#define ARM_SMCCC_STD_CALL		_AC(0, U)
+#define ARM_SMCCC_FAST_CALL		_AC(1, U)
+#define ARM_SMCCC_TYPE_SHIFT		31
+
+#define ARM_SMCCC_SMC_32		0
+#define ARM_SMCCC_SMC_64		1
+#define ARM_SMCCC_CALL_CONV_SHIFT	30
+
+#define ARM_SMCCC_OWNER_MASK		0x3F
+#define ARM_SMCCC_OWNER_SHIFT		24
+#define ARM_SMCCC_FUNC_MASK		0xFFFF
+
+#define ARM_SMCCC_CALL_VAL(type, convention, owner, number)		\
+	(((type) << ARM_SMCCC_TYPE_SHIFT) |				\
+	 ((convention) << ARM_SMCCC_CALL_CONV_SHIFT) |			\
+	 (((owner) & ARM_SMCCC_OWNER_MASK) << ARM_SMCCC_OWNER_SHIFT) |	\
+	 ((number) & ARM_SMCCC_FUNC_MASK))
+#define ARM_SMCCC_IS_FAST_CALL(value)	((value) & (ARM_SMCCC_FAST_CALL << ARM_SMCCC_TYPE_SHIFT))
+#define ARM_SMCCC_IS_64(value)		((value) & (ARM_SMCCC_SMC_64 << ARM_SMCCC_CALL_CONV_SHIFT))
+#define ARM_SMCCC_FUNC_NUM(value)	((value) & ARM_SMCCC_FUNC_MASK)
+#define ARM_SMCCC_OWNER_NUM(value)	(((value) >> ARM_SMCCC_OWNER_SHIFT) & ARM_SMCCC_OWNER_MASK)
+
+#define ARM_SMCCC_OWNER_ARCH		0
+#define ARM_SMCCC_OWNER_CPU		1
+#define ARM_SMCCC_OWNER_SIP		2
+#define ARM_SMCCC_OWNER_OEM		3
+#define ARM_SMCCC_OWNER_STANDARD	4
+#define ARM_SMCCC_OWNER_STANDARD_HYP	5
+#define ARM_SMCCC_OWNER_VENDOR_HYP	6
+
+#define ARM_SMCCC_VERSION_1_0		0x10000
+#define ARM_SMCCC_VERSION_1_1		0x10001
+#define ARM_SMCCC_VERSION_1_2		0x10002
+
+#define ARM_SMCCC_VERSION_FUNC_ID	ARM_SMCCC_CALL_VAL(ARM_SMCCC_FAST_CALL, ARM_SMCCC_SMC_32, 0, 0)
+#define ARM_SMCCC_ARCH_FEATURES_FUNC_ID	ARM_SMCCC_CALL_VAL(ARM_SMCCC_FAST_CALL, ARM_SMCCC_SMC_32, 0, 1)
+
+#define SMCCC_RET_SUCCESS		0
+#define SMCCC_RET_NOT_SUPPORTED		-1
+#define SMCCC_RET_NOT_REQUIRED		-2
+#define SMCCC_RET_INVALID_PARAMETER	-3
+
+#endif

@@ -1,0 +1,7 @@
+/* The kernel's <linux/pgtable.h>. */
+#ifndef _LINUX_PGTABLE_H
+#define _LINUX_PGTABLE_H
+
+#include <asm/pgtable.h>
+
+#endif

@@ -1,0 +1,123 @@
+import CharacterDeviceServer
+import Glibc
+import SystemPackage
+
+/// The private directory of a code builder: the copies of the user's sources, and all that the compiler makes.
+///
+/// Its processes hold a lock of it, so that a later builder can remove the directory if all of them were killed.
+final class BuildDirectory {
+  let path: String
+  private let parent: OwnedDescriptor
+  private let name: String
+  private let descriptor: OwnedDescriptor
+
+  private static let prefix = "virt-walker-build-"
+
+  /// Makes the directory in the first of `parents` in which this user may make one.
+  init(in parents: [String]) throws(CodeFailure) {
+    for parent in parents {
+      guard let entry = try? DirectoryEntry(FilePath(parent).appending("x")) else { continue }
+      Self.removeOld(in: entry.directory)
+      var template = Array("\(parent)/\(Self.prefix)XXXXXX".utf8CString)
+      guard mkdtemp(&template) != nil else { continue }
+      let path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
+      let name = FilePath(path).lastComponent!.string
+      guard let descriptor = try? DirectoryEntry(name, in: entry.directory).open(O_DIRECTORY)
+      else { continue }
+      flock(descriptor.descriptor.rawValue, LOCK_EX | LOCK_NB)
+      self.path = path
+      self.name = name
+      self.parent = entry.directory
+      self.descriptor = descriptor
+      return
+    }
+    throw CodeFailure(
+      "cannot make a directory for the compiler in \(parents.joined(separator: " or ")): make one of them writable, or set TMPDIR to a directory that all users can write to"
+    )
+  }
+
+  /// Removes the directory with all that it contains.
+  func remove() {
+    Self.empty(descriptor)
+    DirectoryEntry(name, in: parent).removeDirectory()
+  }
+
+  /// Removes a directory in another one.
+  static func remove(_ name: String, in directory: FilePath) {
+    guard let entry = try? DirectoryEntry(directory.appending(name)),
+      let inner = try? entry.open(O_RDONLY | O_DIRECTORY)
+    else { return }
+    empty(inner)
+    entry.removeDirectory()
+  }
+
+  /// Writes files into a directory within this one, and makes the directories on the way.
+  func write(_ files: [SourceSnapshot.File], to directory: String) throws(CodeFailure) {
+    var made: Set<String> = []
+    func make(_ path: String) {
+      guard !path.isEmpty, made.insert(path).inserted else { return }
+      make(FilePath(path).removingLastComponent().string)
+      mkdir("\(self.path)/\(path)", 0o700)
+    }
+    make(directory)
+    for file in files {
+      let path = "\(directory)/\(file.name)"
+      make(FilePath(path).removingLastComponent().string)
+      do {
+        let opened = try FileDescriptor.open(
+          "\(self.path)/\(path)", .writeOnly, options: [.create, .truncate, .closeOnExec],
+          permissions: [.ownerReadWrite])
+        _ = try opened.closeAfter { try opened.writeAll(file.bytes) }
+      } catch {
+        throw CodeFailure(
+          "cannot write \(self.path)/\(path): \(error): make room there: df shows the full file system"
+        )
+      }
+    }
+  }
+
+  // MARK: - Removal
+
+  /// Removes the directories of builders of this user that were killed.
+  private static func removeOld(in parent: OwnedDescriptor) {
+    guard let list = try? DirectoryEntry(".", in: parent).open(O_RDONLY | O_DIRECTORY) else {
+      return
+    }
+    for name in names(in: list) where name.hasPrefix(prefix) {
+      let entry = DirectoryEntry(name, in: parent)
+      guard let old = try? entry.open(O_RDONLY | O_DIRECTORY),
+        let attributes = try? old.descriptor.attributes(), attributes.st_uid == geteuid(),
+        flock(old.descriptor.rawValue, LOCK_EX | LOCK_NB) == 0
+      else { continue }
+      empty(old)
+      entry.removeDirectory()
+    }
+  }
+
+  private static func empty(_ directory: OwnedDescriptor) {
+    for name in names(in: directory) {
+      let entry = DirectoryEntry(name, in: directory)
+      if let inner = try? entry.open(O_RDONLY | O_DIRECTORY) {
+        empty(inner)
+        entry.removeDirectory()
+      } else {
+        entry.remove()
+      }
+    }
+  }
+
+  private static func names(in directory: OwnedDescriptor) -> [String] {
+    guard let again = try? DirectoryEntry(".", in: directory).open(O_RDONLY | O_DIRECTORY),
+      let stream = fdopendir(dup(again.descriptor.rawValue))
+    else { return [] }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while let entry = readdir(stream) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names
+  }
+}

@@ -1,0 +1,128 @@
+import CUserCode
+import Stage2Sim
+import SystemPackage
+
+/// A process that runs a user's code, with the report of its mistakes.
+final class CodeProcess {
+  /// The code has ended by a mistake: each later call has this error, too.
+  struct Ended: Error {}
+
+  let kind: CodeKind
+  /// A function that is called for each mistake.
+  var onFinding: ((CodeFinding) -> Void)?
+  /// A function that says whether an address is one that `ioremap()` has returned.
+  var isDevice: (UInt64) -> Bool = { _ in false }
+  /// The mistake that has ended the code.
+  private(set) var fatal: CodeFinding?
+  let channel: CodeChannel
+
+  private let launcher: any CodeLauncher
+  private let process: Int32
+  private var hasEnded = false
+  private var places: [UInt64: [SourcePlace]] = [:]
+  private var known: Set<String> = []
+
+  /// The number of different mistakes that are told. A mistake that comes again is told once.
+  private static let mostFindings = 100
+
+  init(_ kind: CodeKind, _ launcher: any CodeLauncher) throws(CodeFailure) {
+    self.kind = kind
+    self.launcher = launcher
+    let code = try launcher.start(kind)
+    process = code.process
+    do throws(CodeFailure) {
+      channel = try CodeChannel(code)
+    } catch {
+      _ = launcher.end(code.process)
+      throw error
+    }
+  }
+
+  deinit { end() }
+
+  /// Ends the process.
+  @discardableResult
+  private func end() -> CodeEnd? {
+    guard !hasEnded else { return nil }
+    hasEnded = true
+    return launcher.end(process)
+  }
+
+  /// Makes a call.
+  ///
+  /// - Parameters:
+  ///   - log: Takes the lines of the kernel's log: those of the code, and those of this program about the code.
+  ///   - handler: Answers the requests of the code, and takes its visits.
+  func call(
+    _ call: channel_call, file: UInt64 = 0, number: UInt64 = 0,
+    _ arguments: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0),
+    data: Span<UInt8> = Span(), log: (_ line: String, _ isOfCode: Bool) -> Void,
+    visit: (_ offset: UInt64, _ level: UInt8) -> Void = { _, _ in },
+    _ answer: (channel_message) -> CodeChannel.Reply
+  ) throws(Ended) -> channel_message {
+    guard fatal == nil else { throw Ended() }
+    do throws(CodeChannel.Failure) {
+      return try channel.call(call, file: file, call: number, arguments, data: data) { event in
+        switch event {
+        case .request(let message): return answer(message)
+        case .record(.line(let text, _)): for line in CodeRecord.lines(text) { log(line, true) }
+        case .record(.finding(let text, let pc)):
+          let (place, backtrace) = find(pc == 0 ? [] : [pc])
+          report(
+            CodeFinding(kind: kind, text: text, place: place, backtrace: backtrace),
+            log: { log($0, false) })
+        case .record(.visit(let offset, let level)): visit(offset, level)
+        }
+        return CodeChannel.Reply()
+      }
+    } catch {
+      fail(error, log: { log($0, false) })
+      throw Ended()
+    }
+  }
+
+  /// Tells a mistake, unless the same one was told before.
+  func report(_ finding: CodeFinding, log: (String) -> Void) {
+    let lines = finding.logLines
+    guard known.count <= Self.mostFindings, known.insert("\(finding)").inserted else { return }
+    for line in lines { log(line) }
+    onFinding?(finding)
+    if known.count == Self.mostFindings {
+      log("the \(kind.rawValue) has \(known.count) different mistakes: no others are told")
+    }
+  }
+
+  /// Ends the code for a reason that the daemon has found.
+  func fail(_ failure: CodeChannel.Failure, log: (String) -> Void) {
+    var fault: CodeFault
+    switch failure {
+    case .fault(let report): fault = CodeFault(report, in: kind, isDevice: isDevice)
+    case .ended: fault = CodeFault(end() ?? .exited(0), of: kind)
+    case .hung: fault = .hung(kind)
+    case .broken(let problem): fault = .broken(problem, kind)
+    }
+    let (place, backtrace) = find(fault.frames)
+    end()
+    let finding = CodeFinding(
+      kind: kind, isFatal: true, text: fault.text, advice: fault.advice, place: place,
+      backtrace: backtrace)
+    fatal = finding
+    for line in finding.logLines { log(line) }
+    onFinding?(finding)
+  }
+
+  /// The place of the mistake in the user's source, and the functions that were running.
+  private func find(_ frames: [UInt64]) -> (SourcePlace?, [SourcePlace]) {
+    let missing = Set(frames).filter { places[$0] == nil }.sorted()
+    if !missing.isEmpty {
+      for (address, found) in zip(missing, launcher.places(of: missing, in: process)) {
+        places[address] = found
+      }
+    }
+    let all = frames.flatMap { places[$0] ?? [] }
+    let first = all.firstIndex { $0.isUsers }
+    // The user's functions, and the function of the kernel that the innermost one of them has called.
+    let backtrace = all.indices.filter { all[$0].isUsers || $0 + 1 == first }.map { all[$0] }
+    return (first.map { all[$0] }, backtrace)
+  }
+}
