@@ -88,9 +88,8 @@ final class CodeChannel {
 
   /// Sends a descriptor, which the code takes at its next call.
   func send(_ descriptor: FileDescriptor) throws(Failure) {
-    guard clinux_send_descriptor(code.socket.rawValue, descriptor.rawValue) == 0 else {
-      throw .ended
-    }
+    var number = descriptor.rawValue
+    guard clinux_send(code.socket.rawValue, "", 1, &number, 1) == 1 else { throw .ended }
   }
 
   /// Makes a call, and waits for its answer.
@@ -116,7 +115,10 @@ final class CodeChannel {
     message.call = call
     message.arguments = (arguments.0, arguments.1, arguments.2, arguments.3, 0, 0, 0, 0)
     if !data.isEmpty {
-      data.withUnsafeBytes { channel_data(memory).update(from: $0.bindMemory(to: UInt8.self).baseAddress!, count: $0.count) }
+      data.withUnsafeBytes {
+        channel_data(memory).update(
+          from: $0.bindMemory(to: UInt8.self).baseAddress!, count: $0.count)
+      }
     }
     memory.pointee.message = message
     var deadline: UInt64?

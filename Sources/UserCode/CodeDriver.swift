@@ -120,7 +120,9 @@ final class CodeDriver: GuestFileOperations {
   func write(
     _ bytes: Span<UInt8>, _ file: inout GuestFile, on machine: inout VirtualMachine
   ) throws(GuestDriverError) -> Int {
-    let bytes = bytes.count <= Int(CHANNEL_DATA_SIZE) ? bytes : bytes.extracting(first: Int(CHANNEL_DATA_SIZE))
+    let bytes =
+      bytes.count <= Int(CHANNEL_DATA_SIZE)
+      ? bytes : bytes.extracting(first: Int(CHANNEL_DATA_SIZE))
     let answer = try callThatCanWait(
       CHANNEL_WRITE,
       (UInt64(bytes.count), UInt64(bitPattern: Int64(file.position)), flags(file), 0),
@@ -228,7 +230,8 @@ final class CodeDriver: GuestFileOperations {
   }
 
   private func callWithoutWaiting(
-    _ kind: channel_call, file: UInt64, _ arguments: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0),
+    _ kind: channel_call, file: UInt64,
+    _ arguments: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0),
     on machine: inout VirtualMachine, waking open: inout GuestFile
   ) throws(GuestDriverError) -> channel_message {
     let answer = try callWithoutWaiting(kind, file: file, arguments, on: &machine)
@@ -245,7 +248,8 @@ final class CodeDriver: GuestFileOperations {
     var answer = try call(
       kind, file: file, number: Self.callWithoutWait, arguments, data: data, on: &machine)
     var time = 0
-    while answer.kind == CHANNEL_WAITS.rawValue, let delay = answer.delay, time < Self.longestSleep {
+    while answer.kind == CHANNEL_WAITS.rawValue, let delay = answer.delay, time < Self.longestSleep
+    {
       time += delay
       sleep(delay)
       answer = try call(CHANNEL_AGAIN, file: file, number: Self.callWithoutWait, on: &machine)
@@ -285,8 +289,8 @@ final class CodeDriver: GuestFileOperations {
       do throws(CodeProcess.Ended) {
         answer = try process.call(
           kind, file: file, number: number, arguments, data: data,
-          log: { line, _ in machine.pointee.printk(text: line) }
-        ) { request in self.answer(request, on: &machine.pointee) }
+          log: { line, _ in machine.pointee.printk(text: line) },
+          answer: { request in self.answer(request, on: &machine.pointee) })
       } catch {
         throw .stopped(Self.crash)
       }

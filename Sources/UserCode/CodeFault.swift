@@ -100,7 +100,8 @@ struct CodeFault {
       )
     case SIGSYS: return systemCall
     default:
-      return CodeFault("Internal error: Oops: signal \(fault.signal)", "The code was ended by a signal")
+      return CodeFault(
+        "Internal error: Oops: signal \(fault.signal)", "The code was ended by a signal")
     }
   }
 

@@ -23,13 +23,17 @@ struct TableWatch {
   private var isWhole = false
 
   /// Keeps the present entries.
-  mutating func note(_ stage2: borrowing Stage2PageTable, access: IntermediatePhysicalAddress, base: PhysicalAddress) {
+  mutating func note(
+    _ stage2: borrowing Stage2PageTable, access: IntermediatePhysicalAddress, base: PhysicalAddress
+  ) {
     target = stage2.path(to: HideSeek.target)
     let most = Self.mostPages * stage2.granule.entriesPerPage
     isWhole = stage2.withTableWords { present in
       guard present.count <= most else { return false }
       if words.count == present.count {
-        words.withUnsafeMutableBufferPointer { $0.baseAddress!.update(from: present.baseAddress!, count: present.count) }
+        words.withUnsafeMutableBufferPointer {
+          $0.baseAddress!.update(from: present.baseAddress!, count: present.count)
+        }
       } else {
         words = Array(present)
       }

@@ -207,7 +207,8 @@ public struct EventCounts: Hashable, Sendable {
     case .tracepoint(.entry): entries &+= 1
     case .tracepoint(.userspaceExit(.mmio)): mmioExits &+= 1
     case .warning: warnings &+= 1
-    case .tracepoint, .log, .text, .guestStopped, .dataCacheClean, .instructionCacheInvalidation: break
+    case .tracepoint, .log, .text, .guestStopped, .dataCacheClean, .instructionCacheInvalidation:
+      break
     }
   }
 }
