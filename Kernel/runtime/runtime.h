@@ -137,6 +137,8 @@ void runtime_log(enum channel_record_kind kind, int level, u64 pc, const char *t
 
 /* Lets the daemon go on, until it resumes the task. The daemon resumes it after a wake-up, a signal, or at task->deadline. */
 void runtime_wait(void);
+/* Ends the call at once, with the answer in task->message: its code never goes on. */
+void __noreturn runtime_end_call(void);
 /* Takes the program's memory out of channel->data, before something else uses it. */
 void runtime_keep_user_memory(struct runtime_task *task);
 /* The tasks that wait, and the one that runs, in the order of their calls. */
