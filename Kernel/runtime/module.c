@@ -1812,6 +1812,7 @@ static long transfer(struct open_file *open, struct channel_message *message, bo
 	open->file.f_pos = position;
 	if (!(is_write ? (void *)operations->write : (void *)operations->read)) {
 		message->length = 0;
+		message->arguments[0] = position;
 		return -EINVAL;
 	}
 	if (is_write)

@@ -8,7 +8,7 @@
  *
  * The user's source, each file:
  *   gcc -c -std=gnu11 -O1 -g -Wall -fno-omit-frame-pointer -fno-optimize-sibling-calls -fno-reorder-blocks-and-partition \
- *       -fno-strict-aliasing -fno-common -fwrapv -funsigned-char -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
+ *       -fno-shrink-wrap -fno-strict-aliasing -fno-common -fwrapv -funsigned-char -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
  *       -fno-builtin-printf -mgeneral-regs-only -nostdinc -I Kernel/include -include linux/kconfig.h -D__KERNEL__ -DMODULE \
  *       -DKBUILD_MODNAME='"virt_walker"' -DKBUILD_BASENAME='"file"' -DLINUX_VERSION_CODE=0x060100 \
  *       -Werror=implicit-function-declaration -Werror=implicit-int -Werror=incompatible-pointer-types -Werror=int-conversion \
