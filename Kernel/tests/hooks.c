@@ -73,7 +73,7 @@ static int skips_after_hypercall(struct kvm_vcpu *vcpu)
 
 static int injects(struct kvm_vcpu *vcpu, phys_addr_t ipa)
 {
-	kvm_inject_dabt(vcpu, kvm_vcpu_get_hfar(vcpu));
+	kvm_inject_undefined(vcpu);
 	return 1;
 }
 
