@@ -14,8 +14,8 @@ struct kvm_vcpu *kvm_get_running_vcpu(void)
 void synchronize_srcu(struct srcu_struct *ssp)
 {
 	if (ssp->readers)
-		runtime_fault(CHANNEL_FAULT_BUG, "synchronize_srcu() waits for a reader, and this thread is one (KVM holds kvm->srcu around io_mem_abort()): "
-			"the real kernel hangs here");
+		runtime_fault(CHANNEL_FAULT_BUG, "synchronize_srcu() waits for a reader, and this thread is one (KVM holds kvm->srcu around "
+			      "io_mem_abort()): the real kernel hangs here");
 }
 
 /* --- Invalidations of the TLB. The daemon does them when it reads the log. */
