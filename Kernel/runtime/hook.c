@@ -223,6 +223,8 @@ static void create_vm(void)
 	mutex_init(&hook_vm.slots_lock);
 	mutex_init(&hook_vm.slots_arch_lock);
 	mutex_init(&hook_vm.irq_lock);
+	mutex_init(&hook_vm.arch.config_lock);
+	hook_vm.arch.smccc_feat = (struct kvm_smccc_features){ ~0UL, ~0UL, ~0UL };
 	INIT_LIST_HEAD(&hook_vm.vm_list);
 	list_add(&hook_vm.vm_list, &vm_list);
 	hook_vm.arch.flags = BIT(KVM_ARCH_FLAG_HAS_RAN_ONCE) | BIT(KVM_ARCH_FLAG_REG_WIDTH_CONFIGURED);
