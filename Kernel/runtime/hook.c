@@ -68,67 +68,96 @@ void hook_report_visit(const kvm_pte_t *ptep, int level)
 	runtime_log(CHANNEL_RECORD_VISIT, level, (u64)ptep - (u64)tables_memory, NULL, 0);
 }
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 static void __noreturn no_page_counts(const char *function)
 {
-	runtime_fault(CHANNEL_FAULT_BUG, "%s() of the tables' mm_ops: the model counts and allocates the pages of tables itself; "
-		      "run this hook on the real kernel: --engine kernel", function);
+	runtime_fault(CHANNEL_FAULT_BUG, "%s() for the pages of tables: the model counts and allocates these pages itself; run this hook on "
+		      "the real kernel: --engine kernel", function);
 }
 
+struct page *virt_to_page(const volatile void *address)
+{
+	(void)address;
+	no_page_counts(__func__);
+}
+
+int page_count(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void get_page(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void put_page(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void *alloc_pages_exact(size_t size, gfp_t flags)
+{
+	(void)size, (void)flags;
+	no_page_counts(__func__);
+}
+
+void free_pages_exact(void *address, size_t size)
+{
+	(void)address, (void)size;
+	no_page_counts(__func__);
+}
+
+void *kvm_mmu_memory_cache_alloc(struct kvm_mmu_memory_cache *cache)
+{
+	(void)cache;
+	no_page_counts(__func__);
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 static void *zalloc_page(void *arg)
 {
 	(void)arg;
-	no_page_counts(__func__);
+	no_page_counts("mm_ops->zalloc_page");
 }
 
 static void *zalloc_pages_exact(size_t size)
 {
 	(void)size;
-	no_page_counts(__func__);
+	no_page_counts("mm_ops->zalloc_pages_exact");
 }
 
-static void free_pages_exact(void *addr, size_t size)
+static void change_count(void *address)
 {
-	(void)addr, (void)size;
-	no_page_counts(__func__);
+	(void)address;
+	no_page_counts("mm_ops->get_page or put_page");
 }
 
-static void get_page(void *addr)
+static int read_count(void *address)
 {
-	(void)addr;
-	no_page_counts(__func__);
+	(void)address;
+	no_page_counts("mm_ops->page_count");
 }
 
-static void put_page(void *addr)
+static phys_addr_t mm_ops_virt_to_phys(void *address)
 {
-	(void)addr;
-	no_page_counts(__func__);
+	return hook_virt_to_phys(address);
 }
 
-static int page_count(void *addr)
+static void clean_cache(void *address, size_t size)
 {
-	(void)addr;
-	no_page_counts(__func__);
-}
-
-static phys_addr_t mm_ops_virt_to_phys(void *addr)
-{
-	return hook_virt_to_phys(addr);
-}
-
-/* The caches of the model are coherent. */
-static void clean_cache(void *addr, size_t size)
-{
-	(void)addr, (void)size;
+	(void)address, (void)size;
 }
 
 static struct kvm_pgtable_mm_ops mm_ops = {
 	.zalloc_page = zalloc_page,
 	.zalloc_pages_exact = zalloc_pages_exact,
 	.free_pages_exact = free_pages_exact,
-	.get_page = get_page,
-	.put_page = put_page,
-	.page_count = page_count,
+	.get_page = change_count,
+	.put_page = change_count,
+	.page_count = read_count,
 	.phys_to_virt = hook_phys_to_virt,
 	.virt_to_phys = mm_ops_virt_to_phys,
 	.dcache_clean_inval_poc = clean_cache,
@@ -140,7 +169,12 @@ int hook_set_tables(int descriptor, const struct channel_geometry *geometry)
 {
 	long address;
 
-	if (geometry->page_shift != PAGE_SHIFT || !geometry->size || geometry->pgd - geometry->base >= geometry->size)
+	if (geometry->page_shift != PAGE_SHIFT) {
+		runtime_finding_at(0, "this hook is compiled for pages of %lu KiB, and the machine has pages of %llu KiB: compile it with "
+				   "-DPAGE_SHIFT=%u", PAGE_SIZE >> 10, 1ULL << (geometry->page_shift - 10), geometry->page_shift);
+		return -EINVAL;
+	}
+	if (!geometry->size || geometry->pgd - geometry->base >= geometry->size)
 		return -EINVAL;
 	address = system(SYS_MMAP, NULL, geometry->size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
 	if (IS_ERR_VALUE(address))
@@ -189,6 +223,8 @@ static void create_vm(void)
 	mutex_init(&hook_vm.slots_lock);
 	mutex_init(&hook_vm.slots_arch_lock);
 	mutex_init(&hook_vm.irq_lock);
+	mutex_init(&hook_vm.arch.config_lock);
+	hook_vm.arch.smccc_feat = (struct kvm_smccc_features){ ~0UL, ~0UL, ~0UL };
 	INIT_LIST_HEAD(&hook_vm.vm_list);
 	list_add(&hook_vm.vm_list, &vm_list);
 	hook_vm.arch.flags = BIT(KVM_ARCH_FLAG_HAS_RAN_ONCE) | BIT(KVM_ARCH_FLAG_REG_WIDTH_CONFIGURED);
@@ -279,7 +315,7 @@ static bool has_hypercall(void)
 	return kvm_hvc_call_handler || kvm_smccc_call_handler || is_hypercall_hook();
 }
 
-/* Tells what the result of an abort means for the guest, if the code has not done what belongs to it. */
+/* Tells what is wrong with the registers after an abort. The daemon looks at the result, the exit and the tables. */
 static void check_abort(int result)
 {
 	struct kvm_vcpu *vcpu = &hook_vcpu;
@@ -291,17 +327,10 @@ static void check_abort(int result)
 	if (moved && hook_call.increments)
 		runtime_finding_at(hook_call.increment_pc, "the program counter is moved by kvm_incr_pc() and by hand (vcpu_pc()): the guest "
 				   "misses an instruction");
-	if (result == 0 && hook_call.increments)
-		runtime_finding_at(hook_call.increment_pc, "the program counter is moved, but the result 0 says that the access is not handled: "
-				   "KVM or the VMM handles 0x%llx again, and moves it once more", hook_call.ipa);
 	if (result > 0 && hook_call.increments && kvm_vcpu_dabt_isvalid(vcpu) && !kvm_vcpu_dabt_iswrite(vcpu) &&
 	    !hook_call.is_loaded && kvm_vcpu_dabt_get_rd(vcpu) != 31)
 		runtime_finding_at(hook_call.increment_pc, "the guest's load from 0x%llx goes on without a value: no vcpu_set_reg() for x%d "
 				   "has been called, so that the register keeps what it had", hook_call.ipa, kvm_vcpu_dabt_get_rd(vcpu));
-	if (result == 0 && run.exit_reason == KVM_EXIT_UNKNOWN)
-		runtime_finding_at(hook_call.increment_pc, "the result of io_mem_abort() is 0 for 0x%llx, which is an exit to the VMM, but "
-				   "vcpu->run->exit_reason is not set: QEMU stops at such an exit. 1 is the result for an access that the "
-				   "hook has handled", hook_call.ipa);
 }
 
 static int call_abort(u64 ipa)
