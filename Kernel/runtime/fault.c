@@ -427,7 +427,7 @@ static void report_address_error(const char *report)
 	size_t size = sizeof(fault->text), length;
 	const char *part = strstr(report, "AddressSanitizer");
 
-	length = copy_part(text, size, part ? part : report, " on address");
+	length = copy_part(text, size, part ? part : report, " on ");
 	part = strstr(report, "READ of size");
 	if (!part)
 		part = strstr(report, "WRITE of size");
