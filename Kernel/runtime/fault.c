@@ -294,6 +294,8 @@ static void handle_signal(int number, struct signal_information *information, vo
 		if (!runtime_describe_address(fault->text, sizeof(fault->text), fault->address, fault->access))
 			runtime_describe_memory(fault->text, sizeof(fault->text), fault->address);
 	}
+	if (number == SIGFPE)
+		snprintf(fault->text, sizeof(fault->text), "division by zero, or a quotient that is too large (an arm64 CPU gives 0 and goes on)");
 	send_fault();
 }
 
