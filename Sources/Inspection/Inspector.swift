@@ -51,7 +51,7 @@ final class Inspector {
     hostLog = .kernelLog(capacity: events.capacity / 4)
     events.firstUnseen = events.end
     // The lines of a driver's start come when the function below is set.
-    events.time = clock()
+    if events.hasEarlyGuestEvents { events.time = clock() }
     // One operation can have more events than the stream keeps. A copy of the machine keeps the stream, and not this object.
     events.onOverrun = { [weak self] in self?.noteEvents() }
     events.onGuestEvent = { [weak self] in self?.noteGuestEvent($0) }
