@@ -300,6 +300,15 @@ void runtime_wait(void)
 	leave_task(task);
 }
 
+void runtime_end_call(void)
+{
+	struct runtime_task *task = runtime_task;
+
+	task->has_ended = true;
+	for (;;)
+		leave_task(task);
+}
+
 static void take_call(void)
 {
 	struct channel_message message = runtime_channel->message;
