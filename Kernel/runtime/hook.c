@@ -2,7 +2,7 @@
 #include "hook.h"
 #include "system.h"
 
-#include <linux/init.h>
+#include <kvm/arm_psci.h>
 
 /*
  * Physical addresses outside the tables' memory have virtual addresses from here on. Nothing is mapped there, so that an access faults. A
@@ -48,16 +48,16 @@ phys_addr_t hook_virt_to_phys(const volatile void *address)
 
 bool runtime_describe_address(char *text, size_t size, u64 address, int access)
 {
-	const char *action = access == 2 ? "the code was executed" : access ? "the store went" : "the load went";
+	const char *action = access == 2 ? "the code ran to" : access ? "the store went to" : "the load went to";
 
 	if (address - ELSEWHERE < ELSEWHERE_SIZE) {
-		scnprintf(text, size, "Unable to handle kernel paging request: %s to physical address 0x%llx, and no stage-2 table is there "
-			  "(the tables are at 0x%llx to 0x%llx). Has the walk taken the entry of a page or block for a table's?", action,
-			  address - ELSEWHERE, tables.base, tables.base + tables.size);
+		scnprintf(text, size, "%s physical address 0x%llx, where no stage-2 table is (the tables are at 0x%llx to 0x%llx): has a walk "
+			  "taken the entry of a page or block for that of a table?", action, address - ELSEWHERE, tables.base,
+			  tables.base + tables.size);
 		return true;
 	}
-	if (address - (u64)tables_memory - tables.size < RUNTIME_GUARD_SIZE) {
-		scnprintf(text, size, "Unable to handle kernel paging request: %s behind the end of the stage-2 tables", action);
+	if (address - ((u64)tables_memory + tables.size) < RUNTIME_GUARD_SIZE) {
+		scnprintf(text, size, "%s an address behind the end of the stage-2 tables", action);
 		return true;
 	}
 	return false;
@@ -283,7 +283,17 @@ static bool has_hypercall(void)
 static void check_abort(int result)
 {
 	struct kvm_vcpu *vcpu = &hook_vcpu;
+	u64 moved = *vcpu_pc(vcpu) - runtime_channel->vcpu.pc;
 
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+	moved -= 4 * (u64)hook_call.increments;
+#endif
+	if (moved && hook_call.increments)
+		runtime_finding_at(hook_call.increment_pc, "the program counter is moved by kvm_incr_pc() and by hand (vcpu_pc()): the guest "
+				   "misses an instruction");
+	if (result == 0 && hook_call.increments)
+		runtime_finding_at(hook_call.increment_pc, "the program counter is moved, but the result 0 says that the access is not handled: "
+				   "KVM or the VMM handles 0x%llx again, and moves it once more", hook_call.ipa);
 	if (result > 0 && hook_call.increments && kvm_vcpu_dabt_isvalid(vcpu) && !kvm_vcpu_dabt_iswrite(vcpu) &&
 	    !hook_call.is_loaded && kvm_vcpu_dabt_get_rd(vcpu) != 31)
 		runtime_finding_at(hook_call.increment_pc, "the guest's load from 0x%llx goes on without a value: no vcpu_set_reg() for x%d "
@@ -318,9 +328,13 @@ static int call_hypercall(void)
 	hook_call = (struct hook_call){ .is_hypercall = true };
 	load_vcpu(&runtime_channel->vcpu);
 	hook_vcpu.stat.hvc_exit_stat++;
-	if (is_hypercall_hook())
+	if (is_hypercall_hook()) {
 		result = hook_function.form == HOOK_BOOL_1 ? ((bool (*)(struct kvm_vcpu *))hook_function.function)(&hook_vcpu) :
 							    ((int (*)(struct kvm_vcpu *))hook_function.function)(&hook_vcpu);
+		/* The call is not the hook's: KVM knows no other one either. */
+		if (!result && !is_hook_named("kvm_hvc_call_handler") && !is_hook_named("kvm_smccc_call_handler"))
+			result = kvm_psci_call(&hook_vcpu);
+	}
 	else if (kvm_smccc_call_handler)
 		result = kvm_smccc_call_handler(&hook_vcpu);
 	else
