@@ -19,9 +19,10 @@ final class BuilderWorker {
   private var programs: [CodeKind: BuiltProgram] = [:]
   /// The processes that were started, with their programs. A process that has ended keeps its number until the daemon asks for its end.
   private var processes: [pid_t: BuiltProgram] = [:]
-  private var build: (
-    process: pid_t, result: FileDescriptor, snapshot: SourceSnapshot, name: String
-  )?
+  private var build:
+    (
+      process: pid_t, result: FileDescriptor, snapshot: SourceSnapshot, name: String
+    )?
   /// The files that have changed while a compilation ran.
   private var next: SourceSnapshot?
   private var builds = 0
