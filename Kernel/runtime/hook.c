@@ -68,67 +68,96 @@ void hook_report_visit(const kvm_pte_t *ptep, int level)
 	runtime_log(CHANNEL_RECORD_VISIT, level, (u64)ptep - (u64)tables_memory, NULL, 0);
 }
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 static void __noreturn no_page_counts(const char *function)
 {
-	runtime_fault(CHANNEL_FAULT_BUG, "%s() of the tables' mm_ops: the model counts and allocates the pages of tables itself; "
-		      "run this hook on the real kernel: --engine kernel", function);
+	runtime_fault(CHANNEL_FAULT_BUG, "%s() for the pages of tables: the model counts and allocates these pages itself; run this hook on "
+		      "the real kernel: --engine kernel", function);
 }
 
+struct page *virt_to_page(const volatile void *address)
+{
+	(void)address;
+	no_page_counts(__func__);
+}
+
+int page_count(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void get_page(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void put_page(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void *alloc_pages_exact(size_t size, gfp_t flags)
+{
+	(void)size, (void)flags;
+	no_page_counts(__func__);
+}
+
+void free_pages_exact(void *address, size_t size)
+{
+	(void)address, (void)size;
+	no_page_counts(__func__);
+}
+
+void *kvm_mmu_memory_cache_alloc(struct kvm_mmu_memory_cache *cache)
+{
+	(void)cache;
+	no_page_counts(__func__);
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 static void *zalloc_page(void *arg)
 {
 	(void)arg;
-	no_page_counts(__func__);
+	no_page_counts("mm_ops->zalloc_page");
 }
 
 static void *zalloc_pages_exact(size_t size)
 {
 	(void)size;
-	no_page_counts(__func__);
+	no_page_counts("mm_ops->zalloc_pages_exact");
 }
 
-static void free_pages_exact(void *addr, size_t size)
+static void change_count(void *address)
 {
-	(void)addr, (void)size;
-	no_page_counts(__func__);
+	(void)address;
+	no_page_counts("mm_ops->get_page or put_page");
 }
 
-static void get_page(void *addr)
+static int read_count(void *address)
 {
-	(void)addr;
-	no_page_counts(__func__);
+	(void)address;
+	no_page_counts("mm_ops->page_count");
 }
 
-static void put_page(void *addr)
+static phys_addr_t mm_ops_virt_to_phys(void *address)
 {
-	(void)addr;
-	no_page_counts(__func__);
+	return hook_virt_to_phys(address);
 }
 
-static int page_count(void *addr)
+static void clean_cache(void *address, size_t size)
 {
-	(void)addr;
-	no_page_counts(__func__);
-}
-
-static phys_addr_t mm_ops_virt_to_phys(void *addr)
-{
-	return hook_virt_to_phys(addr);
-}
-
-/* The caches of the model are coherent. */
-static void clean_cache(void *addr, size_t size)
-{
-	(void)addr, (void)size;
+	(void)address, (void)size;
 }
 
 static struct kvm_pgtable_mm_ops mm_ops = {
 	.zalloc_page = zalloc_page,
 	.zalloc_pages_exact = zalloc_pages_exact,
 	.free_pages_exact = free_pages_exact,
-	.get_page = get_page,
-	.put_page = put_page,
-	.page_count = page_count,
+	.get_page = change_count,
+	.put_page = change_count,
+	.page_count = read_count,
 	.phys_to_virt = hook_phys_to_virt,
 	.virt_to_phys = mm_ops_virt_to_phys,
 	.dcache_clean_inval_poc = clean_cache,
