@@ -217,30 +217,6 @@ static inline ssize_t clinux_take_bytes(int socket)
     return recv(socket, bytes, sizeof(bytes), MSG_DONTWAIT);
 }
 
-// Sends a byte with a descriptor. Returns 0, or -1 with errno.
-static inline int clinux_send_descriptor(int socket, int descriptor)
-{
-    char byte = 0;
-    struct iovec data = { &byte, 1 };
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = { 0 };
-    struct msghdr message = { 0 };
-    struct cmsghdr *part;
-
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control.space;
-    message.msg_controllen = sizeof(control.space);
-    part = CMSG_FIRSTHDR(&message);
-    part->cmsg_level = SOL_SOCKET;
-    part->cmsg_type = SCM_RIGHTS;
-    part->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(part), &descriptor, sizeof(int));
-    return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
-}
-
 /* CPU time of the calling thread. */
 static inline uint64_t clinux_thread_cpu_nanoseconds(void)
 {

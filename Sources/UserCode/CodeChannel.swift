@@ -88,9 +88,8 @@ final class CodeChannel {
 
   /// Sends a descriptor, which the code takes at its next call.
   func send(_ descriptor: FileDescriptor) throws(Failure) {
-    guard clinux_send_descriptor(code.socket.rawValue, descriptor.rawValue) == 0 else {
-      throw .ended
-    }
+    var number = descriptor.rawValue
+    guard clinux_send(code.socket.rawValue, "", 1, &number, 1) == 1 else { throw .ended }
   }
 
   /// Makes a call, and waits for its answer.

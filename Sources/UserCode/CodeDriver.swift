@@ -289,8 +289,8 @@ final class CodeDriver: GuestFileOperations {
       do throws(CodeProcess.Ended) {
         answer = try process.call(
           kind, file: file, number: number, arguments, data: data,
-          log: { line, _ in machine.pointee.printk(text: line) }
-        ) { request in self.answer(request, on: &machine.pointee) }
+          log: { line, _ in machine.pointee.printk(text: line) },
+          answer: { request in self.answer(request, on: &machine.pointee) })
       } catch {
         throw .stopped(Self.crash)
       }

@@ -44,8 +44,7 @@ final class CodeHook: MMIOHook {
     let answer: channel_message
     do throws(CodeProcess.Ended) {
       answer = try process.call(
-        CHANNEL_START, log: { machine.logOfHost($0, $1) }
-      ) { _ in CodeChannel.Reply(result: Int64(-EINVAL)) }
+        CHANNEL_START, log: { machine.logOfHost($0, $1) }, answer: Self.refuse)
     } catch {
       throw CodeFailure(
         "the hook \(name) does not start: \(process.fatal.map { "\($0)" } ?? "its process has ended")"
@@ -56,6 +55,11 @@ final class CodeHook: MMIOHook {
         "the hook \(name) does not start: its process answers \(ErrorName.describe(answer.result)). This is a defect of virt-walkerd."
       )
     }
+  }
+
+  /// The answer to a request: a hook has none but that for room in the log.
+  private static func refuse(_ request: channel_message) -> CodeChannel.Reply {
+    CodeChannel.Reply(result: Int64(-EINVAL))
   }
 
   private static let noMemory =
@@ -76,9 +80,8 @@ final class CodeHook: MMIOHook {
     do throws(CodeProcess.Ended) {
       if tables.block !== block {
         give(tables, vtcr: kvm.stage2.vtcr(on: cpu))
-        _ = try process.call(CHANNEL_TABLES, log: { log($0, $1, in: kvm) }) { _ in
-          CodeChannel.Reply(result: Int64(-EINVAL))
-        }
+        _ = try process.call(
+          CHANNEL_TABLES, log: { log($0, $1, in: kvm) }, answer: Self.refuse)
       }
       watch.note(kvm.stage2, access: access.address, base: tables.base)
       process.channel.vcpu = channel_vcpu(vcpu)
@@ -91,8 +94,7 @@ final class CodeHook: MMIOHook {
           {
             sawTarget = true
           }
-        }
-      ) { _ in CodeChannel.Reply(result: Int64(-EINVAL)) }
+        }, answer: Self.refuse)
     } catch {
       return .crash
     }

@@ -52,13 +52,14 @@ final class CodeProcess {
   ///
   /// - Parameters:
   ///   - log: Takes the lines of the kernel's log: those of the code, and those of this program about the code.
-  ///   - handler: Answers the requests of the code, and takes its visits.
+  ///   - visit: Takes the entries that a walk of the code comes to.
+  ///   - answer: Answers the requests of the code.
   func call(
     _ call: channel_call, file: UInt64 = 0, number: UInt64 = 0,
     _ arguments: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0),
     data: Span<UInt8> = Span(), log: (_ line: String, _ isOfCode: Bool) -> Void,
     visit: (_ offset: UInt64, _ level: UInt8) -> Void = { _, _ in },
-    _ answer: (channel_message) -> CodeChannel.Reply
+    answer: (channel_message) -> CodeChannel.Reply
   ) throws(Ended) -> channel_message {
     guard fatal == nil else { throw Ended() }
     do throws(CodeChannel.Failure) {

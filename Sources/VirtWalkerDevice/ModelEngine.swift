@@ -195,11 +195,20 @@ extension ModelEngine: MachineView {
   }
 }
 
-/// The place of a driver that is not loaded, as its load has failed: each call of a program fails with `EIO`.
+/// The place of a driver that is not loaded: its load has failed, or the engine has ended. Each call of a program fails with `EIO`.
 private struct NoDriver: GuestFileOperations {
   mutating func open(
     _ file: inout GuestFile, on machine: inout VirtualMachine
   ) throws(GuestDriverError) { throw .errno(.ioError) }
+
+  mutating func read(
+    into buffer: inout OutputSpan<UInt8>, _ file: inout GuestFile,
+    on machine: inout VirtualMachine
+  ) throws(GuestDriverError) { throw .errno(.ioError) }
+
+  mutating func write(
+    _ bytes: Span<UInt8>, _ file: inout GuestFile, on machine: inout VirtualMachine
+  ) throws(GuestDriverError) -> Int { throw .errno(.ioError) }
 }
 
 /// The model has no such machine.

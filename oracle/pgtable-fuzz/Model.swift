@@ -24,7 +24,7 @@ struct Model {
         note(PGTABLE_DATA_CACHE, physical.rawValue, size)
       case .instructionCacheInvalidation(let physical, let size):
         note(PGTABLE_INSTRUCTION_CACHE, physical.rawValue, size)
-      case .abort, .log, .tracepoint, .visit, .hook, .warning, .guestStopped:
+      case .abort, .log, .text, .tracepoint, .visit, .hook, .warning, .guestStopped:
         // These events do not occur: there is no CPU, no KVM and no hook.
         break
       }
