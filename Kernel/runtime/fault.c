@@ -45,6 +45,7 @@ struct registers {
 /* The first byte after the user's code. */
 extern const u8 runtime_text_begin[];
 extern const u8 __executable_start[];
+extern const u8 etext[];
 
 static u8 signal_stack[65536] __aligned(16);
 #ifdef RUNTIME_SANITIZE
@@ -354,7 +355,7 @@ void __ubsan_on_report(void);
 const char *__asan_default_options(void)
 {
 	return "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:use_sigaltstack=0:detect_leaks=0:abort_on_error=0:"
-	       "detect_stack_use_after_return=0:symbolize=0:print_legend=0:replace_str=1:intercept_tls_get_addr=0";
+	       "detect_stack_use_after_return=0:symbolize=0:print_legend=0:color=never";
 }
 
 const char *__ubsan_default_options(void)
@@ -362,18 +363,100 @@ const char *__ubsan_default_options(void)
 	return "print_stacktrace=0:symbolize=0:halt_on_error=0";
 }
 
-/* The report's headline: "ERROR: AddressSanitizer: heap-buffer-overflow on address ...". */
+/*
+ * The frames of the user's code below a library that keeps no frame pointers: the first word on the stack that is a return address into the
+ * user's code, and the chain of frames above it.
+ */
+static unsigned int scan_stack(u64 at, u64 *places, unsigned int most)
+{
+	u64 low, high;
+
+	current_stack(&low, &high);
+	for (at = ALIGN(at, 8); at >= low && at + 8 <= high; at += 8) {
+		u64 place = *(const u64 *)at - 1;
+
+		if (!runtime_is_user_code(place))
+			continue;
+		places[0] = place;
+		for (at += 8; at + 16 <= high; at += 8) {
+			const u64 *words = (const u64 *)at;
+
+			if (words[0] > at && words[0] < high && words[1] > (u64)__executable_start && words[1] < (u64)etext)
+				return 1 + backtrace(at, places + 1, most - 1);
+		}
+		return 1;
+	}
+	return 0;
+}
+
+/* The first place of the user's code in a stack of a report: lines "    #1 0x401664 ...". Advances to the line behind it. */
+static bool next_place(const char **report, u64 *place)
+{
+	const char *line = *report;
+
+	while (line[0] == ' ' && (line = strstr(line, "#"))) {
+		const char *number = strstr(line, "0x");
+
+		if (!number)
+			return false;
+		*place = simple_strtoull(number, NULL, 16);
+		line = strchrnul(number, '\n');
+		line += *line != 0;
+		*report = line;
+		if (runtime_is_user_code(*place))
+			return true;
+	}
+	return false;
+}
+
+/* Copies a part of the report up to a text. Returns its length. */
+static int copy_part(char *to, size_t size, const char *from, const char *end)
+{
+	const char *stop = strstr(from, end);
+	size_t length = stop ? stop - from : strcspn(from, "\n");
+
+	return scnprintf(to, size, "%.*s", (int)min(length, strcspn(from, "\n")), from);
+}
+
+/* "AddressSanitizer: heap-buffer-overflow: WRITE of size 1, 0 bytes to the right of 3-byte region, allocated at ..." */
 static void report_address_error(const char *report)
 {
+	static const char *const sections[][2] = { { "\nfreed by", "freed" }, { "allocated by", "allocated" } };
 	struct channel_fault *fault = begin_fault(CHANNEL_FAULT_SANITIZER);
-	const char *headline = strstr(report, "AddressSanitizer");
-	size_t length;
+	char *text = fault->text;
+	size_t size = sizeof(fault->text), length;
+	const char *part = strstr(report, "AddressSanitizer");
 
-	if (!headline)
-		headline = report;
-	length = min_t(size_t, strcspn(headline, "\n"), sizeof(fault->text) - 1);
-	memcpy(fault->text, headline, length);
-	fault->frame_count = backtrace((u64)__builtin_frame_address(0), fault->frames, CHANNEL_FRAMES);
+	length = copy_part(text, size, part ? part : report, " on address");
+	part = strstr(report, "READ of size");
+	if (!part)
+		part = strstr(report, "WRITE of size");
+	if (part) {
+		length += scnprintf(text + length, size - length, ": ");
+		length += copy_part(text + length, size - length, part, " at 0x");
+		part = strchrnul(part, '\n');
+		part += *part != 0;
+		while (fault->frame_count < CHANNEL_FRAMES && next_place(&part, &fault->frames[fault->frame_count]))
+			fault->frame_count++;
+	}
+	part = strstr(report, "is located ");
+	if (part) {
+		length += scnprintf(text + length, size - length, ", ");
+		length += copy_part(text + length, size - length, part + 11, " [0x");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
+		u64 place;
+
+		part = strstr(report, sections[i][0]);
+		if (!part)
+			continue;
+		part = strchrnul(part + 1, '\n');
+		part += *part != 0;
+		if (next_place(&part, &place))
+			length += scnprintf(text + length, size - length, ", %s at " RUNTIME_PLACE, sections[i][1], (unsigned long)place);
+	}
+	if (!fault->frame_count)
+		fault->frame_count = scan_stack((u64)__builtin_frame_address(0), fault->frames, CHANNEL_FRAMES);
 	send_fault();
 }
 
@@ -386,7 +469,7 @@ void __ubsan_on_report(void)
 
 	__ubsan_get_current_report_data(&kind, &message, &file, &line, &column, &address);
 	snprintf(fault->text, sizeof(fault->text), "UndefinedBehaviorSanitizer: %s: %s", kind, message);
-	fault->frame_count = backtrace((u64)__builtin_frame_address(0), fault->frames, CHANNEL_FRAMES);
+	fault->frame_count = scan_stack((u64)__builtin_frame_address(0), fault->frames, CHANNEL_FRAMES);
 	send_fault();
 }
 

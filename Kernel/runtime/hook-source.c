@@ -1,7 +1,8 @@
 /*
  * A user's file with a hook, and the form of its function. The builder compiles this file in the place of the user's one:
  * -DHOOK_SOURCE='"/path/of/the/file.c"', and for --hook-function -DHOOK_FUNCTION=name. So the function may be static, and the lines of
- * messages are those of the user's file.
+ * messages are those of the user's file. It needs -gdwarf-4: with DWARF 5, addr2line of binutils 2.40 names this file in the place of the
+ * user's one.
  */
 #include HOOK_SOURCE
 

@@ -2,7 +2,7 @@
 #include "hook.h"
 #include "system.h"
 
-#include <linux/init.h>
+#include <kvm/arm_psci.h>
 
 /*
  * Physical addresses outside the tables' memory have virtual addresses from here on. Nothing is mapped there, so that an access faults. A
@@ -48,16 +48,16 @@ phys_addr_t hook_virt_to_phys(const volatile void *address)
 
 bool runtime_describe_address(char *text, size_t size, u64 address, int access)
 {
-	const char *action = access == 2 ? "the code was executed" : access ? "the store went" : "the load went";
+	const char *action = access == 2 ? "the code ran to" : access ? "the store went to" : "the load went to";
 
 	if (address - ELSEWHERE < ELSEWHERE_SIZE) {
-		scnprintf(text, size, "Unable to handle kernel paging request: %s to physical address 0x%llx, and no stage-2 table is there "
-			  "(the tables are at 0x%llx to 0x%llx). Has the walk taken the entry of a page or block for a table's?", action,
-			  address - ELSEWHERE, tables.base, tables.base + tables.size);
+		scnprintf(text, size, "%s physical address 0x%llx, where no stage-2 table is (the tables are at 0x%llx to 0x%llx): has a walk "
+			  "taken the entry of a page or block for that of a table?", action, address - ELSEWHERE, tables.base,
+			  tables.base + tables.size);
 		return true;
 	}
-	if (address - (u64)tables_memory - tables.size < RUNTIME_GUARD_SIZE) {
-		scnprintf(text, size, "Unable to handle kernel paging request: %s behind the end of the stage-2 tables", action);
+	if (address - ((u64)tables_memory + tables.size) < RUNTIME_GUARD_SIZE) {
+		scnprintf(text, size, "%s an address behind the end of the stage-2 tables", action);
 		return true;
 	}
 	return false;
@@ -68,67 +68,96 @@ void hook_report_visit(const kvm_pte_t *ptep, int level)
 	runtime_log(CHANNEL_RECORD_VISIT, level, (u64)ptep - (u64)tables_memory, NULL, 0);
 }
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 static void __noreturn no_page_counts(const char *function)
 {
-	runtime_fault(CHANNEL_FAULT_BUG, "%s() of the tables' mm_ops: the model counts and allocates the pages of tables itself; "
-		      "run this hook on the real kernel: --engine kernel", function);
+	runtime_fault(CHANNEL_FAULT_BUG, "%s() for the pages of tables: the model counts and allocates these pages itself; run this hook on "
+		      "the real kernel: --engine kernel", function);
 }
 
+struct page *virt_to_page(const volatile void *address)
+{
+	(void)address;
+	no_page_counts(__func__);
+}
+
+int page_count(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void get_page(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void put_page(struct page *page)
+{
+	(void)page;
+	no_page_counts(__func__);
+}
+
+void *alloc_pages_exact(size_t size, gfp_t flags)
+{
+	(void)size, (void)flags;
+	no_page_counts(__func__);
+}
+
+void free_pages_exact(void *address, size_t size)
+{
+	(void)address, (void)size;
+	no_page_counts(__func__);
+}
+
+void *kvm_mmu_memory_cache_alloc(struct kvm_mmu_memory_cache *cache)
+{
+	(void)cache;
+	no_page_counts(__func__);
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 static void *zalloc_page(void *arg)
 {
 	(void)arg;
-	no_page_counts(__func__);
+	no_page_counts("mm_ops->zalloc_page");
 }
 
 static void *zalloc_pages_exact(size_t size)
 {
 	(void)size;
-	no_page_counts(__func__);
+	no_page_counts("mm_ops->zalloc_pages_exact");
 }
 
-static void free_pages_exact(void *addr, size_t size)
+static void change_count(void *address)
 {
-	(void)addr, (void)size;
-	no_page_counts(__func__);
+	(void)address;
+	no_page_counts("mm_ops->get_page or put_page");
 }
 
-static void get_page(void *addr)
+static int read_count(void *address)
 {
-	(void)addr;
-	no_page_counts(__func__);
+	(void)address;
+	no_page_counts("mm_ops->page_count");
 }
 
-static void put_page(void *addr)
+static phys_addr_t mm_ops_virt_to_phys(void *address)
 {
-	(void)addr;
-	no_page_counts(__func__);
+	return hook_virt_to_phys(address);
 }
 
-static int page_count(void *addr)
+static void clean_cache(void *address, size_t size)
 {
-	(void)addr;
-	no_page_counts(__func__);
-}
-
-static phys_addr_t mm_ops_virt_to_phys(void *addr)
-{
-	return hook_virt_to_phys(addr);
-}
-
-/* The caches of the model are coherent. */
-static void clean_cache(void *addr, size_t size)
-{
-	(void)addr, (void)size;
+	(void)address, (void)size;
 }
 
 static struct kvm_pgtable_mm_ops mm_ops = {
 	.zalloc_page = zalloc_page,
 	.zalloc_pages_exact = zalloc_pages_exact,
 	.free_pages_exact = free_pages_exact,
-	.get_page = get_page,
-	.put_page = put_page,
-	.page_count = page_count,
+	.get_page = change_count,
+	.put_page = change_count,
+	.page_count = read_count,
 	.phys_to_virt = hook_phys_to_virt,
 	.virt_to_phys = mm_ops_virt_to_phys,
 	.dcache_clean_inval_poc = clean_cache,
@@ -283,7 +312,17 @@ static bool has_hypercall(void)
 static void check_abort(int result)
 {
 	struct kvm_vcpu *vcpu = &hook_vcpu;
+	u64 moved = *vcpu_pc(vcpu) - runtime_channel->vcpu.pc;
 
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+	moved -= 4 * (u64)hook_call.increments;
+#endif
+	if (moved && hook_call.increments)
+		runtime_finding_at(hook_call.increment_pc, "the program counter is moved by kvm_incr_pc() and by hand (vcpu_pc()): the guest "
+				   "misses an instruction");
+	if (result == 0 && hook_call.increments)
+		runtime_finding_at(hook_call.increment_pc, "the program counter is moved, but the result 0 says that the access is not handled: "
+				   "KVM or the VMM handles 0x%llx again, and moves it once more", hook_call.ipa);
 	if (result > 0 && hook_call.increments && kvm_vcpu_dabt_isvalid(vcpu) && !kvm_vcpu_dabt_iswrite(vcpu) &&
 	    !hook_call.is_loaded && kvm_vcpu_dabt_get_rd(vcpu) != 31)
 		runtime_finding_at(hook_call.increment_pc, "the guest's load from 0x%llx goes on without a value: no vcpu_set_reg() for x%d "
@@ -318,9 +357,13 @@ static int call_hypercall(void)
 	hook_call = (struct hook_call){ .is_hypercall = true };
 	load_vcpu(&runtime_channel->vcpu);
 	hook_vcpu.stat.hvc_exit_stat++;
-	if (is_hypercall_hook())
+	if (is_hypercall_hook()) {
 		result = hook_function.form == HOOK_BOOL_1 ? ((bool (*)(struct kvm_vcpu *))hook_function.function)(&hook_vcpu) :
 							    ((int (*)(struct kvm_vcpu *))hook_function.function)(&hook_vcpu);
+		/* The call is not the hook's: KVM knows no other one either. */
+		if (!result && !is_hook_named("kvm_hvc_call_handler") && !is_hook_named("kvm_smccc_call_handler"))
+			result = kvm_psci_call(&hook_vcpu);
+	}
 	else if (kvm_smccc_call_handler)
 		result = kvm_smccc_call_handler(&hook_vcpu);
 	else

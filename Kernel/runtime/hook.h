@@ -81,6 +81,8 @@ int hook_set_tables(int descriptor, const struct channel_geometry *geometry);
 
 /* Tells the daemon that a walk has come to an entry. */
 void hook_report_visit(const kvm_pte_t *ptep, int level);
+/* Tells of a walk that cannot do what the code wants: a finding. */
+#define hook_report_walk(fmt, ...)	runtime_finding(fmt, ##__VA_ARGS__)
 
 /* io_mem_abort() of a hook that is one function: the parts before and after it. */
 int hook_io_mem_abort(struct kvm_vcpu *vcpu, phys_addr_t ipa);

@@ -39,9 +39,11 @@ struct allocation {
 
 /* The allocation that begins in a page; and the first page of the allocation to which a page belongs. */
 static struct allocation allocations[ARENA_PAGES];
+#ifndef RUNTIME_SANITIZE
 static u32 first_pages[ARENA_PAGES];
 static u8 *arena;
 static u32 cursor;
+#endif
 static size_t used;
 
 void runtime_memory_open(void)

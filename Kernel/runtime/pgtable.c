@@ -145,8 +145,14 @@ __weak int kvm_pgtable_walk(struct kvm_pgtable *pgt, u64 addr, u64 size, struct 
 	int result = 0;
 	u32 index;
 
-	if (walk.addr > limit || walk.end > limit)
+	if (!(walker->flags & (KVM_PGTABLE_WALK_LEAF | KVM_PGTABLE_WALK_TABLE_PRE | KVM_PGTABLE_WALK_TABLE_POST)))
+		hook_report_walk("kvm_pgtable_walk() has a walker without flags: its visitor is never called. Entries of pages and blocks "
+				 "need KVM_PGTABLE_WALK_LEAF");
+	if (walk.addr > limit || walk.end > limit) {
+		hook_report_walk("kvm_pgtable_walk() from 0x%llx to 0x%llx fails with -34 (ERANGE): the guest has addresses of %u bits",
+				 walk.addr, walk.end, pgt->ia_bits);
 		return -ERANGE;
+	}
 	if (!pgt->pgd)
 		return -EINVAL;
 	for (index = start_table(pgt, walk.addr); walk.addr < walk.end && !result; index++)

@@ -8,7 +8,7 @@
  *
  * The user's source, each file:
  *   gcc -c -std=gnu11 -O1 -g -Wall -fno-omit-frame-pointer -fno-optimize-sibling-calls -fno-reorder-blocks-and-partition \
- *       -fno-strict-aliasing -fno-common -fwrapv -funsigned-char -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
+ *       -fno-shrink-wrap -fno-strict-aliasing -fno-common -fwrapv -funsigned-char -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
  *       -fno-builtin-printf -mgeneral-regs-only -nostdinc -I Kernel/include -include linux/kconfig.h -D__KERNEL__ -DMODULE \
  *       -DKBUILD_MODNAME='"virt_walker"' -DKBUILD_BASENAME='"file"' -DLINUX_VERSION_CODE=0x060100 \
  *       -Werror=implicit-function-declaration -Werror=implicit-int -Werror=incompatible-pointer-types -Werror=int-conversion \
@@ -137,6 +137,8 @@ void runtime_log(enum channel_record_kind kind, int level, u64 pc, const char *t
 
 /* Lets the daemon go on, until it resumes the task. The daemon resumes it after a wake-up, a signal, or at task->deadline. */
 void runtime_wait(void);
+/* Ends the call at once, with the answer in task->message: its code never goes on. */
+void __noreturn runtime_end_call(void);
 /* Takes the program's memory out of channel->data, before something else uses it. */
 void runtime_keep_user_memory(struct runtime_task *task);
 /* The tasks that wait, and the one that runs, in the order of their calls. */

@@ -24,6 +24,7 @@
 static const int CLINUX_O_DIRECT = __O_DIRECT;
 static const int CLINUX_O_ASYNC = O_ASYNC;
 static const int CLINUX_F_SETSIG = 10;
+static const int CLINUX_F_GET_SEALS = 1034;
 static const int CLINUX_SEEK_DATA = 3;
 static const int CLINUX_O_PATH = __O_PATH;
 static const short CLINUX_POSIX_SPAWN_SETSID = 0x80;

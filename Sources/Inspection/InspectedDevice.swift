@@ -64,6 +64,9 @@ public final class InspectedDevice: SimpleDevice {
     set { inspector.onGuestStop = newValue }
   }
 
+  /// A function that is called with the reason when the machine cannot be booted anew.
+  public var onBootFailure: ((String) -> Void)?
+
   /// A function that is called again and again during a long step of the control file. It may serve other devices, but neither
   /// this device nor its files. The step ends if the function returns false.
   public var onLongStep: (() -> Bool)?
@@ -156,6 +159,17 @@ public final class InspectedDevice: SimpleDevice {
     return try immediate.write(bytes)
   }
 
+  /// Lets the engine go on with calls that wait in it, by a function that the caller knows.
+  public func goOn(_ body: () -> Void) {
+    inspector.begin(.otherCall)
+    body()
+    end()
+  }
+
+  /// The content of the file `code` of the tree, which tells of the user's own code. Set it before ``tree`` is used. Without it, there is no
+  /// such file.
+  public var codeReport: (() -> String)?
+
   /// Ends an operation.
   private func end() { inspector.end(engine.view.leaf(for: HideSeek.target)) }
 
@@ -184,7 +198,7 @@ public final class InspectedDevice: SimpleDevice {
         "dmesg_pipe": .pipe(log),
       ])
     }
-    return .directory([
+    var entries: FileTree.Entries = [
       "control": .commands(
         read: { [unowned self] in result },
         makeWriter: { [unowned self] in ControlWriter(self) }),
@@ -207,7 +221,9 @@ public final class InspectedDevice: SimpleDevice {
       "trace_pipe": .pipe(inspector.trace),
       "walk": text { $0.walk.text },
       "walk.svg": text { $0.walk.drawing },
-    ])
+    ]
+    if let codeReport { entries.append("code", .text(read: { FileText(codeReport()) }, .always)) }
+    return .directory(entries)
   }
 
   /// A longer text is made again each time. Only page tables of unusual size have such a text.
@@ -264,6 +280,7 @@ public final class InspectedDevice: SimpleDevice {
     do throws(EngineFailure) {
       try engine.reset()
     } catch {
+      onBootFailure?(error.description)
       throw .ioError
     }
     boots += 1

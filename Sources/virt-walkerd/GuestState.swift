@@ -28,6 +28,16 @@ enum GuestState {
     ) { first, _ in first }
   }
 
+  /// The last mistake of the user's code behind a node, from the file `code` of its tree; nil if there is none.
+  ///
+  /// The text is the server's: it is printed without control characters, and may be wrong.
+  static func lastMistake(_ tree: FilePath, within milliseconds: Int) -> String? {
+    guard var question = Question(tree, Question.readMistake) else { return nil }
+    let deadline = clinux_monotonic_nanoseconds() + UInt64(milliseconds) * 1_000_000
+    let text = question.bytes(until: deadline).map { String(decoding: $0, as: UTF8.self) }
+    return text.flatMap { $0.isEmpty ? nil : $0 }
+  }
+
   /// The two forms of a line of `stats`.
   private static let line = (stopped: "guest_stopped 1", running: "guest_stopped 0")
 
@@ -37,12 +47,11 @@ enum GuestState {
     /// The pipe to which the child writes the state as one byte.
     private let result: Int32
 
-    init?(_ tree: FilePath) {
-      let path = tree.appending("stats").string
+    init?(_ tree: FilePath, _ read: (FilePath, Int32) -> Never = Question.readState) {
       var ends: [Int32] = [-1, -1]
       guard pipe(&ends) == 0 else { return nil }
       child = clinux_fork()
-      if child == 0 { Self.read(path, ends[1]) }
+      if child == 0 { read(tree, ends[1]) }
       close(ends[1])
       result = ends[0]
       guard child > 0 else {
@@ -51,16 +60,9 @@ enum GuestState {
       }
     }
 
-    /// Reads the file in the child.
-    private static func read(_ path: String, _ output: Int32) -> Never {
-      // The child closes the inherited output. Otherwise a reader of this process's output would also wait for the
-      // child to end.
-      if output > 0 { _ = clinux_close_range(0, UInt32(output) - 1) }
-      _ = clinux_close_range(UInt32(output) + 1, .max)
-      let file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
-      var bytes = [UInt8](repeating: 0, count: 4096)
-      let count = max(0, Glibc.read(file, &bytes, bytes.count))
-      let lines = bytes[..<count].split(separator: UInt8(ascii: "\n"))
+    /// Reads the state in the child.
+    static func readState(_ tree: FilePath, _ output: Int32) -> Never {
+      let lines = read(tree.appending("stats"), output).split(separator: UInt8(ascii: "\n"))
       var answer: UInt8 =
         lines.contains { $0.elementsEqual(line.stopped.utf8) }
         ? 1 : lines.contains { $0.elementsEqual(line.running.utf8) } ? 0 : 2
@@ -68,7 +70,34 @@ enum GuestState {
       _exit(0)
     }
 
+    /// Reads the last mistake of the user's code in the child.
+    static func readMistake(_ tree: FilePath, _ output: Int32) -> Never {
+      let lines = read(tree.appending("code"), output).split(separator: UInt8(ascii: "\n"))
+      let last = lines.first { $0.starts(with: "last: ".utf8) }?.dropFirst("last: ".utf8.count)
+      let bytes = Array((last ?? []).prefix(512))
+      _ = write(output, bytes, bytes.count)
+      _exit(0)
+    }
+
+    /// Reads the beginning of a file in the child.
+    private static func read(_ path: FilePath, _ output: Int32) -> [UInt8] {
+      // The child closes the inherited output. Otherwise a reader of this process's output would also wait for the
+      // child to end.
+      if output > 0 { _ = clinux_close_range(0, UInt32(output) - 1) }
+      _ = clinux_close_range(UInt32(output) + 1, .max)
+      let file = open(path.string, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+      var bytes = [UInt8](repeating: 0, count: 4096)
+      let count = max(0, Glibc.read(file, &bytes, bytes.count))
+      return Array(bytes[..<count])
+    }
+
     mutating func answer(until deadline: UInt64) -> GuestState {
+      guard let answer = bytes(until: deadline)?.first else { return .silent }
+      return answer == 1 ? .stopped : answer == 0 ? .running : .unknown
+    }
+
+    /// What the child has written; nil if it has not written in time.
+    mutating func bytes(until deadline: UInt64) -> [UInt8]? {
       defer {
         close(result)
         kill(child, SIGKILL)
@@ -78,11 +107,10 @@ enum GuestState {
       let now = clinux_monotonic_nanoseconds()
       var entry = pollfd(fd: result, events: Int16(POLLIN), revents: 0)
       let rest = deadline > now ? Int32((deadline - now) / 1_000_000) : 0
-      var answer: UInt8 = 2
-      guard poll(&entry, 1, rest) == 1, Glibc.read(result, &answer, 1) == 1 else {
-        return .silent
-      }
-      return answer == 1 ? .stopped : answer == 0 ? .running : .unknown
+      guard poll(&entry, 1, rest) == 1 else { return nil }
+      var bytes = [UInt8](repeating: 0, count: 512)
+      let count = Glibc.read(result, &bytes, bytes.count)
+      return count < 0 ? nil : Array(bytes[..<count])
     }
   }
 }

@@ -22,6 +22,8 @@ final class Instance {
   private let log: Logger
   private let lock: NodeLock
   private let device: InspectedDevice
+  /// The user's own code; nil if there is none.
+  private let code: InstanceCode?
 
   /// The name of the program and its advice, for the library.
   private static let application = {
@@ -47,7 +49,7 @@ final class Instance {
     node = try options.node.node.numbered(number)
     lock = try NodeLock(node, in: directory)
     do {
-      device = try Self.boot(options, node, code)
+      (device, self.code) = try Self.boot(options, node, code)
       // All nodes get the same backend for the same reason, so only the first node logs the reason.
       (server, backend) = try Self.makeServer(
         options, node, device, notice: { if number ?? 0 == 0 { log.notice("\($0)") } })
@@ -58,12 +60,14 @@ final class Instance {
     do {
       tree = try makeTree(number: number)
       logGuestStops()
+      logBootFailures()
       try lock.write(
         RuntimeRecord(
           node: node, backend: backend.rawValue, machine: options.machine.summary,
           tree: tree?.path, code: options.code?.description,
           process: ServerProcess(servingAs: options.runAs.user?.id ?? geteuid())))
     } catch {
+      self.code?.end()
       tree?.close()
       server.close()
       unlock()
@@ -81,8 +85,16 @@ final class Instance {
     }
   }
 
-  /// Ends the connections of node and tree.
+  /// Logs why a reset has failed.
+  private func logBootFailures() {
+    device.onBootFailure = { [log, node] reason in
+      log.error("\(node): \(reason). Each read and write of the node fails with EIO until a reset")
+    }
+  }
+
+  /// Ends the connections of node and tree, and unloads the user's module.
   func disconnect() {
+    code?.end()
     tree?.disconnect()
     server.disconnect()
   }
@@ -124,22 +136,37 @@ final class Instance {
   /// Boots the machine anew, as a write to the file `reset` of the tree does.
   func bootAnew() throws { try device.bootAnew() }
 
+  /// Takes the events of the user's own code.
+  func watchCode(in loop: EventLoop) throws(Errno) { try code?.watch(device, in: loop) }
+
   private static func boot(
     _ options: Serve, _ node: FilePath, _ code: OwnCode?
-  ) throws -> InspectedDevice {
+  ) throws -> (InspectedDevice, InstanceCode?) {
     let device: InspectedDevice
+    var own: InstanceCode?
     do {
-      let engine = try ModelEngine(
-        MachineDescription(options.machine.configuration), driver: VirtWalkerDriver.self,
-        eventCapacity: eventCapacity(nodes: options.count ?? 1))
+      let machine = MachineDescription(options.machine.configuration)
+      let capacity = eventCapacity(nodes: options.count ?? 1)
+      let engine: ModelEngine
+      if let code {
+        let made = try InstanceCode(code, options, machine, eventCapacity: capacity, at: node)
+        engine = made.engine
+        own = made
+      } else {
+        engine = try ModelEngine(
+          machine, driver: VirtWalkerDriver.self, eventCapacity: capacity)
+      }
       device = InspectedDevice(
         engine, node: node.string, task: ("virt-walkerd", getpid()),
         clock: clinux_monotonic_nanoseconds, cpuClock: clinux_thread_cpu_nanoseconds)
+    } catch let failure as CodeFailure {
+      throw failure
     } catch {
       throw Failure(
         "the machine does not boot: \(error): this is a defect of virt-walkerd",
         status: .systemError)
     }
+    if let own { device.codeReport = { own.report } }
     // At a higher level, the log drops these lines, so their texts are not made.
     if options.logLevel <= .info {
       let guest = Logger(label: "guest")
@@ -147,7 +174,7 @@ final class Instance {
       device.onGuestLine = { guest.info("\($0)") }
       device.onHostLine = { host.info("\($0)") }
     }
-    return device
+    return (device, own)
   }
 
   /// Makes the server that the options ask for. `auto` takes CUSE if it works, otherwise FUSE, and logs the reason.

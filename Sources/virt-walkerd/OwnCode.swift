@@ -1,13 +1,16 @@
 import CharacterDeviceServer
+import Inspection
 import Logging
+import Scenarios
 import SystemPackage
 import UserCode
+import VirtWalkerDevice
 
 /// The user's own code behind the nodes of a daemon.
 final class OwnCode {
   /// The part that compiles and starts the code.
   let builder: CodeBuilderClient
-  private let log = Logger(label: "code")
+  fileprivate let log = Logger(label: "code")
 
   /// Compiles the code, and logs the compiler's warnings.
   init(_ sources: CodeSources, user: Sandbox.User?) throws(CodeFailure) {
@@ -39,6 +42,7 @@ final class OwnCode {
       case .failed(let reason):
         logMessages(reason, at: .error)
         log.error("the files have changed, and do not compile: the old code goes on")
+      case .notice(let text): log.error("\(text): restart the daemon")
       case .end:
         loop.remove(builder.eventDescriptor)
         log.error(
@@ -53,5 +57,97 @@ final class OwnCode {
 
   private func logMessages(_ text: String, at level: Logger.Level) {
     for line in text.split(separator: "\n") { log.log(level: level, "\(line)") }
+  }
+}
+
+/// The user's own code behind one node.
+final class InstanceCode {
+  let engine: ModelEngine
+  private let timer: DelayTimer
+  private let summary: String
+  private let mistakes = Mistakes()
+
+  /// The last mistakes of the code.
+  private final class Mistakes {
+    var count = 0
+    var last: CodeFinding?
+  }
+
+  /// Boots a machine with the code. Each mistake of the code is logged at once.
+  init(
+    _ code: OwnCode, _ options: Serve, _ machine: MachineDescription, eventCapacity: Int,
+    at node: FilePath
+  ) throws {
+    let sources = options.code
+    let own = UserCode(
+      code.builder,
+      module: sources?.module.map {
+        .init(name: $0, parameters: options.ownModule.moduleParameters ?? "")
+      },
+      hook: (sources?.hook ?? sources?.patch).map { .init(name: $0) })
+    summary = sources?.description ?? ""
+    timer = try DelayTimer()
+    own.wakeUpLater = { [timer] in timer.start(atMost: $0) }
+    let prefix = options.count == nil ? "" : "\(node): "
+    own.onFinding = { [log = code.log, mistakes] finding in
+      mistakes.count += 1
+      mistakes.last = finding
+      for line in "\(finding)".split(separator: "\n") { log.error("\(prefix)\(line)") }
+    }
+    engine = try own.makeEngine(machine, eventCapacity: eventCapacity)
+  }
+
+  /// Lets calls go on that sleep in the module.
+  func watch(_ device: InspectedDevice, in loop: EventLoop) throws(Errno) {
+    try loop.add(timer.descriptor) { [self] in
+      timer.finish()
+      device.goOn { engine.wakeUp() }
+    }
+  }
+
+  /// Unloads the module.
+  func end() { engine.end() }
+
+  /// The file `code` of the tree.
+  var report: String {
+    let lines =
+      ["code: \(summary)", "mistakes: \(mistakes.count)"]
+      + (mistakes.last.map { ["last: \($0)"] } ?? [])
+    return lines.map { "\($0.printable)\n" }.joined()
+  }
+}
+
+/// The user's own hook in the machines of `replay` and `explain`.
+final class HookRunner {
+  private let builder: CodeBuilderClient
+  private let name: String
+
+  /// Compiles the hook; nil if the options name none. The compiler's warnings go to standard error.
+  init?(_ options: HookOptions) throws {
+    guard options.isGiven else { return nil }
+    builder = try CodeBuilderClient(options.sources, user: UserOptions.usual)
+    name = options.hook ?? options.patch ?? ""
+    if !builder.messages.isEmpty { Self.print(builder.messages) }
+  }
+
+  deinit { builder.finish() }
+
+  /// Makes a machine with the hook. Each mistake of the hook goes to standard error.
+  func makeEngine(_ machine: MachineDescription) throws -> any Engine {
+    let code = UserCode(builder, hook: .init(name: name))
+    code.onFinding = { Self.print("\($0)") }
+    return try code.makeEngine(machine, hasDriver: false)
+  }
+
+  private static func print(_ text: String) {
+    _ = try? FileDescriptor.standardError.writeAll(
+      "\(text.printable(allowing: ["\n", "\t"]))\n".utf8)
+  }
+}
+
+extension HookRunner? {
+  /// Makes a machine with the user's hook, or with the built-in one.
+  func makeEngine(_ machine: MachineDescription) throws -> any Engine {
+    try self?.makeEngine(machine) ?? ModelEngine(machine)
   }
 }

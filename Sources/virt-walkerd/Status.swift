@@ -23,6 +23,11 @@ struct Status: ParsableCommand {
         {
           print(note.printable)
         }
+        if daemon.record.code != nil, !daemon.hasEnded, let tree = daemon.record.tree,
+          let mistake = GuestState.lastMistake(tree, within: 5000)
+        {
+          print("  the last mistake of its code: \(mistake)".printable)
+        }
       }
       if found.allSatisfy(\.hasEnded) {
         print("no virt-walkerd is running")

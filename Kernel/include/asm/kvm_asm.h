@@ -10,5 +10,7 @@ struct kvm_s2_mmu;
 /* The daemon does the invalidations when the hook has returned. */
 void __kvm_tlb_flush_vmid_ipa(struct kvm_s2_mmu *mmu, phys_addr_t ipa, int level);
 void __kvm_tlb_flush_vmid(struct kvm_s2_mmu *mmu);
+#define __kvm_tlb_flush_vmid_ipa_nsh(mmu, ipa, level)		__kvm_tlb_flush_vmid_ipa(mmu, ipa, level)
+#define __kvm_tlb_flush_vmid_range(mmu, start, pages)		((void)(start), (void)(pages), __kvm_tlb_flush_vmid(mmu))
 
 #endif

@@ -9,8 +9,11 @@
 #include <linux/types.h>
 #include <linux/version.h>
 
+#include <asm/cpufeature.h>
+#include <asm/kvm_arm.h>
 #include <asm/kvm_asm.h>
 #include <asm/ptrace.h>
+#include <asm/tlbflush.h>
 
 #define KVM_MAX_VCPUS			512
 #define KVM_VCPU_MAX_FEATURES		8
@@ -18,6 +21,13 @@
 
 struct kvm_pgtable;
 struct kvm_arch;
+
+/* The type of the level of a table: the runtime uses it. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+typedef s8 hook_level_t;
+#else
+typedef u32 hook_level_t;
+#endif
 
 struct kvm_vmid {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 18, 0)
@@ -36,6 +46,10 @@ struct kvm_s2_mmu {
 	struct kvm_pgtable *pgt;
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
 	u64 vtcr;
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	struct kvm_mmu_memory_cache split_page_cache;
+	u64 split_page_chunk_size;
 #endif
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
 	struct kvm_arch *arch;

@@ -10,13 +10,6 @@
 
 typedef u64 kvm_pte_t;
 
-/* The type of a level. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-typedef s8 hook_level_t;
-#else
-typedef u32 hook_level_t;
-#endif
-
 /* From 5.15 on, other files know the form of an entry, too. Before, a file has its own macros and functions for it. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0)
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
@@ -216,7 +209,24 @@ enum kvm_pgtable_prot {
 #define KVM_PGTABLE_PROT_RW	(KVM_PGTABLE_PROT_R | KVM_PGTABLE_PROT_W)
 #define KVM_PGTABLE_PROT_RWX	(KVM_PGTABLE_PROT_RW | KVM_PGTABLE_PROT_X)
 
-/* The tables: the bits of an address, the level of the first tables, and their first entry. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
+enum kvm_pgtable_stage2_flags {
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	KVM_PGTABLE_S2_IDMAP = BIT(0),
+	KVM_PGTABLE_S2_AS_S1 = BIT(1),
+#else
+	KVM_PGTABLE_S2_NOFWB = BIT(0),
+	KVM_PGTABLE_S2_IDMAP = BIT(1),
+#endif
+};
+
+typedef bool (*kvm_pgtable_force_pte_cb_t)(u64 addr, u64 end, enum kvm_pgtable_prot prot);
+#endif
+
+/*
+ * The tables: the bits of an address, the level of the first tables, and their first entry. The fields lie as in the kernel of each version,
+ * because the user's files may come with the kernel's own header.
+ */
 struct kvm_pgtable {
 	u32 ia_bits;
 	hook_level_t start_level;
@@ -224,7 +234,16 @@ struct kvm_pgtable {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
 	struct kvm_pgtable_mm_ops *mm_ops;
 #endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
 	struct kvm_s2_mmu *mmu;
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
+	enum kvm_pgtable_stage2_flags flags;
+	kvm_pgtable_force_pte_cb_t force_pte_cb;
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
+	struct kvm_s2_mmu *mmu;
+#endif
 };
 
 /*

@@ -37,9 +37,19 @@ static inline phys_addr_t virt_to_phys(const volatile void *address)
 #define pfn_to_kaddr(pfn)	__va(__pfn_to_phys(pfn))
 #define virt_to_pfn(address)	__phys_to_pfn(__pa(address))
 
-#define MT_S2_NORMAL		0xf
-#define MT_S2_DEVICE_nGnRE	1
-#define MT_S2_FWB_NORMAL	6
-#define MT_S2_FWB_DEVICE_nGnRE	1
+/* Indexes of memory types, and the attributes of stage 2: without and with FEAT_S2FWB. */
+#define MT_NORMAL			0
+#define MT_NORMAL_TAGGED		1
+#define MT_NORMAL_NC			2
+#define MT_DEVICE_nGnRnE		3
+#define MT_DEVICE_nGnRE			4
+#define MT_S2_NORMAL			0xf
+#define MT_S2_NORMAL_NC			5
+#define MT_S2_DEVICE_nGnRE		1
+#define MT_S2_AS_S1			MT_S2_NORMAL
+#define MT_S2_FWB_NORMAL		6
+#define MT_S2_FWB_NORMAL_NC		5
+#define MT_S2_FWB_DEVICE_nGnRE		1
+#define MT_S2_FWB_AS_S1			7
 
 #endif

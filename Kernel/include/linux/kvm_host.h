@@ -15,9 +15,12 @@
 #include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/srcu.h>
+#include <linux/rbtree_types.h>
+#include <linux/rcupdate.h>
 #include <linux/string.h>
 #include <linux/types.h>
 #include <linux/version.h>
@@ -28,6 +31,16 @@
 
 /* Before the file includes "trace.h": if it stands in a tree of the kernel, that one is the tree's, and has the same guard. */
 #include <trace.h>
+
+#ifndef rcu_dereference_check
+#define rcu_dereference_check(p, c)	({ (void)(c); (p); })
+#endif
+#ifndef rcu_dereference_raw
+#define rcu_dereference_raw(p)		(p)
+#endif
+#ifndef rcu_read_lock_held
+#define rcu_read_lock_held()		1
+#endif
 
 enum kvm_bus {
 	KVM_MMIO_BUS,
@@ -150,6 +163,19 @@ static inline struct kvm_io_bus *kvm_get_bus(struct kvm *kvm, enum kvm_bus idx)
 {
 	return kvm->buses[idx];
 }
+
+/* The pages of tables are the daemon's: a call of these functions ends the hook, and the message says why. */
+struct page;
+struct page *virt_to_page(const volatile void *address);
+int page_count(struct page *page);
+void get_page(struct page *page);
+void put_page(struct page *page);
+void *alloc_pages_exact(size_t size, gfp_t flags);
+void free_pages_exact(void *address, size_t size);
+void *kvm_mmu_memory_cache_alloc(struct kvm_mmu_memory_cache *cache);
+
+/* The caches of the model are coherent. */
+#define __flush_dcache_area(address, size)	((void)(address), (void)(size))
 
 struct kvm_vcpu *kvm_get_running_vcpu(void);
 

@@ -31,6 +31,19 @@ typedef hfn_t kvm_pfn_t;
  */
 #define HOOK_UNSUPPORTED(reason)	__attribute__((error(reason "; run this hook on the real kernel: --engine kernel")))
 
+/* Pages for tables, allocated before they are needed. */
+struct kvm_mmu_memory_cache {
+	int nobjs;
+	gfp_t gfp_zero;
+	struct kmem_cache *kmem_cache;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	int capacity;
+	void **objects;
+#else
+	void *objects[KVM_ARCH_NR_OBJS_PER_MEMORY_CACHE];
+#endif
+};
+
 #define INVALID_GPA	(~(gpa_t)0)
 #define GPA_INVALID	INVALID_GPA
 

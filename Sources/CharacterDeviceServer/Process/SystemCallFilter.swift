@@ -11,6 +11,8 @@ struct SystemCallFilter {
   private let calls: [String]
   /// Whether the process may start threads, and signal them.
   private let allowsThreads: Bool
+  /// Whether the process may see which changes of its shared memory are sealed.
+  private var seesSeals = false
 
   /// The filter of a process that answers requests with its open descriptors.
   static let server = SystemCallFilter(
@@ -25,9 +27,10 @@ struct SystemCallFilter {
       "dup2", "dup3",
     ], allowsThreads: true)
 
-  /// The filter of a server that, besides, exchanges messages and descriptors by sockets that are open.
+  /// The filter of a server that, besides, exchanges messages and descriptors of memory by sockets that are open.
   static let messagingServer = SystemCallFilter(
-    calls: server.calls + ["recvmsg", "recvfrom", "sendmsg", "sendto"], allowsThreads: true)
+    calls: server.calls + ["recvmsg", "recvfrom", "sendmsg", "sendto", "lseek", "_llseek"],
+    allowsThreads: true, seesSeals: true)
 
   /// The filter of a ``Keeper`` of root's, which waits for the server's end, unmounts and removes files.
   static let keeper = SystemCallFilter(
@@ -92,7 +95,7 @@ struct SystemCallFilter {
     // The flags of a descriptor. Commands that send a signal (O_ASYNC, F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY), or that take or release
     // a lock, are not allowed.
     let all = UInt64(UInt32.max)
-    for command in [F_GETFL, F_GETFD, F_SETFD] {
+    for command in [F_GETFL, F_GETFD, F_SETFD] + (seesSeals ? [CLINUX_F_GET_SEALS] : []) {
       add(CSECCOMP_ALLOW, "fcntl", [argument(1, all, is: UInt64(command))])
     }
     add(

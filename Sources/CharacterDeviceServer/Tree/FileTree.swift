@@ -5,7 +5,7 @@ import SystemPackage
 /// The server calls the functions of a tree from the one thread that serves it, one call at a time.
 public enum FileTree {
   /// A directory with its entries, in the order in which they are listed.
-  case directory(KeyValuePairs<String, FileTree>)
+  case directory(Entries)
   /// A text that `read` makes each time that a client reads from the start or asks for the size: one client sees the text of one
   /// moment. As long as nothing has changed, `read` should return the text that it has made before.
   case text(read: () -> FileText, TextTraits = [])
@@ -14,6 +14,26 @@ public enum FileTree {
   case commands(read: (() -> FileText)?, makeWriter: () -> any CommandWriter)
   /// A text that grows. A client that reads waits at the end for more.
   case pipe(any GrowingText)
+}
+
+extension FileTree {
+  /// The entries of a directory. A literal of a dictionary makes them: `["name": .text(...)]`.
+  public struct Entries: ExpressibleByDictionaryLiteral, Sequence {
+    private var entries: [(key: String, value: FileTree)]
+
+    public init(dictionaryLiteral entries: (String, FileTree)...) {
+      self.entries = entries.map { (key: $0.0, value: $0.1) }
+    }
+
+    /// Adds an entry. Its name must differ from the others.
+    public mutating func append(_ name: String, _ entry: FileTree) {
+      entries.append((key: name, value: entry))
+    }
+
+    public func makeIterator() -> IndexingIterator<[(key: String, value: FileTree)]> {
+      entries.makeIterator()
+    }
+  }
 }
 
 /// The additional properties of a file of a ``FileTree``.

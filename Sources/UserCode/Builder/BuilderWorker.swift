@@ -19,7 +19,10 @@ final class BuilderWorker {
   private var programs: [CodeKind: BuiltProgram] = [:]
   /// The processes that were started, with their programs. A process that has ended keeps its number until the daemon asks for its end.
   private var processes: [pid_t: BuiltProgram] = [:]
-  private var build: (process: pid_t, result: FileDescriptor, snapshot: SourceSnapshot)?
+  private var build:
+    (
+      process: pid_t, result: FileDescriptor, snapshot: SourceSnapshot, name: String
+    )?
   /// The files that have changed while a compilation ran.
   private var next: SourceSnapshot?
   private var builds = 0
@@ -27,7 +30,7 @@ final class BuilderWorker {
   /// The most processes that run at the same time: two for each node.
   private static let mostProcesses = 1000
   private static let largestTableMemory = 1 << 36
-  private static let channelSize = (MemoryLayout<channel>.size + 4095) / 4096 * 4096
+  private static let channelSize = (Int(channel_size()) + 4095) / 4096 * 4096
 
   init(
     _ configuration: BuilderConfiguration, _ directory: BuildDirectory, daemon: FileDescriptor,
@@ -129,6 +132,9 @@ final class BuilderWorker {
       let memory = clinux_make_memory("virt-walker channel", Self.channelSize)
       guard memory >= 0 else { throw .current }
       let channel = FileDescriptor(rawValue: memory)
+      // The process can look at the version before the daemon has got the memory.
+      var version = UInt32(CHANNEL_VERSION)
+      pwrite(memory, &version, MemoryLayout<UInt32>.size, 0)
       let (own, codes) = try BuilderMessage.makeSockets(SOCK_STREAM)
       defer { try? codes.close() }
       do throws(Errno) {
@@ -225,9 +231,11 @@ final class BuilderWorker {
     guard let count = read(4, from: guardian)?.reversed().reduce(0, { $0 << 8 | Int($1) }),
       let bytes = read(count, from: guardian), let result = SnapshotBytes.decode(bytes)
     else {
-      // Without its guardian, the worker cannot see changes any more.
       try? guardian.close()
       self.guardian = nil
+      if configuration.sources.isWatched {
+        tell("notice", "the process that reads the files was killed: changes are not seen any more")
+      }
       return
     }
     switch result {
@@ -283,7 +291,7 @@ final class BuilderWorker {
       try? sockets.0.close()
       return tell("failed", "cannot start the compiler: \(Errno.current)")
     }
-    build = (child, sockets.0, new)
+    build = (child, sockets.0, new, compilation.name)
   }
 
   private func endBuild() {
@@ -304,6 +312,7 @@ final class BuilderWorker {
       take(programs, of: build.snapshot)
       tell("built", message.fields[1])
     } else {
+      BuildDirectory.remove(build.name, in: FilePath(directory.path))
       tell("failed", message?.fields.last ?? "the compiler has ended early")
     }
     if next != nil { startBuild() }

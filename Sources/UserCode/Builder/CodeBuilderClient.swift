@@ -11,6 +11,8 @@ public final class CodeBuilderClient: CodeLauncher {
     case built(messages: String)
     /// The files have changed, and cannot be compiled: ``start(_:)`` starts the old programs. The text has the reason.
     case failed(String)
+    /// Something else that the user should know.
+    case notice(String)
     /// The builder has ended, and all processes with the user's code with it.
     case end
   }

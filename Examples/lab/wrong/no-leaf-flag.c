@@ -1,0 +1,79 @@
+/*
+ * Wrong: the walker has no flags, so that the visitor is never called, and the guest gets a 0.
+ *
+ * In the kernel: put these lines into arch/arm64/kvm/mmio.c, before io_mem_abort(). In io_mem_abort(), behind
+ * "rt = kvm_vcpu_dabt_get_rd(vcpu);", write:
+ *
+ *	ret = virt_walker_mmio(vcpu, fault_ipa, is_write, len, rt);
+ *	if (ret)
+ *		return ret;
+ *
+ * Without a kernel: virt-walkerd serve --hook no-leaf-flag.c --hook-function virt_walker_mmio
+ */
+#include <linux/bitfield.h>
+#include <linux/kvm_host.h>
+#include <asm/kvm_emulate.h>
+#include <asm/kvm_mmu.h>
+#include <asm/kvm_pgtable.h>
+
+#define HIDE_ADDRESS	0x0b000000
+#define SEEK_ADDRESS	0x0b000001
+#define TARGET_ADDRESS	0x40000000
+#define HIDDEN_BITS	GENMASK_ULL(58, 51)
+
+struct hidden_byte {
+	bool is_write;
+	u8 value;
+};
+
+static int hidden_byte_visitor(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,
+			       enum kvm_pgtable_walk_flags flag, void * const arg)
+{
+	struct hidden_byte *byte = arg;
+
+	if (byte->is_write) {
+		kvm_pte_t pte = *ptep;
+
+		pte &= ~HIDDEN_BITS;
+		pte |= FIELD_PREP(HIDDEN_BITS, byte->value);
+		WRITE_ONCE(*ptep, pte);
+	} else {
+		byte->value = FIELD_GET(HIDDEN_BITS, *ptep);
+	}
+	return 0;
+}
+
+static int walk_to_page(struct kvm_vcpu *vcpu, struct hidden_byte *byte)
+{
+	struct kvm_pgtable_walker walker = {
+		.cb	= hidden_byte_visitor,
+		.arg	= byte,
+	};
+
+	return kvm_pgtable_walk(vcpu->arch.hw_mmu->pgt, TARGET_ADDRESS, PAGE_SIZE, &walker);
+}
+
+int virt_walker_mmio(struct kvm_vcpu *vcpu, phys_addr_t fault_ipa, bool is_write, int len,
+		     unsigned long rt)
+{
+	struct hidden_byte byte = { .is_write = is_write };
+	int ret;
+
+	if (!(is_write && fault_ipa == HIDE_ADDRESS) && !(!is_write && fault_ipa == SEEK_ADDRESS))
+		return 0;
+
+	pr_info("virt_walker: %s of %d byte\n", is_write ? "hide" : "seek", len);
+	if (len != 1)
+		return -EINVAL;
+
+	if (is_write)
+		byte.value = vcpu_get_reg(vcpu, rt);
+	ret = walk_to_page(vcpu, &byte);
+	if (ret)
+		return ret;
+	if (!is_write)
+		vcpu_set_reg(vcpu, rt, byte.value);
+
+	kvm_incr_pc(vcpu);
+	return 1;
+}
