@@ -51,7 +51,7 @@ final class Inspector {
     hostLog = .kernelLog(capacity: events.capacity / 4)
     events.firstUnseen = events.end
     // The lines of a driver's start come when the function below is set.
-    events.time = clock()
+    if events.hasEarlyGuestEvents { events.time = clock() }
     // One operation can have more events than the stream keeps. A copy of the machine keeps the stream, and not this object, so `deinit`
     // takes the functions back. Weak references in them were 2 % of the instructions of a call of the device.
     events.onOverrun = { [unowned(unsafe) self] in noteEvents() }

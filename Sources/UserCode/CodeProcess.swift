@@ -52,19 +52,19 @@ final class CodeProcess {
   ///
   /// - Parameters:
   ///   - log: Takes the lines of the kernel's log: those of the code, and those of this program about the code.
-  ///   - visit: Takes the entries that a walk of the code comes to.
+  ///   - event: Takes the visits and invalidations of a hook.
   ///   - answer: Answers the requests of the code.
   func call(
     _ call: channel_call, file: UInt64 = 0, number: UInt64 = 0,
     _ arguments: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0),
     data: Span<UInt8> = Span(), log: (_ line: String, _ isOfCode: Bool) -> Void,
-    visit: (_ offset: UInt64, _ level: UInt8) -> Void = { _, _ in },
+    event: (CodeRecord) -> Void = { _ in },
     answer: (channel_message) -> CodeChannel.Reply
   ) throws(Ended) -> channel_message {
     guard fatal == nil else { throw Ended() }
     do throws(CodeChannel.Failure) {
-      return try channel.call(call, file: file, call: number, arguments, data: data) { event in
-        switch event {
+      return try channel.call(call, file: file, call: number, arguments, data: data) { received in
+        switch received {
         case .request(let message): return answer(message)
         case .record(.line(let text, _)): for line in CodeRecord.lines(text) { log(line, true) }
         case .record(.finding(let text, let pc)):
@@ -72,7 +72,7 @@ final class CodeProcess {
           report(
             CodeFinding(kind: kind, text: text, place: place, backtrace: backtrace),
             log: { log($0, false) })
-        case .record(.visit(let offset, let level)): visit(offset, level)
+        case .record(let record): event(record)
         }
         return CodeChannel.Reply()
       }

@@ -98,7 +98,7 @@ struct Daemon {
     announceReady(instances)
     try exit?.take(keepingStandardError: options.logFile != nil)
     try loop.run()
-    systemd.send("STOPPING=1")
+    if code == nil { systemd.send("STOPPING=1") }
   }
 
   /// Gives up all rights except the descriptors that are open.
@@ -165,8 +165,9 @@ struct Daemon {
     }
     // The starter of the daemon may have ended. A failed write is no error then.
     _ = try? FileDescriptor.standardOutput.writeAll(lines.joined().utf8)
-    systemd.send(
-      "READY=1\nSTATUS=serving \(describe(instances)) by \(instances[0].backend.rawValue)")
+    let state = "READY=1\nSTATUS=serving \(describe(instances)) by \(instances[0].backend.rawValue)"
+    // A daemon that may send messages keeps no socket by which others can be reached.
+    if options.code == nil { systemd.send(state) } else { systemd.end(state) }
   }
 
   /// The path of the node, or the paths of the first and the last of several nodes.

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Scenarios
 import Stage2Sim
-import VirtWalkerDevice
+import UserCode
 
 struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -27,7 +27,7 @@ struct Explain: ParsableCommand {
 
       A byte is harmless if it has no warning except ref, and if loads, stores and fetches keep it.
 
-      Exit status: 0 success; 64 wrong usage; 69 the model does not support the machine; 71 a system error.
+      Exit status: 0 success; 64 wrong usage; 65 the code of --hook does not compile; 69 the model does not support the machine; 71 a system error.
       """)
 
   @Argument(
@@ -40,7 +40,10 @@ struct Explain: ParsableCommand {
 
   @OptionGroup var host: HostOptions
 
+  @OptionGroup(title: "Your own code") var ownHook: HookOptions
+
   func validate() throws {
+    try ownHook.requireCode(ownHook.isGiven, by: "--hook")
     guard (byte == nil) == all else {
       throw ValidationError(
         "give a byte to explain, such as 0x41, or --all, and not both")
@@ -53,7 +56,9 @@ struct Explain: ParsableCommand {
       do {
         let machine = Explainer.machine(
           cpu: host.cpu, backing: host.backing, granule: host.granule, ipaBits: host.ipa)
-        explainer = Explainer(on: try ModelEngine(machine))
+        explainer = Explainer(on: try HookRunner(ownHook).makeEngine(machine))
+      } catch let failure as CodeFailure {
+        throw failure
       } catch {
         throw Failure("\(error)", status: .unavailable)
       }

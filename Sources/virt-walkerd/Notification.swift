@@ -12,6 +12,12 @@ struct Notification {
     if let socket { _ = write(socket, state, state.utf8.count) }
   }
 
+  /// Sends a last state, and closes the socket, if there is one.
+  func end(_ state: String) {
+    send(state)
+    if let socket { close(socket) }
+  }
+
   private static func connect(to name: String) -> Int32? {
     guard name.hasPrefix("/") || name.hasPrefix("@") else { return nil }
     var address = sockaddr_un()

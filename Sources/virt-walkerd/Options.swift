@@ -261,9 +261,12 @@ struct UserOptions: ParsableArguments {
   var isDefault: Bool { given == nil }
 
   /// The user to become; nil if the daemon was not started by root, and keeps its user.
-  var user: Sandbox.User? {
+  var user: Sandbox.User? { geteuid() == 0 ? given ?? Self.usual : nil }
+
+  /// The user that a process of root's becomes if no other is named; nil for a process of another user.
+  static var usual: Sandbox.User? {
     guard geteuid() == 0 else { return nil }
-    return given ?? Self.lookUp("virt-walker") ?? Self.lookUp("nobody")
+    return Self.lookUp("virt-walker") ?? Self.lookUp("nobody")
       // A system such as an initramfs may have no user database.
       ?? Sandbox.User(name: "nobody", id: 65534, group: 65534)
   }

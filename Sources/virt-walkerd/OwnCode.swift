@@ -116,3 +116,38 @@ final class InstanceCode {
     return lines.map { "\($0.printable)\n" }.joined()
   }
 }
+
+/// The user's own hook in the machines of `replay` and `explain`.
+final class HookRunner {
+  private let builder: CodeBuilderClient
+  private let name: String
+
+  /// Compiles the hook; nil if the options name none. The compiler's warnings go to standard error.
+  init?(_ options: HookOptions) throws {
+    guard options.isGiven else { return nil }
+    builder = try CodeBuilderClient(options.sources, user: UserOptions.usual)
+    name = options.hook ?? options.patch ?? ""
+    if !builder.messages.isEmpty { Self.print(builder.messages) }
+  }
+
+  deinit { builder.finish() }
+
+  /// Makes a machine with the hook. Each mistake of the hook goes to standard error.
+  func makeEngine(_ machine: MachineDescription) throws -> any Engine {
+    let code = UserCode(builder, hook: .init(name: name))
+    code.onFinding = { Self.print("\($0)") }
+    return try code.makeEngine(machine, hasDriver: false)
+  }
+
+  private static func print(_ text: String) {
+    _ = try? FileDescriptor.standardError.writeAll(
+      "\(text.printable(allowing: ["\n", "\t"]))\n".utf8)
+  }
+}
+
+extension HookRunner? {
+  /// Makes a machine with the user's hook, or with the built-in one.
+  func makeEngine(_ machine: MachineDescription) throws -> any Engine {
+    try self?.makeEngine(machine) ?? ModelEngine(machine)
+  }
+}

@@ -2,7 +2,7 @@ import ArgumentParser
 import Glibc
 import Scenarios
 import SystemPackage
-import VirtWalkerDevice
+import UserCode
 
 struct Replay: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -14,7 +14,7 @@ struct Replay: ParsableCommand {
       file's observations.
 
       Exit status: 0 success; 1 with --check, a recording differs; 65 a text is not a scenario, or with --check not a \
-      recording; 66 a file cannot be read; 69 the model does not support the machine. No file is run unless all files \
+      recording, or the code of --hook does not compile; 66 a file cannot be read; 69 the model does not support the machine. No file is run unless all files \
       can be read.
       """)
 
@@ -25,32 +25,36 @@ struct Replay: ParsableCommand {
       """)
   var check = false
 
+  @OptionGroup(title: "Your own code") var ownHook: HookOptions
+
   @Argument(
     help: ArgumentHelp("Scenarios or recordings; - is standard input.", valueName: "file"))
   var files: [String]
 
   func validate() throws {
     guard !files.contains("") else { throw ValidationError("an empty name is not a file") }
+    try ownHook.requireCode(ownHook.isGiven, by: "--hook")
   }
 
   func run() throws {
     try reportingFailures {
       // All files are read before the first one is played. Only one text at a time stays in memory.
       let texts = try files.map(Text.init)
+      let hook = try HookRunner(ownHook)
       if check {
-        try compare(texts)
+        try compare(texts, hook)
       } else {
-        for text in texts { try text.play() }
+        for text in texts { try text.play(hook) }
       }
     }
   }
 
-  private func compare(_ texts: [Text]) throws {
+  private func compare(_ texts: [Text], _ hook: HookRunner?) throws {
     for text in texts { try text.requireObservations() }
     let width = outputWidth()
     var matching = 0
     for text in texts {
-      if let difference = try text.difference(width: width) {
+      if let difference = try text.difference(width: width, hook) {
         try write(difference)
       } else {
         matching += 1
@@ -156,11 +160,13 @@ private struct Text {
   }
 
   /// Prints each step after it was performed, with the comments before it.
-  func play() throws {
+  func play(_ hook: HookRunner?) throws {
     try parsingAgain { reader in
       let engine: any Engine
       do {
-        engine = try ModelEngine(machine)
+        engine = try hook.makeEngine(machine)
+      } catch let failure as CodeFailure {
+        throw failure
       } catch {
         throw Failure("cannot run \(name): \(error)", status: .unavailable)
       }
@@ -180,10 +186,10 @@ private struct Text {
   }
 
   /// The first difference from the model, as text to print; nil if there is none.
-  func difference(width: Int?) throws -> String? {
+  func difference(width: Int?, _ hook: HookRunner?) throws -> String? {
     let engine: any Engine
     do {
-      engine = try ModelEngine(machine)
+      engine = try hook.makeEngine(machine)
     } catch {
       return "\(name): cannot be played: \(error)\n"
     }

@@ -19,7 +19,10 @@ final class BuilderWorker {
   private var programs: [CodeKind: BuiltProgram] = [:]
   /// The processes that were started, with their programs. A process that has ended keeps its number until the daemon asks for its end.
   private var processes: [pid_t: BuiltProgram] = [:]
-  private var build: (process: pid_t, result: FileDescriptor, snapshot: SourceSnapshot)?
+  private var build:
+    (
+      process: pid_t, result: FileDescriptor, snapshot: SourceSnapshot, name: String
+    )?
   /// The files that have changed while a compilation ran.
   private var next: SourceSnapshot?
   private var builds = 0
@@ -288,7 +291,7 @@ final class BuilderWorker {
       try? sockets.0.close()
       return tell("failed", "cannot start the compiler: \(Errno.current)")
     }
-    build = (child, sockets.0, new)
+    build = (child, sockets.0, new, compilation.name)
   }
 
   private func endBuild() {
@@ -309,6 +312,7 @@ final class BuilderWorker {
       take(programs, of: build.snapshot)
       tell("built", message.fields[1])
     } else {
+      BuildDirectory.remove(build.name, in: FilePath(directory.path))
       tell("failed", message?.fields.last ?? "the compiler has ended early")
     }
     if next != nil { startBuild() }

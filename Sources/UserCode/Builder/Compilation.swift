@@ -202,6 +202,7 @@ struct Compilation {
         of: code,
         directories: [
           ("\(path(kind))/src/", code.givenDirectory), ("\(kernel)/", Toolchain.shownKernel),
+          ("\(directory.path)/tmp/", "assembly of the code/"),
         ])
       let lines = messages.lines(of: result.output)
       if result.succeeded {

@@ -25,11 +25,18 @@ struct CompilerMessages {
 
   /// The lines of the tools, in bounds and without control characters.
   func lines(of output: String) -> [String] {
-    // The file that includes a hook is not the user's.
-    let all = output.split(separator: "\n").filter { !$0.contains("/\(Toolchain.hookSource):") }
-      .map { show(String($0)) }
-    guard all.count > Self.mostLines else { return all }
-    return all.prefix(Self.mostLines) + ["(\(all.count - Self.mostLines) more lines)"]
+    var all: [String] = []
+    for line in output.split(separator: "\n") {
+      // The file that includes a hook is not the user's.
+      guard !line.contains("/\(Toolchain.hookSource):") else { continue }
+      let shown = show(String(line))
+      // A file that includes itself has the same line 200 times.
+      if shown != all.last { all.append(shown) }
+    }
+    let more = all.count - Self.mostLines
+    guard more > 0 else { return all }
+    return all.prefix(Self.mostLines / 2) + ["(\(more) more lines)"]
+      + all.suffix(Self.mostLines / 2)
   }
 
   /// A line with the paths of the user.
@@ -37,6 +44,10 @@ struct CompilerMessages {
     var line = line.count > Self.longestLine ? line.prefix(Self.longestLine) + "..." : line[...]
     for (compiled, shown) in directories where !compiled.isEmpty {
       line = line.replacing(compiled, with: shown)[...]
+    }
+    // A temporary file of the compiler.
+    if line.hasPrefix("assembly of the code/"), let colon = line.firstIndex(of: ":") {
+      line = "assembly of the code" + line[colon...]
     }
     var start = ""
     for prefix in ["In file included from ", "                 from "] where line.hasPrefix(prefix)

@@ -34,7 +34,7 @@ struct Toolchain {
     let numbers = version.split(separator: ".").compactMap { UInt32($0) }
     let code = numbers.count == 2 ? numbers[0] << 16 | numbers[1] << 8 : 0x060100
     var options = [
-      "-std=gnu11", "-g", "-Wall", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls",
+      "-std=gnu11", "-O1", "-Wall", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls",
       "-fno-reorder-blocks-and-partition", "-fno-strict-aliasing", "-fno-common", "-fwrapv",
       "-funsigned-char", "-fno-pie", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
       "-fno-builtin-printf", "-mgeneral-regs-only", "-nostdinc", "-I", "\(kernel)/include",
@@ -68,7 +68,7 @@ struct Toolchain {
     let base = source.name.split(separator: "/").last.map(String.init) ?? source.name
     var options = Self.common(kernel, version: version)
     options += [
-      "-O1", "-Werror=implicit-function-declaration", "-Werror=implicit-int",
+      "-g", "-Werror=implicit-function-declaration", "-Werror=implicit-int",
       "-Werror=incompatible-pointer-types", "-Werror=int-conversion", "-Werror=return-type",
       "-DKBUILD_MODNAME=\"\(Self.identifier(source.module))\"",
       "-DKBUILD_BASENAME=\"\(Self.identifier(base.hasSuffix(".c") ? String(base.dropLast(2)) : base))\"",
@@ -99,7 +99,8 @@ struct Toolchain {
   ) -> [String] {
     var options = Self.common(kernel, version: version)
     options += [
-      "-O2", "-fno-reorder-functions", "-fno-tree-loop-distribute-patterns",
+      // Lines are enough for a backtrace. The runtime is compiled at each start, which must not take long.
+      "-g1", "-fno-reorder-functions", "-fno-tree-loop-distribute-patterns",
       "-Wno-unused-command-line-argument", "-I", "\(kernel)/runtime", "-I",
       "\(kernel)/runtime/freestanding", "-DKBUILD_MODNAME=\"virt_walker\"",
     ]

@@ -147,7 +147,7 @@ static void take_read(void)
 	message->length = 1;
 	message->arguments[0] = 1;
 	message->arguments[7] = 0;
-	answer(is("much") ? 1000000000 : is("more") ? 3 : 1);
+	answer(is("much") ? 1000000000 : is("more") ? 3 : is("less") ? 0 : 1);
 }
 
 static void take_call(void)
