@@ -227,14 +227,22 @@ struct SourceReader {
     path.hasPrefix("/") ? path : "\(workingDirectory)/\(path)"
   }
 
+  /// The entry of a path that the user has given. A link there is not followed: it may be the link of another author, in an archive.
   private func find(_ given: String, _ option: String) throws(CodeFailure) -> DirectoryEntry {
+    let path = FilePath(absolute(given))
+    let isNamed = path.lastComponent?.kind == .regular
+    let attributes: stat
+    let entry: DirectoryEntry
     do throws(Errno) {
-      let entry = try DirectoryEntry(FilePath(absolute(given)), followsLink: true)
-      _ = try entry.attributes
-      return entry
+      entry = try DirectoryEntry(isNamed ? path : path.lexicallyNormalized())
+      attributes = try entry.attributes
     } catch {
       throw unreadable(given, option, error)
     }
+    guard attributes.st_mode & S_IFMT != S_IFLNK else {
+      throw CodeFailure("\(given) is a symbolic link: name the file itself")
+    }
+    return entry
   }
 
   private func unreadable(_ given: String, _ option: String, _ error: Errno) -> CodeFailure {

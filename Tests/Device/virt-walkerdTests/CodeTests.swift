@@ -200,7 +200,7 @@ import Testing
   func errorsOfTheCompilerAreShown(source: String, message: String) async throws {
     let result = try await run(
       ["x.c": source],
-      "$virt_walkerd serve --name \(name) --module x.c; echo $?; ls tmp; pgrep -f 'code-builder.*\(name)'"
+      "$virt_walkerd serve --name \(name) --module x.c; echo $?; ls tmp"
     )
     #expect(result.output == "65\n", "\(result.errors)")
     #expect(result.errors.contains(message), "\(result.errors)")
@@ -304,7 +304,7 @@ import Testing
       echo 'int x = ;' >>x.c; soon grep -q 'the old code goes on' log
       grep -o 'x.c:[0-9]*:9: error: expected expression' log | sed 's/:[0-9]*:/:N:/'
       printf C >&3; head -c1 <&3; echo
-      sed -i '$d' x.c; sed -i s/second/third/ x.c; soon test $(grep -c 'the new code runs' log) -ge 2 || true
+      sed -i '$d' x.c; sed -i s/second/third/ x.c;
       again() { [ $(grep -c 'the new code runs' log) -ge 2 ]; }; soon again
       printf D >&3
       grep -o 'first\\|second\\|third' $tree/guest/dmesg
@@ -334,7 +334,7 @@ import Testing
     #expect(result.output == "65\n65\n65\n65\n65\n", "\(result.errors)")
     #expect(!result.errors.contains("the_secret"), "\(result.errors)")
     #expect(!result.errors.contains("root:"), "\(result.errors)")
-    #expect(result.errors.contains("a symbolic link on the way belongs to another user"))
+    #expect(result.errors.contains("code/x.c is a symbolic link: name the file itself"))
   }
 
   @Test func endlessCompilationEnds() async throws {
