@@ -172,6 +172,9 @@ struct SourceReader {
       }
       if let new = file.new, PatchFile.compiled.contains(new) { code.sources.append(new) }
     }
+    let headers = patch.headers
+    for file in headers.files { try add(file, to: &code) }
+    code.notes += headers.notes
     guard !code.sources.isEmpty else {
       throw CodeFailure(
         "\(given) changes no C file that virt-walker compiles: it takes changes of \(PatchFile.compiled.joined(separator: ", "))"

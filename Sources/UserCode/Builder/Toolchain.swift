@@ -66,7 +66,8 @@ struct Toolchain {
     compile source: Source, to object: String, kernel: String, version: String, isSanitized: Bool
   ) -> [String] {
     let base = source.name.split(separator: "/").last.map(String.init) ?? source.name
-    var options = Self.common(kernel, version: version)
+    var options = ["-I", "\(source.directory.compiled)/\(PatchFile.headerDirectory)"]
+    options += Self.common(kernel, version: version)
     options += [
       "-g", "-Werror=implicit-function-declaration", "-Werror=implicit-int",
       "-Werror=incompatible-pointer-types", "-Werror=int-conversion", "-Werror=return-type",

@@ -171,6 +171,28 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
+  /// The tree of a kernel has the files of the diff only.
+  @Test func diffIsAHook() async throws {
+    let result = try await run(
+      ["mmio.c": hook("\tprintk(\"old\\n\");")],
+      """
+      mkdir -p tree/arch/arm64/kvm tree/arch/arm64/include/asm && mv mmio.c tree/arch/arm64/kvm/ || exit 99
+      printf 'VERSION = 5\\nPATCHLEVEL = 15\\n' >tree/Makefile
+      printf '#ifndef X\\n#define X\\n#include <not/there.h>\\n#endif\\n' >tree/arch/arm64/include/asm/kvm_pgtable.h
+      cp -r tree new
+      sed -i 's/printk("old/printk(TEXT "/; s/.*kvm_emulate.h.*/&\\n#include <asm\\/kvm_pgtable.h>/' new/arch/arm64/kvm/mmio.c
+      sed -i 's/#define X/&\\n#define TEXT "of the diff"/' new/arch/arm64/include/asm/kvm_pgtable.h
+      diff -ru tree new | sed 's,^--- tree,--- a,; s,^+++ new,+++ b,' >my.patch
+      serve --patch my.patch --linux tree || exit 98
+      printf A >$node; grep -o 'of the diff' $tree/host/dmesg; finish
+      sed -i 's/old/other/' tree/arch/arm64/kvm/mmio.c
+      $virt_walkerd serve --name \(name) --patch my.patch --linux tree; echo $?
+      """)
+    #expect(result.output == "of the diff\n65\n", "\(result.errors)")
+    #expect(result.errors.contains("my.patch does not fit the tree tree"), "\(result.errors)")
+    try await expectNothingLeft(of: node)
+  }
+
   @Test func manyNodesHaveProcessesOfTheirOwn() async throws {
     let result = try await run(
       ["x.c": hook("\tif (value == 'X')\n\t\t*(volatile int *)8 = 1;")],

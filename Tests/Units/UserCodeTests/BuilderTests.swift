@@ -37,6 +37,48 @@ import Testing
       ])
   }
 
+  @Test func headersHaveTheAddedLines() throws {
+    let headers = try patch(
+      """
+      --- a/arch/arm64/include/asm/kvm_pgtable.h
+      +++ b/arch/arm64/include/asm/kvm_pgtable.h
+      @@ -10,2 +10,4 @@
+       #define A
+      +#define HIDE 1
+      +#define SEEK 2
+       #define B
+      @@ -20,2 +22,2 @@
+      -#define C
+      +#define D
+       #define E
+      --- /dev/null
+      +++ b/include/linux/hide.h
+      @@ -0,0 +1 @@
+      +#define NEW 1
+      """
+    ).headers
+    #expect(
+      headers.files.map { "\($0.name)\n\(String(decoding: $0.bytes, as: UTF8.self))" } == [
+        """
+        changed-headers/asm/kvm_pgtable.h
+        #include_next <asm/kvm_pgtable.h>
+        #line 11 "arch/arm64/include/asm/kvm_pgtable.h"
+        #define HIDE 1
+        #define SEEK 2
+        #line 22 "arch/arm64/include/asm/kvm_pgtable.h"
+        #define D
+
+        """,
+        """
+        changed-headers/linux/hide.h
+        #line 1 "include/linux/hide.h"
+        #define NEW 1
+
+        """,
+      ])
+    #expect(headers.notes.count == 1 && headers.notes[0].contains("removes 1 lines of arch/arm64"))
+  }
+
   @Test func filesThatTheModelDoesNotRunAreNamed() throws {
     let diff = try patch(
       """
