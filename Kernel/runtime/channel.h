@@ -145,7 +145,7 @@ enum channel_record_kind {
 	CHANNEL_RECORD_FINDING,
 	/* Hook: kvm_pgtable_walk() has come to an entry. pc: its place in the tables' memory in bytes; level: its level. */
 	CHANNEL_RECORD_VISIT,
-	/* Hook: an invalidation of the TLB. pc: the intermediate physical address, or CHANNEL_INVALIDATE_ALL for the whole VMID; level: its level. */
+	/* Hook: an invalidation of the TLB. pc: the intermediate physical address; level: its level. The whole VMID: CHANNEL_INVALIDATE_ALL. */
 	CHANNEL_RECORD_INVALIDATE,
 };
 

@@ -215,7 +215,7 @@ static void free_memory(const void *memory, const char *function, const char *ex
 	}
 #endif
 	if (!allocation) {
-		runtime_finding_at(pc, "%s() of %px, which is no address of %s()", function, memory, expected);
+		runtime_finding_at(pc, "%s() of an address that is no result of %s()", function, expected[0] == '*' ? "kvmalloc" : expected);
 	} else if (allocation->state == FREED) {
 		runtime_finding_at(pc, "double free: %s() of the memory of %s() at " RUNTIME_PLACE ", which was freed at " RUNTIME_PLACE,
 				   function, allocation->function, allocation->pc, allocation->free_pc);

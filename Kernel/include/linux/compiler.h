@@ -35,7 +35,7 @@
 #define __weak __attribute__((__weak__))
 #define __pure __attribute__((__pure__))
 #define __attribute_const__ __attribute__((__const__))
-#define __cold __attribute__((__cold__))
+#define __cold
 #define __malloc __attribute__((__malloc__))
 #define __printf(a, b) __attribute__((__format__(__printf__, a, b)))
 #define __scanf(a, b) __attribute__((__format__(__scanf__, a, b)))
