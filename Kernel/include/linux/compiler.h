@@ -58,7 +58,6 @@
 #define barrier() __asm__ __volatile__("" : : : "memory")
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
-#define ACCESS_ONCE(x) (*(volatile __typeof__(x) *)&(x))
 #define __same_type(a, b) __builtin_types_compatible_p(__typeof__(a), __typeof__(b))
 #define OPTIMIZER_HIDE_VAR(x) __asm__("" : "=r"(x) : "0"(x))
 
