@@ -19,6 +19,7 @@ final class CodeProcess {
   private let launcher: any CodeLauncher
   private let process: Int32
   private var hasEnded = false
+  private var isInCall = false
   private var places: [UInt64: [SourcePlace]] = [:]
   private var known: Set<String> = []
 
@@ -64,7 +65,10 @@ final class CodeProcess {
     event: (CodeRecord) -> Void = { _ in },
     answer: (channel_message) -> CodeChannel.Reply
   ) throws(Ended) -> channel_message {
-    guard fatal == nil else { throw Ended() }
+    // The code has one call at a time, whatever is served while the daemon waits.
+    guard fatal == nil, !isInCall else { throw Ended() }
+    isInCall = true
+    defer { isInCall = false }
     do throws(CodeChannel.Failure) {
       return try channel.call(call, file: file, call: number, arguments, data: data) { received in
         switch received {

@@ -254,6 +254,8 @@ final class CodeBed: MachineObserver {
     var calls = 0
     bed.engine.mayGoOn = {
       calls += 1
+      // A call in the middle of a call is refused, and harms nothing.
+      if calls == 1 { #expect(throws: Errno.ioError) { try bed.engine.write([2].span) } }
       // Shortens the time that the code has.
       return false
     }
