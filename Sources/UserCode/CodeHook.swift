@@ -4,8 +4,8 @@ import Scenarios
 import Stage2Sim
 import VirtWalkerDevice
 
-/// A user's hook, which replaces `io_mem_abort` in the host's KVM.
-final class CodeHook: MMIOHook {
+/// A user's hook in the host's KVM, which replaces `io_mem_abort`, `kvm_hvc_call_handler`, or both.
+final class CodeHook: MMIOHook, HypercallHook {
   private let process: CodeProcess
   private let name: String
   private let registers: HidingRegisters?
@@ -13,6 +13,9 @@ final class CodeHook: MMIOHook {
   private var watch = TableWatch()
   /// The memory that the hook's process has the tables in.
   private var block: TableBlock?
+  /// The functions that the hook has: `io_mem_abort()` and `kvm_hvc_call_handler()`.
+  private(set) var hasAbort = false
+  private(set) var hasHypercall = false
   /// The last abort after which the program counter has not moved.
   private var unmoved: (pc: GuestVirtualAddress, fault: FaultInfo)?
 
@@ -55,6 +58,8 @@ final class CodeHook: MMIOHook {
         "the hook \(name) does not start: its process answers \(ErrorName.describe(answer.result)). This is a defect of virt-walkerd."
       )
     }
+    hasAbort = answer.arguments.0 & 1 != 0
+    hasHypercall = answer.arguments.1 & 1 != 0
   }
 
   /// The answer to a request: a hook has none but that for room in the log.
@@ -65,11 +70,12 @@ final class CodeHook: MMIOHook {
   private static let noMemory =
     "there is no memory for stage-2 tables that a hook's process can share. Free some memory, or raise the limit of the service."
 
-  var replacesIOMemAbort: Bool { true }
+  var replacesIOMemAbort: Bool { hasAbort }
 
   func ioMemAbort(
     _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOHookResult {
+    guard hasAbort else { return .notHandled }
     guard process.fatal == nil else { return .crash }
     guard let tables = kvm.stage2.shareTables() else {
       find(Self.noMemory, in: kvm)
@@ -78,22 +84,14 @@ final class CodeHook: MMIOHook {
     let answer: channel_message
     var sawTarget = false
     do throws(CodeProcess.Ended) {
-      if tables.block !== block {
-        give(tables, vtcr: kvm.stage2.vtcr(on: cpu))
-        _ = try process.call(
-          CHANNEL_TABLES, log: { log($0, $1, in: kvm) }, answer: Self.refuse)
-      }
+      try follow(tables, in: kvm)
       watch.note(kvm.stage2, access: access.address, base: tables.base)
       process.channel.vcpu = channel_vcpu(vcpu)
       let target = watch.target.last?.offset(from: tables.base)
       answer = try process.call(
         CHANNEL_ABORT, (access.address.rawValue, 0, 0, 0), log: { log($0, $1, in: kvm) },
-        visit: { offset, level in
-          if kvm.stage2.reportVisit(
-            at: offset, level: Int(level), descriptor: watch.old(at: offset)), offset == target
-          {
-            sawTarget = true
-          }
+        event: { record in
+          if report(record, in: kvm) == target { sawTarget = true }
         }, answer: Self.refuse)
     } catch {
       return .crash
@@ -104,6 +102,67 @@ final class CodeHook: MMIOHook {
       return .crash
     }
     return try take(answer.result, of: access, tables, &vcpu, &kvm, sawTarget: sawTarget)
+  }
+
+  func handleHypercall(
+    vcpu: inout VCPU, kvm: inout KVM
+  ) throws(KernelError) -> HypercallResult {
+    guard hasHypercall else { return .notHandled }
+    guard process.fatal == nil else { return .crash }
+    guard let tables = kvm.stage2.shareTables() else {
+      find(Self.noMemory, in: kvm)
+      throw .outOfMemory
+    }
+    let answer: channel_message
+    do throws(CodeProcess.Ended) {
+      try follow(tables, in: kvm)
+      watch.note(kvm.stage2, access: HideSeek.target, base: tables.base)
+      process.channel.vcpu = channel_vcpu(vcpu)
+      answer = try process.call(
+        CHANNEL_HYPERCALL, log: { log($0, $1, in: kvm) }, event: { _ = report($0, in: kvm) },
+        answer: Self.refuse)
+    } catch {
+      return .crash
+    }
+    let after = process.channel.vcpu
+    after.setRegisters(of: &vcpu)
+    let target = watch.target.last?.offset(from: tables.base)
+    for change in watch.changes(in: kvm.stage2, most: Self.mostChanges) {
+      let isTarget = change.offset == target
+      check(change, isTarget: isTarget, isHide: true, tables, kvm)
+      if isTarget, change.old.hiddenByte != change.new.hiddenByte {
+        kvm.stage2.report(
+          .byteWritten(change.new.hiddenByte, old: change.old, new: change.new))
+      }
+    }
+    guard answer.result <= 0 else { return .handled }
+    guard answer.result < 0 else { return .exit }
+    throw error(of: answer.result, from: "kvm_hvc_call_handler()", in: kvm)
+  }
+
+  /// Tells the process that the tables have other memory, if they have.
+  private func follow(_ tables: SharedTables, in kvm: KVM) throws(CodeProcess.Ended) {
+    guard tables.block !== block else { return }
+    give(tables, vtcr: kvm.stage2.vtcr(on: cpu))
+    _ = try process.call(CHANNEL_TABLES, log: { log($0, $1, in: kvm) }, answer: Self.refuse)
+  }
+
+  /// Puts a visit or an invalidation into the trace.
+  ///
+  /// - Returns: The place of the entry of a visit.
+  private func report(_ record: CodeRecord, in kvm: KVM) -> UInt64? {
+    switch record {
+    case .visit(let offset, let level):
+      let isThere = kvm.stage2.reportVisit(
+        at: offset, level: Int(level), descriptor: watch.old(at: offset))
+      return isThere ? offset : nil
+    case .invalidation(CHANNEL_INVALIDATE_ALL, _):
+      kvm.stage2.reportInvalidation(of: nil, level: 0)
+    case .invalidation(let ipa, let level):
+      kvm.stage2.reportInvalidation(of: IntermediatePhysicalAddress(ipa), level: Int(level & 3))
+    case .line, .finding: break
+    }
+    return nil
   }
 
   /// Gives the process the memory of the tables.
@@ -126,57 +185,47 @@ final class CodeHook: MMIOHook {
   ) throws(KernelError) -> MMIOHookResult {
     let after = process.channel.vcpu
     let pc = vcpu.pc
-    after.setRegisters(of: &vcpu)
-    if after.pc != pc.rawValue {
-      vcpu.setPC(GuestVirtualAddress(after.pc))
-    } else if after.increments > 0 {
-      vcpu.incrementPC()
-    }
     let hasMoved = after.increments > 0 || after.pc != pc.rawValue
+    after.setRegisters(of: &vcpu)
     checkTables(access, result, tables, vcpu, kvm, sawTarget: sawTarget)
     if result > 0 {
       checkProgress(hasMoved, pc, vcpu.fault, kvm)
       return .handled
     }
     unmoved = nil
-    if result == 0 { return exit(access, after, &vcpu, kvm, hasMoved: hasMoved) }
-    guard result > Int64(Int32.min), let error = KernelError(rawValue: Int32(-result)) else {
-      find(
-        "io_mem_abort() returned \(ErrorName.describe(result)), an error that the model does not have: KVM_RUN fails with EINVAL here",
-        in: kvm)
-      throw .invalidArgument
-    }
-    throw error
+    if result == 0 { return exit(access, after, &vcpu, kvm) }
+    throw error(of: result, from: "io_mem_abort()", in: kvm)
   }
 
+  private func error(of result: Int64, from function: String, in kvm: KVM) -> KernelError {
+    if result > Int64(Int32.min), let error = KernelError(rawValue: Int32(-result)) { return error }
+    find(
+      "\(function) returned \(ErrorName.describe(result)), an error that the model does not have: KVM_RUN fails with EINVAL here",
+      in: kvm)
+    return .invalidArgument
+  }
+
+  /// An exit to the virtual machine monitor. The runtime tells an exit without a reason, and one after `kvm_incr_pc()`.
   private func exit(
-    _ access: MMIOAccess, _ after: channel_vcpu, _ vcpu: inout VCPU, _ kvm: KVM, hasMoved: Bool
+    _ access: MMIOAccess, _ after: channel_vcpu, _ vcpu: inout VCPU, _ kvm: KVM
   ) -> MMIOHookResult {
+    let length = Int(after.exit_length)
+    guard after.exit_reason == Self.exitForMMIO, (1...8).contains(length) else { return .exit }
     if let registers, access.address == registers.hide || access.address == registers.seek {
       find(
         "io_mem_abort() returned 0 for the access to \(access.address): KVM_RUN leaves to the virtual machine monitor, which has no device there. A hook that has done the access calls kvm_incr_pc() and returns 1",
         in: kvm)
     }
-    if hasMoved {
-      find(
-        "io_mem_abort() returned 0 after kvm_incr_pc(): the program counter moves once now, and once more when the virtual machine monitor has answered the access. The guest misses an instruction",
-        in: kvm)
-    }
-    let length = Int(after.exit_length)
-    guard (1...8).contains(length) else {
-      find(
-        "io_mem_abort() returned 0, but has not set kvm_run.mmio: the virtual machine monitor cannot answer. Return 1 after kvm_incr_pc() if the access is done",
-        in: kvm)
-      return .exit
-    }
+    let isWrite = after.exit_is_write & 1 != 0
     vcpu.exit(
       with: MMIOExit(
-        isWrite: after.exit_is_write & 1 != 0,
-        address: IntermediatePhysicalAddress(after.exit_address), length: length,
-        data: after.exit_is_write & 1 != 0
-          ? after.exit_data & .max >> UInt64(64 - 8 * length) : 0))
+        isWrite: isWrite, address: IntermediatePhysicalAddress(after.exit_address), length: length,
+        data: isWrite ? after.exit_data & .max >> UInt64(64 - 8 * length) : 0))
     return .exit
   }
+
+  /// KVM_EXIT_MMIO
+  private static let exitForMMIO: UInt32 = 6
 
   /// Tells a guest that takes the same abort again, as nobody has moved its program counter.
   private func checkProgress(
@@ -244,6 +293,12 @@ final class CodeHook: MMIOHook {
     let level = isTarget ? watch.target.last?.level : place?.level
     let isTable = level.map { old.isTable(level: $0) } ?? false
     let type = Stage2Descriptor.valid | Stage2Descriptor.tableOrPage
+    if isTable, (old.rawValue ^ new.rawValue) & (type | tables.granule.addressBits) == 0 {
+      find(
+        "the hook has changed \(name), which points to a table: \(old) became \(new), bits \(Self.bits(old.rawValue ^ new.rawValue)). The byte belongs into the entry of the page or block",
+        in: kvm)
+      return
+    }
     if (old.rawValue ^ new.rawValue) & type != 0 || isTable {
       find(
         "the hook has left the tables inconsistent: \(name) was \(describe(old, level)) \(old), and is \(describe(new, level)) \(new)",
@@ -298,12 +353,12 @@ final class CodeHook: MMIOHook {
   ) {
     guard new.hiddenByte != byte else { return }
     let reason: String
-    if new == old {
-      reason = "the entry of \(HideSeek.target) has not changed"
-    } else if new.hiddenByte == old.hiddenByte | byte {
+    if new != old, new.hiddenByte == old.hiddenByte | byte {
       reason = "the bits of the byte before were not cleared first"
     } else if let shift = Self.otherShift(of: byte, in: new) {
       reason = "the byte is at bit \(shift): the shift is \(HiddenBit.shift)"
+    } else if new == old {
+      reason = "the entry has not changed"
     } else {
       reason = "the entry is \(new)"
     }
@@ -357,7 +412,7 @@ final class CodeHook: MMIOHook {
 }
 
 /// A hook of a user that hides a byte by two registers.
-struct CodeHidingHook: HidingHook {
+struct CodeHidingHook: HidingHook, HypercallHook {
   let hook: CodeHook
   let registers: HidingRegisters
 
@@ -368,6 +423,17 @@ struct CodeHidingHook: HidingHook {
   ) throws(KernelError) -> MMIOHookResult {
     try hook.ioMemAbort(access, vcpu: &vcpu, kvm: &kvm)
   }
+
+  func handleHypercall(
+    vcpu: inout VCPU, kvm: inout KVM
+  ) throws(KernelError) -> HypercallResult {
+    try hook.handleHypercall(vcpu: &vcpu, kvm: &kvm)
+  }
+}
+
+extension Granule {
+  /// The bits of an entry that can be an output address.
+  fileprivate var addressBits: UInt64 { 0x0000_ffff_ffff_f000 & ~(pageSize - 1) }
 }
 
 extension VirtualMachine {
@@ -405,10 +471,16 @@ extension channel_vcpu {
     hpfar_el2 = vcpu.fault.hpfar
   }
 
+  /// Gives the vCPU the registers and the program counter that the hook has left.
   fileprivate func setRegisters(of vcpu: inout VCPU) {
     withUnsafeBytes(of: x) { bytes in
       let x = bytes.bindMemory(to: UInt64.self)
       for register in 0..<31 where vcpu[register] != x[register] { vcpu[register] = x[register] }
     }
+    // Linux 5.10 moves the program counter at each call of kvm_skip_instr(), later versions once before the guest goes on.
+    let skipped = UInt64(max(1, increments) - 1) &* 4
+    let moved = GuestVirtualAddress(pc &+ skipped)
+    if vcpu.pc != moved { vcpu.setPC(moved) }
+    if increments > 0 { vcpu.incrementPC() }
   }
 }

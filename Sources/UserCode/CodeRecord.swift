@@ -8,6 +8,8 @@ enum CodeRecord {
   case finding(String, pc: UInt64)
   /// `kvm_pgtable_walk()` has come to an entry: its place in the tables' memory in bytes, and its level.
   case visit(offset: UInt64, level: UInt8)
+  /// An invalidation of the TLB: of one intermediate physical address, or of all.
+  case invalidation(ipa: UInt64, level: UInt8)
 
   /// The most bytes of a line: those of the kernel's `printk()`.
   static let longestLine = 992
@@ -32,6 +34,7 @@ enum CodeRecord {
       case CHANNEL_RECORD_FINDING.rawValue:
         .finding(printable(bytes[headerSize..<headerSize + length]), pc: pc)
       case CHANNEL_RECORD_VISIT.rawValue: .visit(offset: pc, level: level)
+      case CHANNEL_RECORD_INVALIDATE.rawValue: .invalidation(ipa: pc, level: level)
       default: nil
       }
     return (record, size)

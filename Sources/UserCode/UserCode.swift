@@ -82,6 +82,8 @@ public final class UserCode {
     guard let hook else { return [HideSeek()] }
     let code = try CodeHook(
       try start(.hook), name: hook.name, registers: hook.registers, in: &machine)
+    // A hook for hypercalls alone leaves HIDE and SEEK as they are.
+    guard code.hasAbort else { return [HideSeek(), code] }
     guard let registers = hook.registers else { return [code] }
     return [CodeHidingHook(hook: code, registers: registers)]
   }

@@ -28,6 +28,8 @@ final class OwnCode {
   /// - Parameter bootAnew: A function that boots the machine of each node anew, with the new code.
   func watch(in loop: EventLoop, bootAnew: @escaping () throws -> Void) throws(Errno) {
     try loop.add(builder.eventDescriptor) { [self] in
+      // A node may be in the middle of a call. The event is still there afterwards.
+      guard !loop.isServingOthers else { return }
       switch builder.nextEvent() {
       case .built(let messages):
         logMessages(messages, at: .warning)
@@ -100,6 +102,8 @@ final class InstanceCode {
   /// Lets calls go on that sleep in the module.
   func watch(_ device: InspectedDevice, in loop: EventLoop) throws(Errno) {
     try loop.add(timer.descriptor) { [self] in
+      // The node may be in the middle of a call. The timer stays readable until then.
+      guard !loop.isServingOthers else { return }
       timer.finish()
       device.goOn { engine.wakeUp() }
     }

@@ -22,6 +22,8 @@ public struct ExceptionSyndrome: RawRepresentable, Hashable, Sendable {
   public static let instructionAbort: UInt64 = 0x20
   /// EC, bits [31:26]: `ESR_ELx_EC_DABT_LOW`.
   public static let dataAbort: UInt64 = 0x24
+  /// EC, bits [31:26]: `ESR_ELx_EC_HVC64`.
+  public static let hypercall: UInt64 = 0x16
 
   /// The syndrome of an instruction fetch that stage 2 refused.
   public init(instructionAbort status: FaultStatus, level: Int) {

@@ -110,6 +110,17 @@ extension VirtualMachine {
     kvm.stage2.events.emit(.tracepoint(.exit(exit, pc: vcpu.pc)))
   }
 
+  /// HVC #0 traps to EL2.
+  mutating func leaveGuestForHypercall() {
+    // EC, and IL: the instruction has 32 bits.
+    vcpu.fault.syndrome = ExceptionSyndrome(
+      rawValue: ExceptionSyndrome.hypercall << 26 | 1 << 25)
+    leaveGuest(.trap(exceptionClass: ExceptionSyndrome.hypercall))
+  }
+
+  /// The guest goes on behind HVC.
+  mutating func enterGuestAfterHypercall() { enterGuest() }
+
   /// A signal ends a run that would have no end.
   private mutating func interrupt() {
     leaveGuest(.interrupt)

@@ -86,6 +86,9 @@ public final class EventStream {
   private var earlyGuestEvents: [MachineEvent] = []
   private static let mostEarlyGuestEvents = 256
 
+  /// Whether events came before ``onGuestEvent`` was set, so that the function gets them.
+  public var hasEarlyGuestEvents: Bool { !earlyGuestEvents.isEmpty }
+
   /// The texts of the last ``MachineEvent/text(_:)``: as many as events. It takes memory as texts come.
   private lazy var texts = Ring<String>(capacity: capacity)
 

@@ -66,7 +66,7 @@ extension VirtualMachine {
       let result = try replacement?.ioMemAbort(access, vcpu: &vcpu, kvm: &kvm) ?? .notHandled
       guard result != .notHandled else { return nil }
       let outcome = Self.outcome(of: result)
-      // `kvm_arch_vcpu_ioctl_run` moves the program counter before it returns.
+      // KVM_RUN moves the program counter before it returns.
       if case .exit = outcome { vcpu.adjustPC() }
       return outcome
     } catch {

@@ -8,6 +8,8 @@ public enum Tracepoint: Hashable, Sendable {
   case exit(GuestExit, pc: GuestVirtualAddress)
   /// `kvm_guest_fault`: `kvm_handle_guest_abort` has an abort to handle.
   case guestFault(FaultInfo, pc: GuestVirtualAddress)
+  /// `kvm_hvc_arm64`: `handle_hvc` has a hypercall to handle.
+  case hypercall(pc: GuestVirtualAddress, x0: UInt64, immediate: UInt64)
   /// `kvm_access_fault`: `handle_access_fault` makes a page young.
   case accessFault(ipa: IntermediatePhysicalAddress)
   /// `kvm_mmio`: an access outside memory goes to the bus, or is completed.
@@ -55,6 +57,7 @@ public enum Tracepoint: Hashable, Sendable {
     case .entry: "kvm_entry"
     case .exit: "kvm_exit"
     case .guestFault: "kvm_guest_fault"
+    case .hypercall: "kvm_hvc_arm64"
     case .accessFault: "kvm_access_fault"
     case .mmio: "kvm_mmio"
     case .userspaceExit: "kvm_userspace_exit"
@@ -73,6 +76,8 @@ extension Tracepoint: CustomStringConvertible {
     case .exit(let exit, let pc): "\(exit), PC: 0x\(hexadecimal(pc.rawValue, digits: 16))"
     case .guestFault(let fault, let pc):
       "ipa \(prefixed(fault.pageAddress)), hsr \(prefixed(fault.syndrome, width: 8)), hxfar \(prefixed(fault.far, width: 8)), pc \(prefixed(pc, width: 16))"
+    case .hypercall(let pc, let x0, let immediate):
+      "HVC at 0x\(hexadecimal(pc.rawValue, digits: 16)) (r0: 0x\(hexadecimal(x0, digits: 16)), imm: 0x\(hexadecimal(immediate)))"
     case .accessFault(let ipa): "IPA: \(hexadecimal(ipa.rawValue))"
     case .mmio(let stage, let length, let address, let value):
       "mmio \(stage.rawValue) len \(length) gpa \(prefixed(address)) val 0x\(hexadecimal(value))"
@@ -103,6 +108,7 @@ extension Tracepoint.GuestExit: CustomStringConvertible {
     switch exceptionClass {
     case ExceptionSyndrome.instructionAbort: "IABT_LOW"
     case ExceptionSyndrome.dataAbort: "DABT_LOW"
+    case ExceptionSyndrome.hypercall: "HVC64"
     // The model has no other class. The kernel prints a class without a name as a number.
     default: "0x\(hexadecimal(exceptionClass))"
     }

@@ -16,6 +16,8 @@ public struct VirtualMachine {
   var hooks: [any MMIOHook] = []
   /// The hook that replaces `io_mem_abort` as a whole.
   var replacement: (any MMIOHook)?
+  /// The hook in the place of `kvm_hvc_call_handler`.
+  var hypercallHook: (any HypercallHook)?
   var stage1 = Stage1()
 
   /// The receiver of the hypervisor's events. A copy of the machine has the same observer.
@@ -145,8 +147,9 @@ public struct VirtualMachine {
   static let kernelAddress = Configuration.memoryBase + 2 << 20
 
   /// Adds a hook to `io_mem_abort`, after the hooks that are there. A hook that replaces the function takes the place of an earlier one
-  /// that does so.
+  /// that does so. A hook that is a ``HypercallHook``, too, gets the guest's hypercalls.
   public mutating func add(_ hook: some MMIOHook) {
+    if let hook = hook as? any HypercallHook { hypercallHook = hook }
     if hook.replacesIOMemAbort { replacement = hook } else { hooks.append(hook) }
   }
 

@@ -59,6 +59,19 @@ extension Stage2PageTable {
     return true
   }
 
+  /// Reports that a hook in another process has invalidated TLB entries.
+  ///
+  /// - Parameters:
+  ///   - ipa: The IPA; nil for all entries of the VM.
+  ///   - level: The level of the entry; 0 for any.
+  public func reportInvalidation(of ipa: IntermediatePhysicalAddress?, level: Int) {
+    if let ipa {
+      events.emit(.invalidation(ipa: ipa, level: level))
+    } else {
+      events.emit(.invalidationOfAll)
+    }
+  }
+
   /// VTCR_EL2 of the machine: `kvm_get_vtcr` (arch/arm64/kvm/hyp/pgtable.c).
   ///
   /// - Parameter cpu: The host's CPU.

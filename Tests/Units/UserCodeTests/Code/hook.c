@@ -74,14 +74,18 @@ static int64_t handle(uint64_t address)
 	uint64_t *entry;
 
 	if (address < 0x0b000000 || address > 0x0b000001) {
+		vcpu->exit_reason = 6;
 		vcpu->exit_is_write = is_write;
 		vcpu->exit_address = address;
 		vcpu->exit_length = 1 << (vcpu->esr_el2 >> 22 & 3);
 		vcpu->exit_data = vcpu->x[rt];
 		return 0;
 	}
-	if (BEHAVIOUR == RETURNS_ZERO)
+	if (BEHAVIOUR == RETURNS_ZERO) {
+		vcpu->exit_reason = 6;
+		vcpu->exit_length = 1;
 		return 0;
+	}
 	if (BEHAVIOUR == RETURNS_ERROR)
 		return -EINVAL;
 	if (BEHAVIOUR == UNKNOWN_ERROR)
@@ -135,10 +139,22 @@ static void take_call(void)
 	case CHANNEL_START:
 	case CHANNEL_TABLES:
 		map_tables();
+		message->length = 0;
+		message->arguments[0] = message->arguments[1] = 1;
+		answer(0);
+		return;
+	case CHANNEL_HYPERCALL:
+		say("a hypercall");
+		channel->vcpu.increments = 0;
+		if (channel->vcpu.x[0] == 1)
+			_exit(7);
+		channel->vcpu.x[0] += channel->vcpu.x[6];
+		result = 1;
 		break;
 	case CHANNEL_ABORT:
 		say("the hook is called");
 		channel->vcpu.increments = 0;
+		add_record(CHANNEL_RECORD_INVALIDATE, 0x40001000, "");
 		result = handle(message->arguments[0]);
 		break;
 	}
