@@ -299,6 +299,8 @@ extension InspectedDevice: ControlTarget {
     self.goesOn = goesOn
     inspector.begin(.step)
     engine.perform(step) { [self] result in
+      // The time of a step does not bound the calls of programs.
+      self.goesOn = { true }
       end()
       inspector.noteChange()
       completion(result)

@@ -154,7 +154,8 @@ final class Inspector {
       operations.failures += 1
       // The host's lines about the reason come first.
       noteEvents()
-      let isFirst = lastStop?.accesses != accesses - 1
+      // An open can fail for the same reason, and is no access.
+      let isFirst = lastStop.map { $0.accesses + 1 < accesses } ?? true
       lastStop = (reason, accesses)
       if isFirst { onGuestStop?(GuestStop.describe(reason)) }
       let line = KernelLogLine(time: events.time, content: .stopped(reason.result))
@@ -244,6 +245,8 @@ extension KernelLogLine.Content: CustomStringConvertible {
     switch self {
     case .message(let message): "\(message)"
     case .text(let text): text
+    case .stopped(.crashed(.guest)): "the guest has stopped: its kernel has crashed"
+    case .stopped(.crashed(.host)): "the guest has stopped: the host's kernel has crashed"
     case .stopped(let result): "the guest has stopped: \(result)"
     }
   }

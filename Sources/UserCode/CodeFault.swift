@@ -6,16 +6,14 @@ import Stage2Sim
 struct CodeFault {
   /// The line that a kernel logs.
   var text: String
-  /// The next step for the user.
+  /// The reason in plain words; empty if the text has it.
   var advice: String
   /// The addresses of the functions that were running, the innermost first.
   var frames: [UInt64] = []
 
-  private static let next = "Correct the source, then boot the machine anew by the file reset"
-
   init(_ text: String, _ advice: String) {
     self.text = text
-    self.advice = "\(advice). \(Self.next)."
+    self.advice = advice
   }
 
   /// - Parameters:
@@ -33,7 +31,7 @@ struct CodeFault {
     case CHANNEL_FAULT_SIGNAL:
       self = Self.signal(fault, isDevice: isDevice)
       // The runtime knows more about some addresses.
-      if !reported.isEmpty { advice = CodeFault("", reported).advice }
+      if !reported.isEmpty { advice = Self.sentence(reported) }
     case CHANNEL_FAULT_STACK:
       self.init(
         "Kernel panic - not syncing: kernel stack overflow",
@@ -41,11 +39,11 @@ struct CodeFault {
       )
     case CHANNEL_FAULT_LOCKUP:
       self.init(
-        "watchdog: BUG: soft lockup - CPU#0 stuck\(reported.isEmpty ? "" : ": \(reported)")",
+        reported.isEmpty ? "watchdog: BUG: soft lockup - CPU#0 stuck" : reported,
         "The code ran too long without a return: a loop has no end")
     case CHANNEL_FAULT_BUG:
       self.init(
-        reported.isEmpty ? "kernel BUG" : reported, "The code has stopped itself at this line")
+        reported.isEmpty ? "kernel BUG" : reported, "")
     case CHANNEL_FAULT_SANITIZER:
       self.init(
         reported.isEmpty ? "a sanitizer has found an error" : reported,
@@ -56,6 +54,15 @@ struct CodeFault {
         "The \(kind.rawValue) has ended by a fault that this version does not know")
     }
     self.frames = frames
+  }
+
+  /// A text of the runtime about an address as a sentence, without the line of the kernel that the fault has already.
+  private static func sentence(_ text: String) -> String {
+    var text = text[...]
+    if text.hasPrefix("Unable to handle"), let colon = text.firstRange(of: ": ") {
+      text = text[colon.upperBound...]
+    }
+    return text.prefix(1).uppercased() + text.dropFirst()
   }
 
   private static func signal(

@@ -43,7 +43,15 @@ extension CodeFinding: CustomStringConvertible {
     if let place { lines.append("pc : \(place.function) (\(place.position))") }
     if !backtrace.isEmpty {
       lines.append("Call trace:")
-      lines += backtrace.map { " \($0.function) (\($0.position))" }
+      var index = 0
+      while index < backtrace.count {
+        let place = backtrace[index]
+        let count = backtrace[index...].prefix { $0 == place }.count
+        // A function that calls itself has the same line again and again.
+        lines.append(
+          " \(place.function) (\(place.position))" + (count > 1 ? ", \(count) times" : ""))
+        index += count
+      }
     }
     let start = place.map { "\($0.position): " } ?? ""
     if !advice.isEmpty { lines.append(start + advice) }

@@ -126,10 +126,14 @@ final class CodeHook: MMIOHook, HypercallHook {
     }
     let after = process.channel.vcpu
     after.setRegisters(of: &vcpu)
+    let target = watch.target.last?.offset(from: tables.base)
     for change in watch.changes(in: kvm.stage2, most: Self.mostChanges) {
-      check(
-        change, isTarget: change.offset == watch.target.last?.offset(from: tables.base),
-        isHide: true, tables, kvm)
+      let isTarget = change.offset == target
+      check(change, isTarget: isTarget, isHide: true, tables, kvm)
+      if isTarget, change.old.hiddenByte != change.new.hiddenByte {
+        kvm.stage2.report(
+          .byteWritten(change.new.hiddenByte, old: change.old, new: change.new))
+      }
     }
     guard answer.result <= 0 else { return .handled }
     guard answer.result < 0 else { return .exit }
@@ -289,6 +293,12 @@ final class CodeHook: MMIOHook, HypercallHook {
     let level = isTarget ? watch.target.last?.level : place?.level
     let isTable = level.map { old.isTable(level: $0) } ?? false
     let type = Stage2Descriptor.valid | Stage2Descriptor.tableOrPage
+    if isTable, (old.rawValue ^ new.rawValue) & (type | tables.granule.addressBits) == 0 {
+      find(
+        "the hook has changed \(name), which points to a table: \(old) became \(new), bits \(Self.bits(old.rawValue ^ new.rawValue)). The byte belongs into the entry of the page or block",
+        in: kvm)
+      return
+    }
     if (old.rawValue ^ new.rawValue) & type != 0 || isTable {
       find(
         "the hook has left the tables inconsistent: \(name) was \(describe(old, level)) \(old), and is \(describe(new, level)) \(new)",
@@ -343,12 +353,12 @@ final class CodeHook: MMIOHook, HypercallHook {
   ) {
     guard new.hiddenByte != byte else { return }
     let reason: String
-    if new == old {
-      reason = "the entry of \(HideSeek.target) has not changed"
-    } else if new.hiddenByte == old.hiddenByte | byte {
+    if new != old, new.hiddenByte == old.hiddenByte | byte {
       reason = "the bits of the byte before were not cleared first"
     } else if let shift = Self.otherShift(of: byte, in: new) {
       reason = "the byte is at bit \(shift): the shift is \(HiddenBit.shift)"
+    } else if new == old {
+      reason = "the entry has not changed"
     } else {
       reason = "the entry is \(new)"
     }
@@ -419,6 +429,11 @@ struct CodeHidingHook: HidingHook, HypercallHook {
   ) throws(KernelError) -> HypercallResult {
     try hook.handleHypercall(vcpu: &vcpu, kvm: &kvm)
   }
+}
+
+extension Granule {
+  /// The bits of an entry that can be an output address.
+  fileprivate var addressBits: UInt64 { 0x0000_ffff_ffff_f000 & ~(pageSize - 1) }
 }
 
 extension VirtualMachine {

@@ -19,8 +19,12 @@ final class CodeProcess {
   private let launcher: any CodeLauncher
   private let process: Int32
   private var hasEnded = false
+  private var isInCall = false
   private var places: [UInt64: [SourcePlace]] = [:]
   private var known: Set<String> = []
+
+  private static let startAgain = "Correct the source, and start again"
+  private static let bootAnew = "Correct the source, then boot the machine anew by the file reset"
 
   /// The number of different mistakes that are told. A mistake that comes again is told once.
   private static let mostFindings = 100
@@ -61,7 +65,10 @@ final class CodeProcess {
     event: (CodeRecord) -> Void = { _ in },
     answer: (channel_message) -> CodeChannel.Reply
   ) throws(Ended) -> channel_message {
-    guard fatal == nil else { throw Ended() }
+    // The code has one call at a time, whatever is served while the daemon waits.
+    guard fatal == nil, !isInCall else { throw Ended() }
+    isInCall = true
+    defer { isInCall = false }
     do throws(CodeChannel.Failure) {
       return try channel.call(call, file: file, call: number, arguments, data: data) { received in
         switch received {
@@ -70,14 +77,14 @@ final class CodeProcess {
         case .record(.finding(let text, let pc)):
           let (place, backtrace) = find(pc == 0 ? [] : [pc])
           report(
-            CodeFinding(kind: kind, text: text, place: place, backtrace: backtrace),
+            CodeFinding(kind: kind, text: resolve(text), place: place, backtrace: backtrace),
             log: { log($0, false) })
         case .record(let record): event(record)
         }
         return CodeChannel.Reply()
       }
     } catch {
-      fail(error, log: { log($0, false) })
+      fail(error, isStarting: call == CHANNEL_START, log: { log($0, false) })
       throw Ended()
     }
   }
@@ -94,8 +101,10 @@ final class CodeProcess {
   }
 
   /// Ends the code for a reason that the daemon has found.
-  func fail(_ failure: CodeChannel.Failure, log: (String) -> Void) {
-    var fault: CodeFault
+  func fail(
+    _ failure: CodeChannel.Failure, isStarting: Bool = false, log: (String) -> Void
+  ) {
+    let fault: CodeFault
     switch failure {
     case .fault(let report): fault = CodeFault(report, in: kind, isDevice: isDevice)
     case .ended: fault = CodeFault(end() ?? .exited(0), of: kind)
@@ -105,11 +114,34 @@ final class CodeProcess {
     let (place, backtrace) = find(fault.frames)
     end()
     let finding = CodeFinding(
-      kind: kind, isFatal: true, text: fault.text, advice: fault.advice, place: place,
+      kind: kind, isFatal: true, text: resolve(fault.text),
+      advice: [resolve(fault.advice), isStarting ? Self.startAgain : Self.bootAnew]
+        .filter { !$0.isEmpty }.joined(separator: ". "), place: place,
       backtrace: backtrace)
     fatal = finding
     for line in finding.logLines { log(line) }
     onFinding?(finding)
+  }
+
+  /// A text with the user's lines for the addresses in it: the runtime writes an address as `[<401035>]`.
+  private func resolve(_ text: String) -> String {
+    guard text.contains("[<") else { return text }
+    var result = ""
+    var rest = text[...]
+    while let start = rest.firstRange(of: "[<") {
+      result += rest[..<start.lowerBound]
+      rest = rest[start.upperBound...]
+      guard let end = rest.firstRange(of: ">]"),
+        let address = UInt64(rest[..<end.lowerBound], radix: 16)
+      else {
+        result += "[<"
+        continue
+      }
+      let place = find([address]).0
+      result += place.map(\.position) ?? "[<\(rest[..<end.lowerBound])>]"
+      rest = rest[end.upperBound...]
+    }
+    return result + rest
   }
 
   /// The place of the mistake in the user's source, and the functions that were running.

@@ -28,6 +28,8 @@ final class OwnCode {
   /// - Parameter bootAnew: A function that boots the machine of each node anew, with the new code.
   func watch(in loop: EventLoop, bootAnew: @escaping () throws -> Void) throws(Errno) {
     try loop.add(builder.eventDescriptor) { [self] in
+      // A node may be in the middle of a call. The event is still there afterwards.
+      guard !loop.isServingOthers else { return }
       switch builder.nextEvent() {
       case .built(let messages):
         logMessages(messages, at: .warning)
@@ -100,6 +102,8 @@ final class InstanceCode {
   /// Lets calls go on that sleep in the module.
   func watch(_ device: InspectedDevice, in loop: EventLoop) throws(Errno) {
     try loop.add(timer.descriptor) { [self] in
+      // The node may be in the middle of a call. The timer stays readable until then.
+      guard !loop.isServingOthers else { return }
       timer.finish()
       device.goOn { engine.wakeUp() }
     }
@@ -135,9 +139,12 @@ final class HookRunner {
   /// Makes a machine with the hook. Each mistake of the hook goes to standard error.
   func makeEngine(_ machine: MachineDescription) throws -> any Engine {
     let code = UserCode(builder, hook: .init(name: name))
-    code.onFinding = { Self.print("\($0)") }
+    // The engine keeps the function, and so the builder.
+    code.onFinding = { [self] in report($0) }
     return try code.makeEngine(machine, hasDriver: false)
   }
+
+  private func report(_ finding: CodeFinding) { Self.print("\(finding)") }
 
   private static func print(_ text: String) {
     _ = try? FileDescriptor.standardError.writeAll(

@@ -66,9 +66,11 @@ struct Toolchain {
     compile source: Source, to object: String, kernel: String, version: String, isSanitized: Bool
   ) -> [String] {
     let base = source.name.split(separator: "/").last.map(String.init) ?? source.name
-    var options = Self.common(kernel, version: version)
+    var options = ["-I", "\(source.directory.compiled)/\(PatchFile.headerDirectory)"]
+    options += Self.common(kernel, version: version)
     options += [
-      "-g", "-Werror=implicit-function-declaration", "-Werror=implicit-int",
+      // With DWARF 5, addr2line of binutils 2.40 names hook-source.c in the place of the user's file.
+      "-g", "-gdwarf-4", "-Werror=implicit-function-declaration", "-Werror=implicit-int",
       "-Werror=incompatible-pointer-types", "-Werror=int-conversion", "-Werror=return-type",
       "-DKBUILD_MODNAME=\"\(Self.identifier(source.module))\"",
       "-DKBUILD_BASENAME=\"\(Self.identifier(base.hasSuffix(".c") ? String(base.dropLast(2)) : base))\"",

@@ -190,7 +190,8 @@ static void take_call(void)
 			break;
 		}
 		has_byte = 1;
-		add_record(CHANNEL_RECORD_FINDING, (uint64_t)take_read, "a finding");
+		sprintf(text, "a finding of [<%lx>]", (unsigned long)take_read);
+		add_record(CHANNEL_RECORD_FINDING, (uint64_t)take_read, text);
 		message->length = 0;
 		message->arguments[0] = 0;
 		message->arguments[7] = 1;
