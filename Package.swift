@@ -293,7 +293,9 @@ let package = Package(
     .testTarget(
       name: "CommandTests",
       dependencies: [
+        "CharacterDeviceServer",
         "DaemonSupport",
+        "UserCode",
         "virt-walkerd",
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),

@@ -44,7 +44,10 @@ enum channel_call {
 	CHANNEL_START = 1,
 	/* Module: rmmod. The code reports what the module has left behind. */
 	CHANNEL_STOP,
-	/* arguments: [0] f_flags, [1] uid, [2] gid, [3] pid. The result is 0 or -errno. */
+	/*
+	 * arguments: [0] f_flags, [1] uid, [2] gid, [3] pid. data: the name of the node; without data, the first node that the module has made.
+	 * The result is 0 or -errno.
+	 */
 	CHANNEL_OPEN,
 	CHANNEL_RELEASE,
 	/*
@@ -79,7 +82,10 @@ enum channel_call {
 enum channel_request {
 	/* The answer to a call. arguments: [7] 1 if the code has woken the calls that wait. */
 	CHANNEL_DONE = 101,
-	/* The call waits in the code, e.g. in wait_event(). arguments: [7] as above. */
+	/*
+	 * The call waits in the code, e.g. in wait_event(). arguments: [6] the time in ms after which CHANNEL_AGAIN has to come even if nothing
+	 * wakes the call, e.g. in wait_event_timeout(), or 0; [7] as above.
+	 */
 	CHANNEL_WAITS,
 	/*
 	 * A load or store of the guest. arguments: [0] guest virtual address, [1] size, [2] 1 for a store, [3] value. Reply: [0] value.
@@ -92,7 +98,7 @@ enum channel_request {
 	CHANNEL_IOREMAP,
 	/* arguments: [0] guest virtual address. */
 	CHANNEL_IOUNMAP,
-	/* A device node is made. data: its name; arguments: [0] minor number, [1] mode or 0. */
+	/* A device node is made. data: its name; arguments: [0] minor number, [1] mode or 0, [2] major number. */
 	CHANNEL_NODE,
 	/* The device node with the name in data is removed. */
 	CHANNEL_NODE_GONE,
@@ -121,6 +127,7 @@ enum channel_fault_kind {
 	CHANNEL_FAULT_SANITIZER,
 };
 
+/* In texts of faults and findings, an address of the code stands as [<401234>]. The daemon writes file and line in its place. */
 struct channel_fault {
 	uint32_t kind;
 	/* The number of the signal and its si_code. */
@@ -130,7 +137,10 @@ struct channel_fault {
 	uint32_t access;
 	/* The address of the access. */
 	uint64_t address;
-	/* The addresses of the code, the innermost one first. The program is linked at fixed addresses (-no-pie). */
+	/*
+	 * The addresses in the user's code, the innermost one first; frames of the runtime are left out. An address is that of the instruction,
+	 * or of the call. The program is linked at fixed addresses (-no-pie).
+	 */
 	uint32_t frame_count;
 	uint32_t reserved;
 	uint64_t frames[CHANNEL_FRAMES];
@@ -145,7 +155,7 @@ enum channel_record_kind {
 	CHANNEL_RECORD_FINDING,
 	/* Hook: kvm_pgtable_walk() has come to an entry. pc: its place in the tables' memory in bytes; level: its level. */
 	CHANNEL_RECORD_VISIT,
-	/* Hook: an invalidation of the TLB. pc: the intermediate physical address, or CHANNEL_INVALIDATE_ALL for the whole VMID; level: its level. */
+	/* Hook: an invalidation of the TLB. pc: the intermediate physical address; level: its level. The whole VMID: CHANNEL_INVALIDATE_ALL. */
 	CHANNEL_RECORD_INVALIDATE,
 };
 

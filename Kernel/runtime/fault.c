@@ -294,6 +294,8 @@ static void handle_signal(int number, struct signal_information *information, vo
 		if (!runtime_describe_address(fault->text, sizeof(fault->text), fault->address, fault->access))
 			runtime_describe_memory(fault->text, sizeof(fault->text), fault->address);
 	}
+	if (number == SIGFPE)
+		snprintf(fault->text, sizeof(fault->text), "division by zero, or a quotient that is too large (an arm64 CPU gives 0 and goes on)");
 	send_fault();
 }
 
@@ -427,7 +429,7 @@ static void report_address_error(const char *report)
 	size_t size = sizeof(fault->text), length;
 	const char *part = strstr(report, "AddressSanitizer");
 
-	length = copy_part(text, size, part ? part : report, " on address");
+	length = copy_part(text, size, part ? part : report, " on ");
 	part = strstr(report, "READ of size");
 	if (!part)
 		part = strstr(report, "WRITE of size");

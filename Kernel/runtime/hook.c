@@ -169,7 +169,12 @@ int hook_set_tables(int descriptor, const struct channel_geometry *geometry)
 {
 	long address;
 
-	if (geometry->page_shift != PAGE_SHIFT || !geometry->size || geometry->pgd - geometry->base >= geometry->size)
+	if (geometry->page_shift != PAGE_SHIFT) {
+		runtime_finding_at(0, "this hook is compiled for pages of %lu KiB, and the machine has pages of %llu KiB: compile it with "
+				   "-DPAGE_SHIFT=%u", PAGE_SIZE >> 10, 1ULL << (geometry->page_shift - 10), geometry->page_shift);
+		return -EINVAL;
+	}
+	if (!geometry->size || geometry->pgd - geometry->base >= geometry->size)
 		return -EINVAL;
 	address = system(SYS_MMAP, NULL, geometry->size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
 	if (IS_ERR_VALUE(address))
@@ -218,6 +223,8 @@ static void create_vm(void)
 	mutex_init(&hook_vm.slots_lock);
 	mutex_init(&hook_vm.slots_arch_lock);
 	mutex_init(&hook_vm.irq_lock);
+	mutex_init(&hook_vm.arch.config_lock);
+	hook_vm.arch.smccc_feat = (struct kvm_smccc_features){ ~0UL, ~0UL, ~0UL };
 	INIT_LIST_HEAD(&hook_vm.vm_list);
 	list_add(&hook_vm.vm_list, &vm_list);
 	hook_vm.arch.flags = BIT(KVM_ARCH_FLAG_HAS_RAN_ONCE) | BIT(KVM_ARCH_FLAG_REG_WIDTH_CONFIGURED);
@@ -308,7 +315,7 @@ static bool has_hypercall(void)
 	return kvm_hvc_call_handler || kvm_smccc_call_handler || is_hypercall_hook();
 }
 
-/* Tells what the result of an abort means for the guest, if the code has not done what belongs to it. */
+/* Tells what is wrong with the registers after an abort. The daemon looks at the result, the exit and the tables. */
 static void check_abort(int result)
 {
 	struct kvm_vcpu *vcpu = &hook_vcpu;
@@ -320,17 +327,10 @@ static void check_abort(int result)
 	if (moved && hook_call.increments)
 		runtime_finding_at(hook_call.increment_pc, "the program counter is moved by kvm_incr_pc() and by hand (vcpu_pc()): the guest "
 				   "misses an instruction");
-	if (result == 0 && hook_call.increments)
-		runtime_finding_at(hook_call.increment_pc, "the program counter is moved, but the result 0 says that the access is not handled: "
-				   "KVM or the VMM handles 0x%llx again, and moves it once more", hook_call.ipa);
 	if (result > 0 && hook_call.increments && kvm_vcpu_dabt_isvalid(vcpu) && !kvm_vcpu_dabt_iswrite(vcpu) &&
 	    !hook_call.is_loaded && kvm_vcpu_dabt_get_rd(vcpu) != 31)
 		runtime_finding_at(hook_call.increment_pc, "the guest's load from 0x%llx goes on without a value: no vcpu_set_reg() for x%d "
 				   "has been called, so that the register keeps what it had", hook_call.ipa, kvm_vcpu_dabt_get_rd(vcpu));
-	if (result == 0 && run.exit_reason == KVM_EXIT_UNKNOWN)
-		runtime_finding_at(hook_call.increment_pc, "the result of io_mem_abort() is 0 for 0x%llx, which is an exit to the VMM, but "
-				   "vcpu->run->exit_reason is not set: QEMU stops at such an exit. 1 is the result for an access that the "
-				   "hook has handled", hook_call.ipa);
 }
 
 static int call_abort(u64 ipa)

@@ -1,6 +1,8 @@
 /* The virtual machine, the memory of its tables, and its buses of devices. */
 #include "hook.h"
 
+#include <linux/uaccess.h>
+
 DEFINE_MUTEX(kvm_lock);
 LIST_HEAD(vm_list);
 
@@ -14,8 +16,40 @@ struct kvm_vcpu *kvm_get_running_vcpu(void)
 void synchronize_srcu(struct srcu_struct *ssp)
 {
 	if (ssp->readers)
-		runtime_fault(CHANNEL_FAULT_BUG, "synchronize_srcu() waits for a reader, and this thread is one (KVM holds kvm->srcu around io_mem_abort()): "
-			"the real kernel hangs here");
+		runtime_fault(CHANNEL_FAULT_BUG, "synchronize_srcu() waits for a reader, and this thread is one (KVM holds kvm->srcu around "
+			      "io_mem_abort()): the real kernel hangs here");
+}
+
+/* --- The memory of the VMM. The model's VMM is a part of the daemon, and has none that a hook could read. */
+
+static void __noreturn no_user_memory(const char *function)
+{
+	runtime_fault(CHANNEL_FAULT_BUG, "%s() in a hook: the model's VMM has no memory for it; run this hook on the real kernel: "
+		      "--engine kernel", function);
+}
+
+unsigned long copy_to_user(void __user *to, const void *from, unsigned long count)
+{
+	(void)to, (void)from, (void)count;
+	no_user_memory(__func__);
+}
+
+unsigned long copy_from_user(void *to, const void __user *from, unsigned long count)
+{
+	(void)to, (void)from, (void)count;
+	no_user_memory(__func__);
+}
+
+int __get_user_bytes(void *to, const void __user *from, unsigned int size)
+{
+	(void)to, (void)from, (void)size;
+	no_user_memory("get_user");
+}
+
+int __put_user_bytes(const void *from, void __user *to, unsigned int size)
+{
+	(void)from, (void)to, (void)size;
+	no_user_memory("put_user");
 }
 
 /* --- Invalidations of the TLB. The daemon does them when it reads the log. */

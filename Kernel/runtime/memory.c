@@ -10,8 +10,8 @@
 #include "system.h"
 
 #define ARENA_PAGES (1u << 17)
-/* The most memory that the code can have. */
-#define MEMORY_LIMIT (64UL << 20)
+/* The most memory that the code can have. A process has at most 65530 mappings, and a page with its guard is two. */
+#define MEMORY_LIMIT (96UL << 20)
 #define PATTERN_BEFORE 0xbb
 #define PATTERN_BEHIND 0xcc
 #define PATTERN_NEW 0xa5
@@ -31,6 +31,8 @@ struct allocation {
 	/* With the page behind its end. */
 	u32 pages;
 	u8 state;
+	/* The bytes that count for the limit. */
+	size_t charged;
 	/* An object of the runtime: it is not reported. */
 	bool is_internal;
 	/* The function that made it. */
@@ -110,6 +112,17 @@ static long find_pages(u32 pages)
 }
 #endif
 
+static void *out_of_memory(size_t size)
+{
+	static bool is_told;
+
+	if (!is_told)
+		runtime_finding("out of memory: %zu bytes are wanted, and %zu KiB of %lu KiB are used (an object has at least a page); the allocation "
+				"fails", size, used >> 10, MEMORY_LIMIT >> 10);
+	is_told = true;
+	return NULL;
+}
+
 static void *allocate(size_t size, size_t align, const char *function, bool is_zero, bool is_internal)
 {
 	size_t room = ALIGN(max_t(size_t, size, 1), align);
@@ -118,7 +131,7 @@ static void *allocate(size_t size, size_t align, const char *function, bool is_z
 	u32 i = 0;
 
 	if (room > MEMORY_LIMIT - used)
-		return NULL;
+		return out_of_memory(size);
 	while (i < ARENA_PAGES && allocations[i].state == LIVE)
 		i++;
 	if (i == ARENA_PAGES)
@@ -133,14 +146,13 @@ static void *allocate(size_t size, size_t align, const char *function, bool is_z
 	}
 	if (is_zero)
 		memset(allocation->memory, 0, size);
-	allocation->pages = DIV_ROUND_UP(room, PAGE_SIZE);
 #else
 	u32 pages = DIV_ROUND_UP(room, PAGE_SIZE);
 	u8 *begin;
 	long at;
 
 	if (pages * PAGE_SIZE > MEMORY_LIMIT - used)
-		return NULL;
+		return out_of_memory(size);
 	at = find_pages(pages + 1);
 	if (at < 0)
 		return NULL;
@@ -164,7 +176,8 @@ static void *allocate(size_t size, size_t align, const char *function, bool is_z
 	allocation->state = LIVE;
 	allocation->is_internal = is_internal;
 	allocation->function = function;
-	used += allocation->pages * PAGE_SIZE;
+	allocation->charged = ALIGN(room, PAGE_SIZE);
+	used += allocation->charged;
 	return allocation->memory;
 }
 
@@ -190,7 +203,7 @@ static void release(struct allocation *allocation, unsigned long pc)
 	check_ends(allocation, pc);
 	allocation->state = FREED;
 	allocation->free_pc = pc;
-	used -= allocation->pages * PAGE_SIZE;
+	used -= allocation->charged;
 #ifdef RUNTIME_SANITIZE
 	if (strcmp(allocation->function, "vmalloc") && strcmp(allocation->function, "get_free_pages"))
 		free(allocation->memory);
@@ -215,7 +228,7 @@ static void free_memory(const void *memory, const char *function, const char *ex
 	}
 #endif
 	if (!allocation) {
-		runtime_finding_at(pc, "%s() of %px, which is no address of %s()", function, memory, expected);
+		runtime_finding_at(pc, "%s() of an address that is no result of %s()", function, expected[0] == '*' ? "kvmalloc" : expected);
 	} else if (allocation->state == FREED) {
 		runtime_finding_at(pc, "double free: %s() of the memory of %s() at " RUNTIME_PLACE ", which was freed at " RUNTIME_PLACE,
 				   function, allocation->function, allocation->pc, allocation->free_pc);

@@ -470,8 +470,22 @@ int dev_set_name(struct device *device, const char *fmt, ...)
 	return 0;
 }
 
+int add_uevent_var(struct kobj_uevent_env *environment, const char *fmt, ...)
+{
+	char text[128];
+	va_list args;
+
+	va_start(args, fmt);
+	vscnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	if (strstarts(text, "DEVMODE="))
+		environment->mode = simple_strtoul(text + 8, NULL, 0);
+	return 0;
+}
+
 int device_add(struct device *device)
 {
+	struct kobj_uevent_env environment = { .mode = 0 };
 	struct device *other;
 	umode_t mode = 0;
 	char *name = NULL;
@@ -492,6 +506,8 @@ int device_add(struct device *device)
 	list_add_tail(&device->entry, &devices);
 	if (device->class && device->class->devnode)
 		name = device->class->devnode(device, &mode);
+	if (device->class && device->class->dev_uevent && !device->class->dev_uevent(device, &environment) && environment.mode)
+		mode = environment.mode;
 	if (MAJOR(device->devt))
 		add_node(name ? name : dev_name(device), device->devt, mode, NULL);
 	kfree(name);

@@ -12,11 +12,13 @@
  *       -fno-builtin-printf -mgeneral-regs-only -nostdinc -I Kernel/include -include linux/kconfig.h -D__KERNEL__ -DMODULE \
  *       -DKBUILD_MODNAME='"virt_walker"' -DKBUILD_BASENAME='"file"' -DLINUX_VERSION_CODE=0x060100 \
  *       -Werror=implicit-function-declaration -Werror=implicit-int -Werror=incompatible-pointer-types -Werror=int-conversion \
- *       -Werror=return-type FILE.c -o FILE.o
- *   On arm64 also -mno-outline-atomics. KBUILD_MODNAME is the name of the module: it is the same for all files of one module.
+ *       -Werror=return-type -Wno-pointer-sign -Wno-main -Wno-unused-but-set-variable -Wno-address-of-packed-member \
+ *       -Wno-format-truncation -Wno-format-overflow -Wno-stringop-truncation FILE.c -o FILE.o
+ *   On arm64 also -mno-outline-atomics. clang does not know -fno-reorder-blocks-and-partition, -fno-shrink-wrap and the last three.
+ *   KBUILD_MODNAME is the name of the module: it is the same for all files of one module.
  * The runtime (boundary.c, start.c, channel.c, fault.c, printk.c, string.c, memory.c, sync.c, and module.c or hook.c), which changes seldom,
  * so that its objects can be kept: the same flags, -O2 in the place of -O1, -fno-reorder-functions, -fno-tree-loop-distribute-patterns,
- * -Wextra, -Wno-sign-compare, and -I Kernel/runtime -I Kernel/runtime/freestanding.
+ * (with clang -fno-builtin in the place of these two), -Wextra, -Wno-sign-compare, and -I Kernel/runtime -I Kernel/runtime/freestanding.
  * The program: the user's objects stand before boundary.o, and the runtime's objects after it. Frames of a backtrace are the user's if they
  * are before the boundary.
  *   gcc -static -nostdlib -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -o PROGRAM USER.o... boundary.o start.o channel.o ... -lgcc

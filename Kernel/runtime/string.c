@@ -61,6 +61,13 @@ int memcmp(const void *a, const void *b, size_t size)
 	return 0;
 }
 
+/* clang calls it for a memcmp() that asks for equality only. */
+int bcmp(const void *a, const void *b, size_t size);
+int bcmp(const void *a, const void *b, size_t size)
+{
+	return memcmp(a, b, size);
+}
+
 void *memchr(const void *memory, int byte, size_t size)
 {
 	const u8 *m = memory;

@@ -244,7 +244,7 @@ static int resume_waiting(void)
 {
 	int count = waiting_count;
 
-	for (int i = 0; i < count; i++) {
+	for (int i = 0; i < count && waiting_count; i++) {
 		struct channel_message message = { .kind = CHANNEL_AGAIN, .call = waiting[0].call };
 		char name[64];
 		uint32_t kind = waiting[0].kind;
@@ -373,6 +373,8 @@ static int perform_line(char *line)
 		snprintf(name, sizeof(name), "%s", waiting[0].name);
 		memmove(&waiting[0], &waiting[1], sizeof(waiting[0]) * --waiting_count);
 	} else if (!strcmp(words[0], "again") && waiting_count) {
+		/* After the time of the shortest wait of the scripts. */
+		usleep(50000);
 		return resume_waiting();
 	} else if (!strcmp(words[0], "stops-guest")) {
 		stops_guest = 1;

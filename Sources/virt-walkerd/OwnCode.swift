@@ -139,9 +139,12 @@ final class HookRunner {
   /// Makes a machine with the hook. Each mistake of the hook goes to standard error.
   func makeEngine(_ machine: MachineDescription) throws -> any Engine {
     let code = UserCode(builder, hook: .init(name: name))
-    code.onFinding = { Self.print("\($0)") }
+    // The engine keeps the function, and so the builder.
+    code.onFinding = { [self] in report($0) }
     return try code.makeEngine(machine, hasDriver: false)
   }
+
+  private func report(_ finding: CodeFinding) { Self.print("\(finding)") }
 
   private static func print(_ text: String) {
     _ = try? FileDescriptor.standardError.writeAll(

@@ -58,10 +58,19 @@ struct kvm_s2_mmu {
 #endif
 };
 
+/* The hypercalls that the guest may make. */
+struct kvm_smccc_features {
+	unsigned long std_bmap;
+	unsigned long std_hyp_bmap;
+	unsigned long vendor_hyp_bmap;
+};
+
 struct kvm_arch {
 	struct kvm_s2_mmu mmu;
 	u64 vtcr;
 	u32 psci_version;
+	struct mutex config_lock;
+	struct kvm_smccc_features smccc_feat;
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0)
 	/* An abort without a valid syndrome goes to the VMM. */

@@ -3,6 +3,7 @@
 #define __KVM_ARM_HYPERCALLS_H
 
 #include <asm/kvm_emulate.h>
+#include <kvm/hook_firmware.h>
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
 int kvm_smccc_call_handler(struct kvm_vcpu *vcpu);

@@ -35,7 +35,7 @@
 #define __weak __attribute__((__weak__))
 #define __pure __attribute__((__pure__))
 #define __attribute_const__ __attribute__((__const__))
-#define __cold __attribute__((__cold__))
+#define __cold
 #define __malloc __attribute__((__malloc__))
 #define __printf(a, b) __attribute__((__format__(__printf__, a, b)))
 #define __scanf(a, b) __attribute__((__format__(__scanf__, a, b)))
@@ -58,7 +58,6 @@
 #define barrier() __asm__ __volatile__("" : : : "memory")
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
-#define ACCESS_ONCE(x) (*(volatile __typeof__(x) *)&(x))
 #define __same_type(a, b) __builtin_types_compatible_p(__typeof__(a), __typeof__(b))
 #define OPTIMIZER_HIDE_VAR(x) __asm__("" : "=r"(x) : "0"(x))
 

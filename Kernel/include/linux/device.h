@@ -19,7 +19,6 @@
 struct attribute_group;
 struct device;
 struct module;
-struct kobj_uevent_env;
 
 struct class {
 	const char *name;

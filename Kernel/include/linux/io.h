@@ -21,7 +21,6 @@ void *memremap(resource_size_t address, size_t size, unsigned long flags);
 #define ioremap_np(address, size) ioremap(address, size)
 #define ioremap_uc(address, size) ioremap(address, size)
 #define ioremap_cache(address, size) ioremap(address, size)
-#define ioremap_nocache(address, size) ioremap(address, size)
 
 u64 __io_read(const volatile void __iomem *address, unsigned int size, const char *function);
 void __io_write(volatile void __iomem *address, unsigned int size, u64 value, const char *function);

@@ -2,6 +2,7 @@
 #ifndef LINUX_KOBJECT_H
 #define LINUX_KOBJECT_H
 
+#include <linux/compiler.h>
 #include <linux/kref.h>
 #include <linux/types.h>
 
@@ -10,6 +11,13 @@ struct kobject {
 	struct kobject *parent;
 	struct kref kref;
 };
+
+/* What an event of a device tells udev. Here, DEVMODE counts: the mode of the node. */
+struct kobj_uevent_env {
+	unsigned int mode;
+};
+
+int add_uevent_var(struct kobj_uevent_env *environment, const char *fmt, ...) __printf(2, 3);
 
 static inline const char *kobject_name(const struct kobject *kobject)
 {

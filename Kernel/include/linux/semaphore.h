@@ -10,11 +10,11 @@ struct semaphore {
 };
 
 #define __SEMAPHORE_INITIALIZER(name, n) { .count = n }
-#define DEFINE_SEMAPHORE_1(name) struct semaphore name = __SEMAPHORE_INITIALIZER(name, 1)
-#define DEFINE_SEMAPHORE_2(name, n) struct semaphore name = __SEMAPHORE_INITIALIZER(name, n)
-#define __SEMAPHORE_PICK(a, b, macro, ...) macro
-/* One argument before Linux 6.4, two since. */
-#define DEFINE_SEMAPHORE(...) __SEMAPHORE_PICK(__VA_ARGS__, DEFINE_SEMAPHORE_2, DEFINE_SEMAPHORE_1, )(__VA_ARGS__)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define DEFINE_SEMAPHORE(name) struct semaphore name = __SEMAPHORE_INITIALIZER(name, 1)
+#else
+#define DEFINE_SEMAPHORE(name, n) struct semaphore name = __SEMAPHORE_INITIALIZER(name, n)
+#endif
 
 void sema_init(struct semaphore *semaphore, int count);
 void down(struct semaphore *semaphore);

@@ -27,7 +27,6 @@ void *kvzalloc(size_t size, gfp_t flags) __malloc;
 void *kvmalloc_array(size_t count, size_t size, gfp_t flags) __malloc;
 void *kvcalloc(size_t count, size_t size, gfp_t flags) __malloc;
 void kvfree(const void *memory);
-#define kzfree(memory) kfree_sensitive(memory)
 #define kmalloc_node(size, flags, node) kmalloc(size, flags)
 #define kzalloc_node(size, flags, node) kzalloc(size, flags)
 

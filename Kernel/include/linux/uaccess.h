@@ -7,12 +7,7 @@
 #include <linux/sched.h>
 #include <linux/types.h>
 
-#define VERIFY_READ 0
-#define VERIFY_WRITE 1
-#define __access_ok_2(address, size) __access_ok((unsigned long)(address), size)
-#define __access_ok_3(type, address, size) __access_ok((unsigned long)(address), size)
-#define __access_ok_pick(a, b, c, macro, ...) macro
-#define access_ok(...) __access_ok_pick(__VA_ARGS__, __access_ok_3, __access_ok_2, )(__VA_ARGS__)
+#define access_ok(address, size) __access_ok((unsigned long)(address), size)
 int __access_ok(unsigned long address, unsigned long size);
 
 /* These return the number of bytes that could not be copied. */

@@ -57,6 +57,7 @@ struct Compilation {
   func run(_ kinds: [CodeKind]) throws(CodeFailure) -> Output {
     var output = Output()
     var jobs: [Job] = []
+    var runtimeJobs: [Job] = []
     var objects: [CodeKind: [String]] = [:]
     for kind in kinds {
       guard let code = snapshot.codes[kind] else { continue }
@@ -71,10 +72,9 @@ struct Compilation {
       for source in runtimeSources(of: kind) {
         let object = "\(directory.path)/objects/\(source.dropLast(2)).o"
         objects[kind]!.append(object)
-        guard access(object, F_OK) != 0, !jobs.contains(where: { $0.output == object }) else {
-          continue
-        }
-        jobs.append(
+        guard access(object, F_OK) != 0, !runtimeJobs.contains(where: { $0.output == object })
+        else { continue }
+        runtimeJobs.append(
           Job(
             kind: nil, output: object,
             tool: tool(
@@ -83,7 +83,9 @@ struct Compilation {
                 version: version, isSanitized: sources.isSanitized), in: directory.path)))
       }
     }
+    // The errors of the user's code come first, and at once.
     try run(jobs, &output)
+    try run(runtimeJobs, &output)
     jobs = kinds.compactMap { kind in
       objects[kind].map { link($0, kind) }
     }

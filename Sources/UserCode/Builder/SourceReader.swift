@@ -172,6 +172,9 @@ struct SourceReader {
       }
       if let new = file.new, PatchFile.compiled.contains(new) { code.sources.append(new) }
     }
+    let headers = patch.headers
+    for file in headers.files { try add(file, to: &code) }
+    code.notes += headers.notes
     guard !code.sources.isEmpty else {
       throw CodeFailure(
         "\(given) changes no C file that virt-walker compiles: it takes changes of \(PatchFile.compiled.joined(separator: ", "))"
@@ -227,14 +230,22 @@ struct SourceReader {
     path.hasPrefix("/") ? path : "\(workingDirectory)/\(path)"
   }
 
+  /// The entry of a path that the user has given. A link there is not followed: it may be the link of another author, in an archive.
   private func find(_ given: String, _ option: String) throws(CodeFailure) -> DirectoryEntry {
+    let path = FilePath(absolute(given))
+    let isNamed = path.lastComponent?.kind == .regular
+    let attributes: stat
+    let entry: DirectoryEntry
     do throws(Errno) {
-      let entry = try DirectoryEntry(FilePath(absolute(given)), followsLink: true)
-      _ = try entry.attributes
-      return entry
+      entry = try DirectoryEntry(isNamed ? path : path.lexicallyNormalized())
+      attributes = try entry.attributes
     } catch {
       throw unreadable(given, option, error)
     }
+    guard attributes.st_mode & S_IFMT != S_IFLNK else {
+      throw CodeFailure("\(given) is a symbolic link: name the file itself")
+    }
+    return entry
   }
 
   private func unreadable(_ given: String, _ option: String, _ error: Errno) -> CodeFailure {

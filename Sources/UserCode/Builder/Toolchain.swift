@@ -66,7 +66,8 @@ struct Toolchain {
     compile source: Source, to object: String, kernel: String, version: String, isSanitized: Bool
   ) -> [String] {
     let base = source.name.split(separator: "/").last.map(String.init) ?? source.name
-    var options = Self.common(kernel, version: version)
+    var options = ["-I", "\(source.directory.compiled)/\(PatchFile.headerDirectory)"]
+    options += Self.common(kernel, version: version)
     options += [
       // With DWARF 5, addr2line of binutils 2.40 names hook-source.c in the place of the user's file.
       "-g", "-gdwarf-4", "-Werror=implicit-function-declaration", "-Werror=implicit-int",

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Nothing of this header is here but what spinlocks have: a use of a sequence lock is an error of the compiler. */
+#include <linux/spinlock.h>

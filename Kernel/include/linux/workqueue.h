@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Nothing of this header is here: code that only includes it compiles, and a use of it is an error of the compiler. */
+#include <linux/types.h>
