@@ -106,7 +106,7 @@ struct Serve: ParsableCommand {
   func run() throws {
     try reportingFailures {
       closeInheritedDescriptors()
-      try allowOpenFiles(forNodes: count ?? 1)
+      try allowOpenFiles(forNodes: count ?? 1, hasCode: code != nil)
       if detach {
         try Detached.run()
       } else {
@@ -158,10 +158,10 @@ struct Serve: ParsableCommand {
 }
 
 /// Makes sure that the process can open enough files for all nodes. The limit that a shell sets is often 1024.
-private func allowOpenFiles(forNodes count: Int) throws {
-  // Each node needs five: its connection, its tree's, its lock and two directories. The other 32 are for standard
-  // streams, signals, timer and short-lived files.
-  let needed = rlim_t(5 * count + 32)
+private func allowOpenFiles(forNodes count: Int, hasCode: Bool) throws {
+  // Each node needs five: its connection, its tree's, its lock and two directories. A user's code needs a socket and memory for each of two
+  // processes, the tables' memory, and a timer. The other 32 are for standard streams, signals, timer and short-lived files.
+  let needed = rlim_t((hasCode ? 11 : 5) * count + 32)
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   guard needed <= limit.rlim_max else {

@@ -154,6 +154,7 @@ extension VirtualMachine {
     do throws(KernelError) {
       outcome = try handleGuestAbort()
     } catch {
+      vcpu.adjustPC()
       returnToVMM(.error(error))
       return .failed(error)
     }

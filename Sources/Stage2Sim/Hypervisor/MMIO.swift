@@ -3,12 +3,8 @@ extension VirtualMachine {
   @inline(__always)
   mutating func ioMemAbort(address: IntermediatePhysicalAddress) throws(KernelError) -> AbortOutcome
   {
-    if replacement != nil, let outcome = try askReplacement(address: address) { return outcome }
     let syndrome = vcpu.fault.syndrome
-    guard syndrome.isValid else {
-      kvm.printk(LogMessage(.kvm, kvm.stage2.kernel.noSyndromeMessage))
-      throw .notImplemented
-    }
+    guard syndrome.isValid else { return try abortWithoutSyndrome(address: address) }
     let length = syndrome.accessSize
     let mask = UInt64.max >> UInt64(64 - 8 * length)
     let access = MMIOAccess(
@@ -17,7 +13,8 @@ extension VirtualMachine {
 
     for index in hooks.indices {
       let result = try hooks[index].ioMemAbort(access, vcpu: &vcpu, kvm: &kvm)
-      if result != .notHandled { return Self.outcome(of: result) }
+      if result == .handled { return .resume }
+      if result != .notHandled { return end(by: result) }
     }
 
     if kvm.stage2.events.isConnected {
@@ -38,41 +35,28 @@ extension VirtualMachine {
     }
   }
 
-  @inline(__always)
-  private static func outcome(of result: MMIOHookResult) -> AbortOutcome {
-    switch result {
-    case .handled: .resume
-    case .crash: .crash
-    case .exit, .notHandled: .exit
+  /// An abort whose syndrome does not describe the access: only a hook that replaces the function can handle it.
+  @inline(never)
+  private mutating func abortWithoutSyndrome(
+    address: IntermediatePhysicalAddress
+  ) throws(KernelError) -> AbortOutcome {
+    if let hook = hooks.first, hook.replacesIOMemAbort {
+      let access = MMIOAccess(
+        isWrite: vcpu.fault.syndrome.isWrite, address: address, length: 0, data: 0, register: 0)
+      let result = try hooks[0].ioMemAbort(access, vcpu: &vcpu, kvm: &kvm)
+      if result == .handled { return .resume }
+      if result != .notHandled { return end(by: result) }
     }
+    kvm.printk(LogMessage(.kvm, kvm.stage2.kernel.noSyndromeMessage))
+    throw .notImplemented
   }
 
-  /// Calls the hook that replaces `io_mem_abort`.
-  ///
-  /// - Returns: Nil if the hook leaves the access to the function of the kernel.
+  /// A hook has ended KVM_RUN, which moves the program counter before it returns.
   @inline(never)
-  private mutating func askReplacement(
-    address: IntermediatePhysicalAddress
-  ) throws(KernelError) -> AbortOutcome? {
-    let syndrome = vcpu.fault.syndrome
-    let isWrite = syndrome.isWrite
-    let length = syndrome.isValid ? syndrome.accessSize : 0
-    let register = syndrome.isValid ? syndrome.register : 0
-    let access = MMIOAccess(
-      isWrite: isWrite, address: address, length: length,
-      data: isWrite && length > 0 ? vcpu[register] & .max >> UInt64(64 - 8 * length) : 0,
-      register: register)
-    do throws(KernelError) {
-      let result = try replacement?.ioMemAbort(access, vcpu: &vcpu, kvm: &kvm) ?? .notHandled
-      guard result != .notHandled else { return nil }
-      let outcome = Self.outcome(of: result)
-      // KVM_RUN moves the program counter before it returns.
-      if case .exit = outcome { vcpu.adjustPC() }
-      return outcome
-    } catch {
-      vcpu.adjustPC()
-      throw error
-    }
+  private mutating func end(by result: MMIOHookResult) -> AbortOutcome {
+    guard result == .exit else { return .crash }
+    vcpu.adjustPC()
+    return .exit
   }
 
   /// `kvm_handle_mmio_return`, which reads by `kvm_mmio_read_buf`: an access that went to the VMM is over, and the guest

@@ -12,10 +12,8 @@ public struct VirtualMachine {
   public internal(set) var vcpu: VCPU
   var host: HostMemory
   var bus = IOBus()
-  /// The hooks in `io_mem_abort`.
+  /// The hooks in `io_mem_abort`. The first one may replace the function.
   var hooks: [any MMIOHook] = []
-  /// The hook that replaces `io_mem_abort` as a whole.
-  var replacement: (any MMIOHook)?
   /// The hook in the place of `kvm_hvc_call_handler`.
   var hypercallHook: (any HypercallHook)?
   var stage1 = Stage1()
@@ -150,7 +148,12 @@ public struct VirtualMachine {
   /// that does so. A hook that is a ``HypercallHook``, too, gets the guest's hypercalls.
   public mutating func add(_ hook: some MMIOHook) {
     if let hook = hook as? any HypercallHook { hypercallHook = hook }
-    if hook.replacesIOMemAbort { replacement = hook } else { hooks.append(hook) }
+    guard hook.replacesIOMemAbort else {
+      hooks.append(hook)
+      return
+    }
+    if let first = hooks.first, first.replacesIOMemAbort { hooks.removeFirst() }
+    hooks.insert(hook, at: 0)
   }
 
   /// Puts a device on the MMIO bus (`kvm_io_bus_register_dev`).
