@@ -205,12 +205,22 @@ final class CodeHook: MMIOHook, HypercallHook {
     return .invalidArgument
   }
 
-  /// An exit to the virtual machine monitor. The runtime tells an exit without a reason, and one after `kvm_incr_pc()`.
+  /// An exit to the virtual machine monitor.
   private func exit(
     _ access: MMIOAccess, _ after: channel_vcpu, _ vcpu: inout VCPU, _ kvm: KVM
   ) -> MMIOHookResult {
+    if after.increments > 0 {
+      find(
+        "io_mem_abort() returned 0 after kvm_incr_pc(): the program counter moves once now, and once more when the virtual machine monitor has answered the access. Return 1 if the access is done",
+        in: kvm)
+    }
     let length = Int(after.exit_length)
-    guard after.exit_reason == Self.exitForMMIO, (1...8).contains(length) else { return .exit }
+    guard after.exit_reason == Self.exitForMMIO, (1...8).contains(length) else {
+      find(
+        "io_mem_abort() returned 0, but has not set vcpu->run->exit_reason and vcpu->run->mmio: the virtual machine monitor stops at such an exit. Return 1 after kvm_incr_pc() if the access is done",
+        in: kvm)
+      return .exit
+    }
     if let registers, access.address == registers.hide || access.address == registers.seek {
       find(
         "io_mem_abort() returned 0 for the access to \(access.address): KVM_RUN leaves to the virtual machine monitor, which has no device there. A hook that has done the access calls kvm_incr_pc() and returns 1",
