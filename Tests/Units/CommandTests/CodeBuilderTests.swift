@@ -27,7 +27,11 @@ import Testing
     other.executableURL = URL(fileURLWithPath: "/bin/sleep")
     other.arguments = ["1000"]
     try other.run()
-    defer { other.terminate() }
+    // The program can have SIGTERM blocked, as the thread of this test.
+    defer {
+      kill(other.processIdentifier, SIGKILL)
+      other.waitUntilExit()
+    }
     let started = try builder.start(.hook)
     for process in [other.processIdentifier, getpid(), getppid(), 0, 1, -1, -started.process] {
       _ = builder.end(process)
