@@ -115,13 +115,17 @@ final class CodeProcess {
     let (place, backtrace) = find(fault.frames)
     let finding = CodeFinding(
       kind: kind, isFatal: true, text: resolve(fault.text),
-      advice: [resolve(fault.advice), isStarting ? Self.startAgain : Self.bootAnew]
-        .filter { !$0.isEmpty }.joined(separator: ". "), place: place,
+      advice: Self.sentences(
+        resolve(fault.advice), isStarting ? Self.startAgain : Self.bootAnew), place: place,
       backtrace: backtrace)
     end()
     fatal = finding
     for line in finding.logLines { log(line) }
     onFinding?(finding)
+  }
+
+  private static func sentences(_ first: String, _ second: String) -> String {
+    first.isEmpty ? second : first + (first.hasSuffix("?") ? " " : ". ") + second
   }
 
   /// A text with the user's lines for the addresses in it: the runtime writes an address as `[<401035>]`.

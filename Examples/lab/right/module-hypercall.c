@@ -2,6 +2,8 @@
 /*
  * No registers: a byte that is written goes to the hypervisor by a call, and a byte that is read is the result of another call. Of the result,
  * x0 is the status, and x1 is the byte. hypercall.c has the other side of these calls.
+ *
+ * Without a kernel: virt-walkerd serve --module module-hypercall.c --hook hypercall.c --hook-function hide_seek_hypercall
  */
 #include <linux/arm-smccc.h>
 #include <linux/fs.h>
