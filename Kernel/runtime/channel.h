@@ -39,7 +39,7 @@ enum channel_call {
 	/*
 	 * Module: insmod. data: the parameters, as for insmod: "name=value name=value". The result is that of the module's init function.
 	 * Hook: "geometry" is set. The socket brings the descriptor of the tables' memory before. The result is 0. Answer: [0] 1 if the hook has
-	 * CHANNEL_ABORT, [1] 1 if it has CHANNEL_HYPERCALL.
+	 * CHANNEL_ABORT, [1] 1 if it has CHANNEL_HYPERCALL, [2] and [3] the addresses of the user's functions for these calls, or 0.
 	 */
 	CHANNEL_START = 1,
 	/* Module: rmmod. The code reports what the module has left behind. */
@@ -223,6 +223,7 @@ struct channel_message {
 };
 
 struct channel {
+	/* CHANNEL_VERSION. The process that starts the code writes it before the start, and the daemon writes it once more. */
 	uint32_t version;
 	/* The side that has the turn (enum channel_side). */
 	uint32_t turn;

@@ -37,7 +37,7 @@ struct registers {
 	u64 pc;
 	u64 sp;
 	u64 frame;
-	/* Of a code that has jumped to a wild address: its return address. */
+	/* The return address of a function that has no frame yet: one at a wild address, or one of the runtime; 0 if it is not known. */
 	u64 return_address;
 	int access;
 };
@@ -217,14 +217,17 @@ static void read_registers(const u64 *context, struct registers *registers)
 	registers->pc = words[16];
 	registers->sp = words[15];
 	registers->frame = words[10];
+	u64 low, high;
+
 	registers->access = error & 16 ? 2 : (error >> 1) & 1;
 	registers->return_address = 0;
-	if (registers->access == 2) {
-		u64 low, high;
+	current_stack(&low, &high);
+	if (registers->sp >= low && registers->sp + 8 <= high) {
+		u64 word = *(const u64 *)registers->sp;
 
-		current_stack(&low, &high);
-		if (registers->sp >= low && registers->sp + 8 <= high)
-			registers->return_address = *(const u64 *)registers->sp;
+		/* The word can be another one. Before a return address into the user's code is a call: opcode e8 and 4 bytes. */
+		if (registers->access == 2 || (runtime_is_user_code(word - 5) && *(const u8 *)(word - 5) == 0xe8))
+			registers->return_address = word;
 	}
 #elif defined(__aarch64__)
 	/* struct sigcontext is at 176 bytes: fault_address, x0 to x30, sp, pc, pstate; then records. */
@@ -234,7 +237,7 @@ static void read_registers(const u64 *context, struct registers *registers)
 	registers->pc = words[33];
 	registers->sp = words[32];
 	registers->frame = words[30];
-	registers->return_address = 0;
+	registers->return_address = words[31];
 	registers->access = 0;
 	for (unsigned int at = 0; at < 4096 && record[1] >= 8; at += record[1], record += record[1] / 4) {
 		/* ESR_MAGIC */
@@ -245,8 +248,6 @@ static void read_registers(const u64 *context, struct registers *registers)
 			registers->access = class == 0x20 || class == 0x21 ? 2 : (syndrome >> 6) & 1;
 		}
 	}
-	if (registers->access == 2)
-		registers->return_address = words[31];
 #endif
 }
 
@@ -260,6 +261,11 @@ static void interrupted_frames(struct channel_fault *fault, const struct registe
 	else if (registers->return_address && runtime_is_user_code(registers->return_address - 1))
 		fault->frames[count++] = registers->return_address - 1;
 	fault->frame_count = count + backtrace(registers->frame, &fault->frames[count], CHANNEL_FRAMES - count);
+	/* The return address of a function of the runtime that has a frame already is the first one there, too. */
+	if (!runtime_is_user_code(registers->pc) && count && fault->frame_count > count && fault->frames[0] == fault->frames[1]) {
+		fault->frame_count--;
+		memmove(&fault->frames[0], &fault->frames[1], fault->frame_count * sizeof(fault->frames[0]));
+	}
 }
 
 static void handle_signal(int number, struct signal_information *information, void *context)

@@ -315,6 +315,22 @@ static bool has_hypercall(void)
 	return kvm_hvc_call_handler || kvm_smccc_call_handler || is_hypercall_hook();
 }
 
+/* The address of the function that is called for an abort; 0 if there is none. */
+static u64 abort_address(void)
+{
+	if (&hook_function && !is_hypercall_hook() && !is_hook_named("io_mem_abort"))
+		return (u64)hook_function.function;
+	return (u64)io_mem_abort;
+}
+
+/* The address of the function that is called for a hypercall; 0 if there is none. */
+static u64 hypercall_address(void)
+{
+	if (is_hypercall_hook())
+		return (u64)hook_function.function;
+	return kvm_smccc_call_handler ? (u64)kvm_smccc_call_handler : (u64)kvm_hvc_call_handler;
+}
+
 /* Tells what is wrong with the registers after an abort. The daemon looks at the result, the exit and the tables. */
 static void check_abort(int result)
 {
@@ -405,6 +421,8 @@ void runtime_call(struct runtime_task *task)
 		/* The calls that the hook has. */
 		message->arguments[0] = has_abort();
 		message->arguments[1] = has_hypercall();
+		message->arguments[2] = abort_address();
+		message->arguments[3] = hypercall_address();
 		break;
 	case CHANNEL_TABLES:
 		message->result = set_tables();

@@ -213,7 +213,13 @@ static void answer_request(struct channel_message *message)
 		break;
 	case CHANNEL_HVC:
 		printf("  hvc %#" PRIx64 " %#" PRIx64 "\n", message->arguments[0], message->arguments[1]);
-		reply.arguments[0] = message->arguments[1] + 1;
+		/* The hypervisor hides a byte, and gives it back in x1. Other calls are not known. */
+		if ((message->arguments[0] & 0xffff) == 0x100)
+			hidden = message->arguments[1];
+		else if ((message->arguments[0] & 0xffff) == 0x101)
+			reply.arguments[1] = hidden;
+		else
+			reply.arguments[0] = -1;
 		break;
 	case CHANNEL_IOREMAP:
 		printf("  ioremap %#" PRIx64 " %" PRIu64 "\n", message->arguments[0], message->arguments[1]);

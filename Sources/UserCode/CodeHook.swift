@@ -16,6 +16,10 @@ final class CodeHook: MMIOHook, HypercallHook {
   /// The functions that the hook has: `io_mem_abort()` and `kvm_hvc_call_handler()`.
   private(set) var hasAbort = false
   private(set) var hasHypercall = false
+  /// The addresses of these functions, or of the user's function that stands for one of them; 0 if it is not there.
+  private var functions: (abort: UInt64, hypercall: UInt64) = (0, 0)
+  /// Whether the present call is a hypercall.
+  private var isInHypercall = false
   /// The last abort after which the program counter has not moved.
   private var unmoved: (pc: GuestVirtualAddress, fault: FaultInfo)?
 
@@ -60,6 +64,7 @@ final class CodeHook: MMIOHook, HypercallHook {
     }
     hasAbort = answer.arguments.0 & 1 != 0
     hasHypercall = answer.arguments.1 & 1 != 0
+    functions = (answer.arguments.2, answer.arguments.3)
   }
 
   /// The answer to a request: a hook has none but that for room in the log.
@@ -76,6 +81,7 @@ final class CodeHook: MMIOHook, HypercallHook {
     _ access: MMIOAccess, vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> MMIOHookResult {
     guard hasAbort else { return .notHandled }
+    isInHypercall = false
     guard process.fatal == nil else { return .crash }
     guard let tables = kvm.stage2.shareTables() else {
       find(Self.noMemory, in: kvm)
@@ -108,6 +114,7 @@ final class CodeHook: MMIOHook, HypercallHook {
     vcpu: inout VCPU, kvm: inout KVM
   ) throws(KernelError) -> HypercallResult {
     guard hasHypercall else { return .notHandled }
+    isInHypercall = true
     guard process.fatal == nil else { return .crash }
     guard let tables = kvm.stage2.shareTables() else {
       find(Self.noMemory, in: kvm)
@@ -408,11 +415,14 @@ final class CodeHook: MMIOHook, HypercallHook {
 
   // MARK: - The log
 
+  /// Tells a mistake that the tables or the result show. Its place is the function that was called.
   private func find(_ text: String, in kvm: KVM) {
+    let function = isInHypercall ? functions.hypercall : functions.abort
     process.report(
       CodeFinding(
         kind: .hook, text: text,
-        place: SourcePlace(function: "", file: name, line: 0, isUsers: true)),
+        place: (function == 0 ? nil : process.place(of: function))
+          ?? SourcePlace(function: "", file: name, line: 0, isUsers: true)),
       log: { log($0, false, in: kvm) })
   }
 

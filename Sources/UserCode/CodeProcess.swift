@@ -111,16 +111,21 @@ final class CodeProcess {
     case .hung: fault = .hung(kind)
     case .broken(let problem): fault = .broken(problem, kind)
     }
+    // The launcher knows the places of a process until its end.
     let (place, backtrace) = find(fault.frames)
-    end()
     let finding = CodeFinding(
       kind: kind, isFatal: true, text: resolve(fault.text),
-      advice: [resolve(fault.advice), isStarting ? Self.startAgain : Self.bootAnew]
-        .filter { !$0.isEmpty }.joined(separator: ". "), place: place,
+      advice: Self.sentences(
+        resolve(fault.advice), isStarting ? Self.startAgain : Self.bootAnew), place: place,
       backtrace: backtrace)
+    end()
     fatal = finding
     for line in finding.logLines { log(line) }
     onFinding?(finding)
+  }
+
+  private static func sentences(_ first: String, _ second: String) -> String {
+    first.isEmpty ? second : first + (first.hasSuffix("?") ? " " : ". ") + second
   }
 
   /// A text with the user's lines for the addresses in it: the runtime writes an address as `[<401035>]`.
@@ -143,6 +148,9 @@ final class CodeProcess {
     }
     return result + rest
   }
+
+  /// The place of an address in the user's source; nil if it is not in the user's code.
+  func place(of address: UInt64) -> SourcePlace? { find([address]).0 }
 
   /// The place of the mistake in the user's source, and the functions that were running.
   private func find(_ frames: [UInt64]) -> (SourcePlace?, [SourcePlace]) {

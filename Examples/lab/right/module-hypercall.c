@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * No registers: a byte that is written goes to the hypervisor by a call, and a byte that is read is the result of another call.
+ * No registers: a byte that is written goes to the hypervisor by a call, and a byte that is read is the result of another call. Of the result,
+ * x0 is the status, and x1 is the byte. hypercall.c has the other side of these calls.
+ *
+ * Without a kernel: virt-walkerd serve --module module-hypercall.c --hook hypercall.c --hook-function hide_seek_hypercall
  */
 #include <linux/arm-smccc.h>
 #include <linux/fs.h>
@@ -20,7 +23,7 @@ static ssize_t call_read(struct file *file, char __user *buf, size_t count, loff
 	arm_smccc_1_1_hvc(WALKER_SEEK, 0x40, &res);
 	if ((long)res.a0 < 0)
 		return -EIO;
-	return put_user((u8)res.a0, buf) ? -EFAULT : 1;
+	return put_user((u8)res.a1, buf) ? -EFAULT : 1;
 }
 
 static ssize_t call_write(struct file *file, const char __user *buf, size_t count, loff_t *ppos)

@@ -8,7 +8,7 @@
  *	if (ret)
  *		return ret;
  *
- * Without a kernel: virt-walkerd serve --hook walk-context.c --hook-function virt_walker_mmio
+ * Without a kernel: virt-walkerd serve --hook walk-context.c --hook-function virt_walker_mmio --linux 6.2
  */
 #include <linux/bitfield.h>
 #include <linux/kvm_host.h>

@@ -8,7 +8,7 @@
  *	if (ret)
  *		return ret;
  *
- * Without a kernel: virt-walkerd serve --hook page-for-a-table.c --hook-function virt_walker_mmio
+ * Without a kernel: virt-walkerd serve --hook page-for-a-table.c --hook-function virt_walker_mmio --backing anonymous
  */
 #include <linux/kvm_host.h>
 #include <linux/mm.h>

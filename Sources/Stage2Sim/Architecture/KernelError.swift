@@ -26,6 +26,55 @@ public enum KernelError: Int32, Error, Hashable, Sendable, CaseIterable {
   case notImplemented = 38
   /// ETIMEDOUT: the expected event did not happen.
   case timedOut = 110
+
+  // The model itself has no use for the others of asm-generic/errno-base.h: a user's hook can return them.
+
+  /// EPERM
+  case operationNotPermitted = 1
+  /// ESRCH
+  case noProcess = 3
+  /// EIO
+  case ioError = 5
+  /// ENXIO
+  case noSuchDevice = 6
+  /// EBADF
+  case badFile = 9
+  /// EACCES
+  case permissionDenied = 13
+  /// ENOTBLK
+  case noBlockDevice = 15
+  /// EBUSY
+  case busy = 16
+  /// EXDEV
+  case otherDevice = 18
+  /// ENODEV
+  case noDevice = 19
+  /// ENOTDIR
+  case noDirectory = 20
+  /// EISDIR
+  case isDirectory = 21
+  /// ENFILE
+  case tooManyFilesInSystem = 23
+  /// EMFILE
+  case tooManyFiles = 24
+  /// ENOTTY
+  case noTerminal = 25
+  /// ETXTBSY
+  case programBusy = 26
+  /// EFBIG
+  case fileTooBig = 27
+  /// ENOSPC
+  case noSpace = 28
+  /// ESPIPE
+  case illegalSeek = 29
+  /// EROFS
+  case readOnly = 30
+  /// EMLINK
+  case tooManyLinks = 31
+  /// EPIPE
+  case brokenPipe = 32
+  /// EDOM
+  case outOfDomain = 33
 }
 
 extension KernelError {
@@ -53,6 +102,29 @@ extension KernelError: CustomStringConvertible {
     case .outOfRange: "ERANGE"
     case .notImplemented: "ENOSYS"
     case .timedOut: "ETIMEDOUT"
+    case .operationNotPermitted: "EPERM"
+    case .noProcess: "ESRCH"
+    case .ioError: "EIO"
+    case .noSuchDevice: "ENXIO"
+    case .badFile: "EBADF"
+    case .permissionDenied: "EACCES"
+    case .noBlockDevice: "ENOTBLK"
+    case .busy: "EBUSY"
+    case .otherDevice: "EXDEV"
+    case .noDevice: "ENODEV"
+    case .noDirectory: "ENOTDIR"
+    case .isDirectory: "EISDIR"
+    case .tooManyFilesInSystem: "ENFILE"
+    case .tooManyFiles: "EMFILE"
+    case .noTerminal: "ENOTTY"
+    case .programBusy: "ETXTBSY"
+    case .fileTooBig: "EFBIG"
+    case .noSpace: "ENOSPC"
+    case .illegalSeek: "ESPIPE"
+    case .readOnly: "EROFS"
+    case .tooManyLinks: "EMLINK"
+    case .brokenPipe: "EPIPE"
+    case .outOfDomain: "EDOM"
     }
   }
 }
