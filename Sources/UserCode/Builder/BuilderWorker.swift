@@ -44,13 +44,15 @@ final class BuilderWorker {
   }
 
   /// Compiles the code, tells the daemon, and works until the daemon ends.
-  func run(_ support: [SourceSnapshot.File], _ snapshot: SourceSnapshot) -> Never {
+  func run(_ support: SupportFiles, _ snapshot: SourceSnapshot) -> Never {
     _ = clinux_prctl(PR_SET_CHILD_SUBREAPER, 1)
     do throws(CodeFailure) {
-      toolchain = try Toolchain()
-      try directory.write(support, to: "kernel")
-      for name in ["objects", "tmp"] { mkdir("\(directory.path)/\(name)", 0o700) }
-      runtime = support.compactMap(RuntimeSource.init).sorted { $0.name < $1.name }
+      toolchain = try Toolchain(RuntimeFlags(in: support.files))
+      try directory.write(support.files, to: "kernel")
+      mkdir("\(directory.path)/tmp", 0o700)
+      try directory.write(
+        support.objects, to: Compilation.runtimeObjects(of: SupportFiles.version))
+      runtime = support.files.compactMap(RuntimeSource.init).sorted { $0.name < $1.name }
       let output = try compilation(of: snapshot).run(kinds(changedIn: snapshot))
       take(output.programs, of: snapshot)
       try? BuilderMessage(
