@@ -8,7 +8,7 @@
  *	if (ret)
  *		return ret;
  *
- * Without a kernel: virt-walkerd serve --hook walk-context.c --hook-function virt_walker_mmio
+ * Without a kernel: virt-walkerd serve --linux 6.12 --hook walk-context.c --hook-function virt_walker_mmio
  */
 #include <linux/bitfield.h>
 #include <linux/kvm_host.h>

@@ -20,7 +20,9 @@ struct SourceReader {
       if let hook = sources.hook { snapshot.codes[.hook] = try readFile(hook, .hook) }
       if let patch = sources.patch { snapshot.codes[.hook] = try readPatched(patch) }
       if let linux = sources.linux {
-        snapshot.kernelVersion = try kernelVersion(of: kernelTree(linux))
+        snapshot.kernelVersion =
+          sources.patch == nil && Self.isNumber(linux)
+          ? try Self.kernelVersion(linux) : try kernelVersion(of: kernelTree(linux))
       }
       return .success(snapshot)
     } catch {
@@ -185,13 +187,12 @@ struct SourceReader {
 
   /// The directory of a kernel's tree.
   private func kernelTree(_ given: String) throws(CodeFailure) -> String {
-    let isNumber = given.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (48...57).contains($0) }
-    if isNumber {
+    if Self.isNumber(given) {
       let archive = "/usr/src/linux-source-\(given).tar.xz"
       throw CodeFailure(
         access(archive, F_OK) == 0
-          ? "--linux \(given): unpack the kernel's source, and name its directory: tar -C /tmp -xf \(archive), then --linux /tmp/linux-source-\(given)"
-          : "--linux \(given): the source of that kernel is not here: apt-get install linux-source-\(given), unpack /usr/src/linux-source-\(given).tar.xz, and name the directory: --linux DIRECTORY"
+          ? "--patch needs the tree of --linux \(given): unpack the kernel's source, and name its directory: tar -C /tmp -xf \(archive), then --linux /tmp/linux-source-\(given)"
+          : "--patch needs the tree of --linux \(given), and the source of that kernel is not here: apt-get install linux-source-\(given), unpack /usr/src/linux-source-\(given).tar.xz, and name the directory: --linux DIRECTORY"
       )
     }
     var attributes = stat()
@@ -199,6 +200,29 @@ struct SourceReader {
       throw CodeFailure("--linux \(given): there is no such directory: give a kernel's tree")
     }
     return given
+  }
+
+  /// Whether a text has only digits and dots between them, as a version.
+  static func isNumber(_ text: String) -> Bool {
+    text.utf8.first.map { (48...57).contains($0) } ?? false
+      && text.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (48...57).contains($0) }
+  }
+
+  /// The last PATCHLEVEL of each VERSION whose functions the runtime has, and the first version of all.
+  private static let lastLevels: [UInt: UInt] = [5: 19, 6: 19, 7: 3]
+  private static let firstVersion: (UInt, UInt) = (5, 10)
+
+  /// The version that the user has given in the place of a tree.
+  static func kernelVersion(_ given: String) throws(CodeFailure) -> String {
+    let numbers = given.split(separator: ".", omittingEmptySubsequences: false).map { UInt($0) }
+    guard numbers.count == 2, let version = numbers[0], let level = numbers[1],
+      let last = lastLevels[version], level <= last, (version, level) >= firstVersion
+    else {
+      throw CodeFailure(
+        "--linux \(given): virt-walker has the functions of Linux 5.10 to 7.3: give one of these versions, such as 6.12, or the directory of a kernel's tree"
+      )
+    }
+    return "\(version).\(level)"
   }
 
   private func kernelVersion(of tree: String) throws(CodeFailure) -> String {
