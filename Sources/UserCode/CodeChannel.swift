@@ -42,6 +42,8 @@ final class CodeChannel {
 
   /// A function that is called again and again while the daemon waits. If the function returns false, the code has one more second.
   var mayGoOn: (() -> Bool)?
+  /// A function that says whether a debugger has stopped the code. The time of a call does not end then.
+  var isStopped: () -> Bool = { false }
 
   private let memory: UnsafeMutablePointer<channel>
   private let code: StartedCode
@@ -222,9 +224,12 @@ final class CodeChannel {
       deadline = now + Self.limit
       return
     }
-    guard now < end else { throw .hung }
-    guard let mayGoOn else { return }
-    let isWanted = mayGoOn()
+    let isWanted = mayGoOn?() ?? true
+    guard now < end else {
+      guard isWanted, isStopped() else { throw .hung }
+      deadline = nil
+      return
+    }
     let time = clinux_monotonic_nanoseconds()
     // The time of others is not the code's.
     deadline = isWanted ? end + (time - now) : min(end + (time - now), time + Self.lastLimit)

@@ -66,6 +66,9 @@ public protocol CodeLauncher: AnyObject {
   /// Makes memory for stage-2 tables that the daemon and the hook's process can share: memfd_create(2).
   func makeTableMemory(size: Int) throws(CodeFailure) -> FileDescriptor
 
+  /// Whether a process is stopped, e.g. at a breakpoint of a debugger.
+  func isStopped(_ process: Int32) -> Bool
+
   /// Kills a process if it still runs, and waits for its end.
   func end(_ process: Int32) -> CodeEnd
 

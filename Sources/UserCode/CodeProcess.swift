@@ -40,6 +40,7 @@ final class CodeProcess {
       _ = launcher.end(code.process)
       throw error
     }
+    channel.isStopped = { [launcher, process] in launcher.isStopped(process) }
   }
 
   deinit { end() }

@@ -27,8 +27,8 @@ struct HookOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The kernel's tree of --patch. Its version is that of the functions that the code can call. (default: 6.1, and no tree)",
-      valueName: "dir"),
+      "The kernel whose functions the code calls: a version from 5.10 to 7.3, such as 6.12, or the directory of a kernel's tree. --patch needs the tree of the diff. (default: 6.1)",
+      valueName: "version or dir"),
     transform: CodePath.parse)
   var linux: String?
 

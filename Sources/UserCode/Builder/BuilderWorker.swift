@@ -44,13 +44,15 @@ final class BuilderWorker {
   }
 
   /// Compiles the code, tells the daemon, and works until the daemon ends.
-  func run(_ support: [SourceSnapshot.File], _ snapshot: SourceSnapshot) -> Never {
+  func run(_ support: SupportFiles, _ snapshot: SourceSnapshot) -> Never {
     _ = clinux_prctl(PR_SET_CHILD_SUBREAPER, 1)
     do throws(CodeFailure) {
-      toolchain = try Toolchain()
-      try directory.write(support, to: "kernel")
-      for name in ["objects", "tmp"] { mkdir("\(directory.path)/\(name)", 0o700) }
-      runtime = support.compactMap(RuntimeSource.init).sorted { $0.name < $1.name }
+      toolchain = try Toolchain(RuntimeFlags(in: support.files))
+      try directory.write(support.files, to: "kernel")
+      mkdir("\(directory.path)/tmp", 0o700)
+      try directory.write(
+        support.objects, to: Compilation.runtimeObjects(of: SupportFiles.version))
+      runtime = support.files.compactMap(RuntimeSource.init).sorted { $0.name < $1.name }
       let output = try compilation(of: snapshot).run(kinds(changedIn: snapshot))
       take(output.programs, of: snapshot)
       try? BuilderMessage(
@@ -115,6 +117,9 @@ final class BuilderWorker {
     case ("end", 1):
       guard let process = pid_t(words[0]), processes[process] != nil else { break }
       return end(process)
+    case ("is-stopped", 1):
+      guard let process = pid_t(words[0]), processes[process] != nil else { break }
+      return BuilderMessage(["is-stopped", isStopped(process) ? "1" : "0"])
     case ("places", 2...):
       guard let process = pid_t(words[0]), let program = processes[process] else { break }
       return places(words[1...].prefix(256).compactMap { UInt64($0) }, in: program)
@@ -164,6 +169,20 @@ final class BuilderWorker {
     return signal == 0
       ? BuilderMessage(["ended", "exit", "\(status >> 8 & 0xff)"])
       : BuilderMessage(["ended", "signal", "\(signal)"])
+  }
+
+  /// Whether the state of a process is T or t: proc_pid_stat(5).
+  private func isStopped(_ process: pid_t) -> Bool {
+    guard
+      let file = try? FileDescriptor.open(
+        "/proc/\(process)/stat", .readOnly, options: [.closeOnExec])
+    else { return false }
+    defer { try? file.close() }
+    var bytes = [UInt8](repeating: 0, count: 256)
+    let count = (try? bytes.withUnsafeMutableBytes { try file.read(into: $0) }) ?? 0
+    // The name of the program is in parentheses, and may contain any character.
+    let state = bytes.prefix(count).lastIndex(of: UInt8(ascii: ")")).map { bytes[$0 + 2] }
+    return state == UInt8(ascii: "T") || state == UInt8(ascii: "t")
   }
 
   private func places(_ addresses: [UInt64], in program: BuiltProgram) -> BuilderMessage {

@@ -64,7 +64,8 @@ public enum CodeBuilder {
     if geteuid() == 0 { _ = clinux_leave_network() }
     Sandbox.enterHelper(as: configuration.user, keeping: [CAP_DAC_READ_SEARCH])
 
-    let support = try SupportFiles.read(SupportFiles.find())
+    let support = try SupportFiles(
+      at: .find(), isSanitized: configuration.sources.isSanitized)
     let reader = SourceReader(
       sources: configuration.sources, workingDirectory: configuration.workingDirectory)
     var seen = reader.read()

@@ -137,6 +137,11 @@ public final class CodeBuilderClient: CodeLauncher {
     try ask(["memory", "\(size)"], "memory", fields: 1, descriptors: 1).descriptors[0]
   }
 
+  public func isStopped(_ process: Int32) -> Bool {
+    let answer = try? ask(["is-stopped", "\(process)"], "is-stopped", fields: 2, descriptors: 0)
+    return answer?.fields[1] == "1"
+  }
+
   public func end(_ process: Int32) -> CodeEnd {
     guard let answer = try? ask(["end", "\(process)"], "ended", fields: 3, descriptors: 0),
       let number = Int32(answer.fields[2])

@@ -10,7 +10,7 @@ public struct CodeSources: Hashable, Sendable {
   public var hookFunction: String?
   /// A `git diff` of a kernel tree, which contains the hook.
   public var patch: String?
-  /// The directory of that tree, or the number of its version.
+  /// The directory of that tree. Without a diff, it can be the number of a version.
   public var linux: String?
   /// Whether the code is compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
   public var isSanitized = false

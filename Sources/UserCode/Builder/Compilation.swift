@@ -59,6 +59,8 @@ struct Compilation {
     var jobs: [Job] = []
     var runtimeJobs: [Job] = []
     var objects: [CodeKind: [String]] = [:]
+    let runtimeObjects = Self.runtimeObjects(of: version)
+    try directory.write([], to: runtimeObjects)
     for kind in kinds {
       guard let code = snapshot.codes[kind] else { continue }
       output.messages += code.notes
@@ -70,7 +72,7 @@ struct Compilation {
         jobs.append(compile(source, to: object, code, kind))
       }
       for source in runtimeSources(of: kind) {
-        let object = "\(directory.path)/objects/\(source.dropLast(2)).o"
+        let object = "\(directory.path)/\(runtimeObjects)/\(source.dropLast(2)).o"
         objects[kind]!.append(object)
         guard access(object, F_OK) != 0, !runtimeJobs.contains(where: { $0.output == object })
         else { continue }
@@ -99,7 +101,10 @@ struct Compilation {
     return output
   }
 
-  private var version: String { snapshot.kernelVersion ?? "6.1" }
+  private var version: String { snapshot.kernelVersion ?? SupportFiles.version }
+
+  /// The directory of the runtime's objects for a version of the kernel, in the build directory.
+  static func runtimeObjects(of version: String) -> String { "objects/\(version)" }
 
   private func path(_ kind: CodeKind) -> String { "\(directory.path)/\(name)/\(kind.rawValue)" }
 

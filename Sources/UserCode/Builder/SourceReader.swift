@@ -20,7 +20,9 @@ struct SourceReader {
       if let hook = sources.hook { snapshot.codes[.hook] = try readFile(hook, .hook) }
       if let patch = sources.patch { snapshot.codes[.hook] = try readPatched(patch) }
       if let linux = sources.linux {
-        snapshot.kernelVersion = try kernelVersion(of: kernelTree(linux))
+        snapshot.kernelVersion =
+          sources.patch == nil && Self.isNumber(linux)
+          ? try Self.kernelVersion(linux) : try kernelVersion(of: kernelTree(linux))
       }
       return .success(snapshot)
     } catch {
@@ -185,13 +187,12 @@ struct SourceReader {
 
   /// The directory of a kernel's tree.
   private func kernelTree(_ given: String) throws(CodeFailure) -> String {
-    let isNumber = given.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (48...57).contains($0) }
-    if isNumber {
+    if Self.isNumber(given) {
       let archive = "/usr/src/linux-source-\(given).tar.xz"
       throw CodeFailure(
         access(archive, F_OK) == 0
-          ? "--linux \(given): unpack the kernel's source, and name its directory: tar -C /tmp -xf \(archive), then --linux /tmp/linux-source-\(given)"
-          : "--linux \(given): the source of that kernel is not here: apt-get install linux-source-\(given), unpack /usr/src/linux-source-\(given).tar.xz, and name the directory: --linux DIRECTORY"
+          ? "--patch needs the tree of --linux \(given): unpack the kernel's source, and name its directory: tar -C /tmp -xf \(archive), then --linux /tmp/linux-source-\(given)"
+          : "--patch needs the tree of --linux \(given), and the source of that kernel is not here: apt-get install linux-source-\(given), unpack /usr/src/linux-source-\(given).tar.xz, and name the directory: --linux DIRECTORY"
       )
     }
     var attributes = stat()
@@ -199,6 +200,29 @@ struct SourceReader {
       throw CodeFailure("--linux \(given): there is no such directory: give a kernel's tree")
     }
     return given
+  }
+
+  /// Whether a text has only digits and dots between them, as a version.
+  static func isNumber(_ text: String) -> Bool {
+    text.utf8.first.map { (48...57).contains($0) } ?? false
+      && text.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (48...57).contains($0) }
+  }
+
+  /// The last PATCHLEVEL of each VERSION whose functions the runtime has, and the first version of all.
+  private static let lastLevels: [UInt: UInt] = [5: 19, 6: 19, 7: 3]
+  private static let firstVersion: (UInt, UInt) = (5, 10)
+
+  /// The version that the user has given in the place of a tree.
+  static func kernelVersion(_ given: String) throws(CodeFailure) -> String {
+    let numbers = given.split(separator: ".", omittingEmptySubsequences: false).map { UInt($0) }
+    guard numbers.count == 2, let version = numbers[0], let level = numbers[1],
+      let last = lastLevels[version], level <= last, (version, level) >= firstVersion
+    else {
+      throw CodeFailure(
+        "--linux \(given): virt-walker has the functions of Linux 5.10 to 7.3: give one of these versions, such as 6.12, or the directory of a kernel's tree"
+      )
+    }
+    return "\(version).\(level)"
   }
 
   private func kernelVersion(of tree: String) throws(CodeFailure) -> String {
@@ -293,72 +317,5 @@ struct SourceReader {
       if name != ".", name != "..", names.count < 4096 { names.append(name) }
     }
     return names.sorted()
-  }
-}
-
-/// The files that virt-walker has for the compilation of a user's code.
-enum SupportFiles {
-  /// The directory with `include` and `runtime`.
-  static func find() throws(CodeFailure) -> String {
-    var text = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
-    _ = readlink("/proc/self/exe", &text, text.count - 1)
-    let program = FilePath(platformString: text)
-    return try find(for: program)
-  }
-
-  /// The directory for a program at a path: that of an installed package, or that of the checkout in which the program was built.
-  static func find(for program: FilePath) throws(CodeFailure) -> String {
-    var directory = program.removingLastComponent()
-    let installed = directory.removingLastComponent().appending("share/virt-walker/kernel")
-    if has(installed) { return installed.string }
-    while true {
-      let kernel = directory.appending("Kernel")
-      if has(kernel) { return kernel.string }
-      let parent = directory.removingLastComponent()
-      guard parent != directory, !directory.isEmpty else { break }
-      directory = parent
-    }
-    throw CodeFailure(
-      "the headers for a user's code are missing: they are neither in \(installed) nor in a directory Kernel above \(program): install the package virt-walker, or run the program in its checkout"
-    )
-  }
-
-  private static func has(_ directory: FilePath) -> Bool {
-    access(directory.appending("runtime/channel.h").string, R_OK) == 0
-  }
-
-  /// All headers and C files beneath `directory`, by their paths in it.
-  static func read(_ directory: String) throws(CodeFailure) -> [SourceSnapshot.File] {
-    var files: [SourceSnapshot.File] = []
-    func read(_ path: String) {
-      guard let stream = opendir("\(directory)/\(path)") else { return }
-      defer { closedir(stream) }
-      while let entry = readdir(stream) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) {
-          String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-        }
-        guard !name.hasPrefix(".") else { continue }
-        let inner = path.isEmpty ? name : "\(path)/\(name)"
-        if name.hasSuffix(".h") || name.hasSuffix(".c") || name.hasSuffix(".S") {
-          guard let file = try? FileDescriptor.open("\(directory)/\(inner)", .readOnly) else {
-            continue
-          }
-          defer { try? file.close() }
-          var bytes: [UInt8] = []
-          var buffer = [UInt8](repeating: 0, count: 1 << 16)
-          while let count = try? buffer.withUnsafeMutableBytes({ try file.read(into: $0) }),
-            count > 0
-          { bytes += buffer[..<count] }
-          files.append(.init(name: inner, bytes: bytes))
-        } else {
-          read(inner)
-        }
-      }
-    }
-    for part in ["include", "runtime"] { read(part) }
-    guard !files.isEmpty else {
-      throw CodeFailure("\(directory) cannot be read: make it readable for you")
-    }
-    return files
   }
 }

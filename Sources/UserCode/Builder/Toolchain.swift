@@ -2,17 +2,20 @@ import CharacterDeviceServer
 import Glibc
 import SystemPackage
 
-/// The compiler and the tools of this machine, and the options for a user's code (Kernel/runtime/runtime.h explains them).
+/// The compiler and the tools of this machine, and the options for a user's code (Kernel/runtime/flags, and
+/// Kernel/runtime/runtime.h, which explains them).
 struct Toolchain {
   let compiler: String
   /// The tool that gives the lines of addresses; nil if it is missing.
   let addr2line: String?
   /// The tool that applies diffs; nil if it is missing.
   let patch: String?
+  private let flags: RuntimeFlags
 
   private static let directories = ["/usr/local/bin", "/usr/bin", "/bin"]
 
-  init() throws(CodeFailure) {
+  init(_ flags: RuntimeFlags) throws(CodeFailure) {
+    self.flags = flags
     guard let compiler = Self.find("gcc") ?? Self.find("clang") else {
       throw CodeFailure(
         "there is no C compiler (gcc or clang) in \(Self.directories.joined(separator: ", ")): apt-get install gcc"
@@ -30,22 +33,11 @@ struct Toolchain {
   // MARK: - The compiler's options
 
   /// The options for all files.
-  private static func common(_ kernel: String, version: String) -> [String] {
+  private func common(_ kernel: String, version: String) -> [String] {
     let numbers = version.split(separator: ".").compactMap { UInt32($0) }
     let code = numbers.count == 2 ? numbers[0] << 16 | numbers[1] << 8 : 0x060100
-    var options = [
-      "-std=gnu11", "-O1", "-Wall", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls",
-      "-fno-reorder-blocks-and-partition", "-fno-strict-aliasing", "-fno-common", "-fwrapv",
-      "-funsigned-char", "-fno-pie", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
-      "-fno-builtin-printf", "-mgeneral-regs-only", "-nostdinc", "-I", "\(kernel)/include",
-      "-include", "linux/kconfig.h", "-D__KERNEL__",
-      "-DLINUX_VERSION_CODE=0x\(String(code, radix: 16))",
-      "-ffile-prefix-map=\(kernel)/=\(Self.shownKernel)", "-fdiagnostics-color=never",
-    ]
-    #if arch(arm64)
-      options.append("-mno-outline-atomics")
-    #endif
-    return options
+    return flags.options(.all, kernel: kernel)
+      + ["-DLINUX_VERSION_CODE=0x\(String(code, radix: 16))"]
   }
 
   /// The name of our own files in debug information.
@@ -67,7 +59,7 @@ struct Toolchain {
   ) -> [String] {
     let base = source.name.split(separator: "/").last.map(String.init) ?? source.name
     var options = ["-I", "\(source.directory.compiled)/\(PatchFile.headerDirectory)"]
-    options += Self.common(kernel, version: version)
+    options += common(kernel, version: version)
     options += [
       // With DWARF 5, addr2line of binutils 2.40 names hook-source.c in the place of the user's file.
       "-g", "-gdwarf-4", "-Werror=implicit-function-declaration", "-Werror=implicit-int",
@@ -99,13 +91,8 @@ struct Toolchain {
     compileRuntime source: String, to object: String, kernel: String, version: String,
     isSanitized: Bool
   ) -> [String] {
-    var options = Self.common(kernel, version: version)
-    options += [
-      // Lines are enough for a backtrace. The runtime is compiled at each start, which must not take long.
-      "-g1", "-fno-reorder-functions", "-fno-tree-loop-distribute-patterns",
-      "-Wno-unused-command-line-argument", "-I", "\(kernel)/runtime", "-I",
-      "\(kernel)/runtime/freestanding", "-DKBUILD_MODNAME=\"virt_walker\"",
-    ]
+    var options =
+      common(kernel, version: version) + flags.options(.runtime, kernel: kernel)
     if isSanitized { options.append("-DRUNTIME_SANITIZE") }
     return options + ["-c", source, "-o", object]
   }

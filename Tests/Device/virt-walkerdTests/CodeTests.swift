@@ -193,6 +193,48 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
+  /// From Linux 6.2 on, the visitor of a walk gets a context; from Linux 6.4 on, class_create() has one argument.
+  @Test(arguments: ["6.12", "7.3"])
+  func versionSelectsTheFunctions(version: String) async throws {
+    let module = """
+      #include <linux/module.h>
+      #include <linux/device.h>
+      #include <linux/version.h>
+
+      static struct class *lab;
+
+      static int __init lab_init(void)
+      {
+      	if (LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0))
+      		return -EINVAL;
+      	lab = class_create("lab");
+      	return PTR_ERR_OR_ZERO(lab);
+      }
+
+      static void __exit lab_exit(void)
+      {
+      	class_destroy(lab);
+      }
+
+      module_init(lab_init);
+      module_exit(lab_exit);
+      MODULE_LICENSE("GPL");
+
+      """
+    let result = try await run(
+      ["class.c": module],
+      """
+      hook="--hook \(examples)/walk-context.c --hook-function virt_walker_mmio"
+      serve --linux \(version) $hook || exit 98
+      printf A >$node; head -c1 $node; echo; finish
+      $virt_walkerd serve --name \(name) $hook 2>/dev/null; echo $?
+      serve --linux \(version) --module class.c && finish
+      $virt_walkerd serve --name \(name) --module class.c 2>/dev/null; echo $?
+      """)
+    #expect(result.output == "A\n65\n65\n", "\(result.errors)")
+    try await expectNothingLeft(of: node)
+  }
+
   @Test func manyNodesHaveProcessesOfTheirOwn() async throws {
     let result = try await run(
       ["x.c": hook("\tif (value == 'X')\n\t\t*(volatile int *)8 = 1;")],
@@ -250,6 +292,7 @@ import Testing
     ("--module tmp", "tmp has no C file of a module"),
     ("--patch x.c --linux /no", "--linux /no: there is no such directory"),
     ("--patch x.c --linux 6.1", "apt-get install linux-source-6.1"),
+    ("--hook x.c --linux 5.9", "has the functions of Linux 5.10 to 7.3"),
   ])
   func unusableFilesAreTold(options: String, message: String) async throws {
     let result = try await run(

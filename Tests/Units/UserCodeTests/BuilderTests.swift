@@ -1,3 +1,4 @@
+import Foundation
 import SystemPackage
 import Testing
 
@@ -113,6 +114,138 @@ import Testing
     let makefile = "# SPDX\nVERSION = 5\nPATCHLEVEL = 15\nSUBLEVEL = 0\n"
     #expect(SourceReader.kernelVersion(inMakefile: makefile) == "5.15")
     #expect(SourceReader.kernelVersion(inMakefile: "obj-m := x.o\n") == nil)
+  }
+
+  @Test(arguments: ["5.10", "5.19", "6.0", "6.1", "6.19", "7.0", "7.3"])
+  func versionsInThePlaceOfATree(text: String) throws {
+    #expect(SourceReader.isNumber(text))
+    #expect(try SourceReader.kernelVersion(text) == text)
+  }
+
+  @Test(arguments: ["5", "5.9", "5.20", "6.20", "7.4", "8.0", "4.19", "6.12.5", "6.", "06", "6..1"])
+  func otherVersionsAreRefused(text: String) {
+    #expect(SourceReader.isNumber(text))
+    #expect(throws: CodeFailure.self) { try SourceReader.kernelVersion(text) }
+  }
+
+  @Test(arguments: ["", ".", "..", "./6.12", "linux-6.12", "v6.12", "/usr/src/6.12"])
+  func directoriesAreNoVersions(text: String) {
+    #expect(!SourceReader.isNumber(text))
+  }
+
+  // MARK: - The runtime
+
+  private let stampFiles: [SourceSnapshot.File] = [
+    .init(name: "runtime/start.c", bytes: Array("int x;\n".utf8)),
+    .init(name: "include/linux/fs.h", bytes: []),
+    .init(name: "runtime/flags", bytes: Array("all -O1\n".utf8)),
+  ]
+
+  /// The numbers are those of cksum.
+  @Test func checksumIsThatOfPOSIX() {
+    var sum = RuntimeStamp.Checksum()
+    #expect("\(sum.value) \(sum.size)" == "4294967295 0")
+    sum.add(Array("1234".utf8))
+    sum.add(Array("56789".utf8))
+    #expect("\(sum.value) \(sum.size)" == "930766865 9")
+  }
+
+  @Test func stampIsOfAllFilesInTheOrderOfTheirNames() {
+    let stamp = RuntimeStamp(stampFiles, machine: "x86_64").description
+    #expect(stamp == RuntimeStamp(stampFiles.reversed(), machine: "x86_64").description)
+    #expect(stamp != RuntimeStamp(stampFiles, machine: "aarch64").description)
+    for index in stampFiles.indices {
+      var files = stampFiles
+      files[index].bytes.append(0x20)
+      #expect(stamp != RuntimeStamp(files, machine: "x86_64").description)
+      files = stampFiles
+      files[index].name += "x"
+      #expect(stamp != RuntimeStamp(files, machine: "x86_64").description)
+      files.remove(at: index)
+      #expect(stamp != RuntimeStamp(files, machine: "x86_64").description)
+    }
+  }
+
+  @Test func flagsOfTheRuntime() {
+    let text = """
+      # all -comment
+      all -O1
+      aarch64 -mno-outline-atomics
+      runtime -DX="y"
+      all -fmap=@kernel@/=/usr/
+
+      """
+    let flags = RuntimeFlags(text, machine: "x86_64")
+    #expect(flags.options(.all, kernel: "/k") == ["-O1", "-fmap=/k/=/usr/"])
+    #expect(flags.options(.runtime, kernel: "/k") == ["-DX=\"y\""])
+    let others = RuntimeFlags(text, machine: "aarch64").options(.all, kernel: "/k")
+    #expect(others == ["-O1", "-mno-outline-atomics", "-fmap=/k/=/usr/"])
+  }
+
+  /// Each of the places that a program can have, in a directory of this test.
+  @Test func placesOfTheSupportFiles() throws {
+    let top = FilePath("/tmp/virt-walker-support-\(getpid())")
+    defer { try? FileManager.default.removeItem(atPath: top.string) }
+    func make(_ directory: String) throws {
+      let runtime = top.appending("\(directory)/runtime").string
+      try FileManager.default.createDirectory(atPath: runtime, withIntermediateDirectories: true)
+      try "".write(toFile: "\(runtime)/channel.h", atomically: false, encoding: .utf8)
+    }
+    func place(_ directory: String, _ objects: String) -> SupportFiles.Place {
+      .init(directory: top.appending(directory), objects: top.appending(objects))
+    }
+    let program = top.appending("usr/bin/virt-walkerd")
+    try make("Kernel")
+    #expect(try .find(for: program) == place("Kernel", ".build/kernel-objects"))
+    try make("usr/share/virt-walker/kernel")
+    let installed = place("usr/share/virt-walker/kernel", "usr/lib/virt-walker/objects")
+    #expect(try .find(for: program) == installed)
+    try make("usr/bin/kernel")
+    #expect(try .find(for: program) == place("usr/bin/kernel", "usr/bin/kernel/objects"))
+  }
+
+  /// Objects are taken with the stamp of these files only. Kernel/build-runtime writes the stamp.
+  @Test func objectsOfOtherFilesAreNotTaken() throws {
+    let top = FilePath("/tmp/virt-walker-objects-\(getpid())")
+    let files = FileManager.default
+    try? files.removeItem(atPath: top.string)
+    defer { try? files.removeItem(atPath: top.string) }
+    let kernel = top.appending("kernel")
+    for name in ["include", "runtime"] {
+      try files.createDirectory(
+        atPath: kernel.appending(name).string, withIntermediateDirectories: true)
+    }
+    func write(_ text: String, _ name: String) throws {
+      try text.write(toFile: kernel.appending(name).string, atomically: false, encoding: .utf8)
+    }
+    try write("int start(void)\n{\n\treturn 0;\n}\n", "runtime/start.c")
+    try write("", "runtime/channel.h")
+    try write("all -O1\nruntime -g1\n", "runtime/flags")
+    let sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+      .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    let script = kernel.appending("build-runtime").string
+    try files.copyItem(atPath: sources.appending(path: "Kernel/build-runtime").path, toPath: script)
+    let objects = kernel.appending("objects")
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: script)
+    process.arguments = [objects.string]
+    try process.run()
+    process.waitUntilExit()
+    #expect(process.terminationStatus == 0)
+
+    func taken(isSanitized: Bool = false) throws -> [String] {
+      try SupportFiles(
+        at: .init(directory: kernel, objects: objects), isSanitized: isSanitized
+      ).objects.map(\.name)
+    }
+    #expect(try taken() == ["start.o"])
+    #expect(try taken(isSanitized: true) == ["start.o"])
+    try write("all -O2\nruntime -g1\n", "runtime/flags")
+    #expect(try taken() == [])
+    try write("all -O1\nruntime -g1\n", "runtime/flags")
+    #expect(try taken() == ["start.o"])
+    try write("", "include/new.h")
+    #expect(try taken() == [])
   }
 
   // MARK: - Compilers
@@ -259,10 +392,21 @@ import Testing
     let file = FilePath(#filePath)
     let checkout = file.removingLastComponent().removingLastComponent().removingLastComponent()
       .removingLastComponent()
-    let found = try SupportFiles.find(
+    let place = try SupportFiles.Place.find(
       for: checkout.appending(".build/x86_64-unknown-linux-gnu/debug/virt-walkerd"))
-    #expect(found == checkout.appending("Kernel").string)
-    #expect(throws: CodeFailure.self) { try SupportFiles.find(for: "/no/where/virt-walkerd") }
-    #expect(try SupportFiles.read(found).contains { $0.name == "runtime/channel.h" })
+    let objects = checkout.appending(".build/kernel-objects")
+    #expect(place == .init(directory: checkout.appending("Kernel"), objects: objects))
+    #expect(throws: CodeFailure.self) { try SupportFiles.Place.find(for: "/no/where/virt-walkerd") }
+    let files = try SupportFiles(at: place, isSanitized: false).files
+    #expect(files.contains { $0.name == "runtime/channel.h" })
+    let options = try RuntimeFlags(in: files).options(.all, kernel: "/kernel")
+    #expect(options.contains("-I/kernel/include"))
+    // The messages of the compiler name our files as the debug information does.
+    #expect(options.contains("-ffile-prefix-map=/kernel/=\(Toolchain.shownKernel)"))
+    // Kernel/build-runtime compiles without -DLINUX_VERSION_CODE.
+    let version = files.first { $0.name == "include/linux/version.h" }
+    let number = SupportFiles.version.replacingOccurrences(of: ".", with: ", ")
+    let text = String(decoding: version?.bytes ?? [], as: UTF8.self)
+    #expect(text.contains("#define LINUX_VERSION_CODE KERNEL_VERSION(\(number), 0)"))
   }
 }

@@ -92,6 +92,8 @@ final class TestLauncher: CodeLauncher {
     return FileDescriptor(rawValue: memory)
   }
 
+  func isStopped(_ process: Int32) -> Bool { false }
+
   func end(_ process: Int32) -> CodeEnd {
     guard running.remove(process) != nil else { return .exited(-1) }
     // A process that is ending by itself keeps its own status.
