@@ -422,6 +422,18 @@ import Testing
     #expect(lines[1] < 150 && lines[3] < 150)
   }
 
+  /// A debugger can stop the code for longer than the 10 s that a call may take.
+  @Test func aStoppedProcessIsNotHung() async throws {
+    let result = try await run(
+      ["x.c": hook("")],
+      """
+      serve --hook x.c || exit 98
+      kill -STOP $code; printf A >$node & writer=$!; sleep 12; kill -CONT $code; wait $writer; echo $?
+      head -c1 $node; echo; finish
+      """)
+    #expect(result.output == "0\nA\n", "\(result.errors)")
+  }
+
   /// A call that the runtime's filter does not allow ends the process: getppid, fork, open, kill, socket.
   @Test(arguments: [110, 57, 2, 62, 41])
   func systemCallEndsTheCode(number: Int) async throws {
