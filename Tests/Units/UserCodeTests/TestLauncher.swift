@@ -15,6 +15,7 @@ final class TestLauncher: CodeLauncher {
     .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Kernel/runtime")
 
   private var programs: [CodeKind: String] = [:]
+  private var kinds: [Int32: CodeKind] = [:]
   private let temporary: URL
   /// The processes that were started and have not ended.
   private(set) var running: Set<Int32> = []
@@ -80,6 +81,7 @@ final class TestLauncher: CodeLauncher {
     for descriptor in copies + [sockets[1]] { close(descriptor) }
     guard result == 0 else { throw CodeFailure("posix_spawn: \(result)") }
     running.insert(child)
+    kinds[child] = kind
     return StartedCode(
       memory: FileDescriptor(rawValue: memory), socket: FileDescriptor(rawValue: sockets[0]),
       process: child)
@@ -111,9 +113,13 @@ final class TestLauncher: CodeLauncher {
   }
 
   func places(of addresses: [UInt64], in process: Int32) -> [[SourcePlace]] {
+    // As the builder, the launcher knows nothing of a process that has ended.
+    guard running.contains(process), let kind = kinds[process] else {
+      return addresses.map { _ in [] }
+    }
     lookups += addresses.count
     return addresses.map { address in
-      guard let program = programs[.module],
+      guard let program = programs[kind],
         let text = try? Self.run(
           "addr2line", ["-f", "-e", program, "0x" + String(address, radix: 16)])
       else { return [] }
@@ -122,7 +128,8 @@ final class TestLauncher: CodeLauncher {
       let file = lines[1][..<colon].split(separator: "/").last.map(String.init) ?? ""
       let line = Int(lines[1][colon...].dropFirst().prefix { $0.isNumber }) ?? 0
       return [
-        SourcePlace(function: String(lines[0]), file: file, line: line, isUsers: file == "module.c")
+        SourcePlace(
+          function: String(lines[0]), file: file, line: line, isUsers: file == "\(kind.rawValue).c")
       ]
     }
   }

@@ -247,6 +247,14 @@ final class CodeBed: MachineObserver {
     #expect(bed.guest.contains("Call trace:"))
   }
 
+  @Test func addressInTheTextOfAFaultIsALine() throws {
+    let bed = try CodeBed(module: "lock")
+    #expect(throws: Errno.ioError) { try bed.write([1]) }
+    let text = try #require(bed.findings.first?.text)
+    #expect(
+      text.hasPrefix("deadlock with the lock at module.c:") && !text.contains("[<"), "\(text)")
+  }
+
   /// A code that does not answer, or only keeps the daemon busy, is ended when its time is over, and others are served until then.
   @Test(arguments: ["hang", "flood"])
   func codeThatDoesNotAnswerIsEnded(behaviour: String) throws {
@@ -329,8 +337,12 @@ final class CodeBed: MachineObserver {
     _ = try? bed.write([0x15])
     _ = try? bed.write([0x2a])
     let finding = bed.findings.first { $0.text.contains(text) }
-    #expect(finding != nil, "\(bed.findings)")
-    #expect(bed.host.contains { $0.contains(text) && $0.hasPrefix("hook.c: ") }, "\(bed.host)")
+    // The place is that of the function.
+    let line = finding?.place?.line ?? 0
+    #expect(finding != nil && line > 0, "\(bed.findings)")
+    #expect(
+      bed.host.contains { $0.contains(text) && $0.hasPrefix("hook.c:\(line): handle: ") },
+      "\(bed.host)")
     // No mistake makes the views of the tables endless.
     var leaves = 0
     bed.engine.forEachLeaf { _, _ in leaves += 1 }
@@ -349,7 +361,8 @@ final class CodeBed: MachineObserver {
   @Test func resultsOfAHook() throws {
     let error = try CodeBed(hook: "RETURNS_ERROR")
     #expect(throws: Errno.ioError) { try error.write([1]) }
-    #expect(error.engine.guestStop?.result == .failed(.invalidArgument))
+    #expect(error.engine.guestStop?.result == .failed(.busy))
+    #expect(error.findings.isEmpty, "\(error.findings)")
     let livelock = try CodeBed(hook: "NO_INCREMENT")
     #expect(throws: Errno.ioError) { try livelock.write([1]) }
     guard case .livelock? = livelock.engine.guestStop?.result else {

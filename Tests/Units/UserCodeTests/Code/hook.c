@@ -87,7 +87,7 @@ static int64_t handle(uint64_t address)
 		return 0;
 	}
 	if (BEHAVIOUR == RETURNS_ERROR)
-		return -EINVAL;
+		return -EBUSY;
 	if (BEHAVIOUR == UNKNOWN_ERROR)
 		return -517;
 	if (BEHAVIOUR == EXITS)
@@ -141,6 +141,8 @@ static void take_call(void)
 		map_tables();
 		message->length = 0;
 		message->arguments[0] = message->arguments[1] = 1;
+		message->arguments[2] = (uint64_t)&handle;
+		message->arguments[3] = (uint64_t)&take_call;
 		answer(0);
 		return;
 	case CHANNEL_HYPERCALL:

@@ -59,6 +59,12 @@ static void misbehave(void)
 		send_fault(CHANNEL_FAULT_SIGNAL, SIGSEGV, registers, "");
 	if (is("bug"))
 		send_fault(CHANNEL_FAULT_BUG, 0, 0, "kernel BUG at module.c:1!");
+	if (is("lock")) {
+		char text[100];
+
+		snprintf(text, sizeof(text), "deadlock with the lock at [<%lx>]", (unsigned long)&crash_in_write);
+		send_fault(CHANNEL_FAULT_BUG, 0, 0, text);
+	}
 	if (is("exit"))
 		_exit(3);
 	if (is("killed"))
