@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's arch/arm64/kvm/trace.h: the trace points do nothing. */
 #ifndef _TRACE_ARM64_KVM_H
 #define _TRACE_ARM64_KVM_H

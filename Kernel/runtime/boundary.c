@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* The place in the program's text before which the user's code is, and after which the runtime is. The order of the link makes it so. */
 __asm__(".text\n\t.globl runtime_text_begin\nruntime_text_begin:\n\t.byte 0\n");
 

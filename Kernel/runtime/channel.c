@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* Turns, requests and records: the code's side of the channel. */
 #include "runtime.h"
 #include "system.h"

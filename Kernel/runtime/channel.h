@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * The channel between the daemon and a process that runs a user's code: a kernel module of the guest, or a hook in the host's KVM.
  *

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* Faults: signals, endless loops and recursion, BUG(); and findings, which are mistakes that do not end the code. */
 #include "runtime.h"
 #include "system.h"

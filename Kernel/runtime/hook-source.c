@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * A user's file with a hook, and the form of its function. The builder compiles this file in the place of the user's one:
  * -DHOOK_SOURCE='"/path/of/the/file.c"', and for --hook-function -DHOOK_FUNCTION=name. So the function may be static, and the lines of

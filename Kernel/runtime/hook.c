@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* The calls of the daemon for a user's hook. */
 #include "hook.h"
 #include "system.h"

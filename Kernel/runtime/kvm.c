@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* The virtual machine, the memory of its tables, and its buses of devices. */
 #include "hook.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * A guest's kernel module: what it registers, and the calls of its functions.
  *

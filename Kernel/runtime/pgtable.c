@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * kvm_pgtable_walk() and kvm_pgtable_get_leaf(), as arch/arm64/kvm/hyp/pgtable.c of each version has them. The walk tells the daemon each
  * entry that it comes to.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* printk() and the kernel's formats. */
 #include <linux/ctype.h>
 #include <linux/random.h>

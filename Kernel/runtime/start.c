@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* The start of the process, its last sandbox, and the loop that takes the daemon's calls. */
 #include "runtime.h"
 #include "system.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* Strings and numbers in text, as the kernel has them. */
 #include <linux/ctype.h>
 #include <linux/kernel.h>

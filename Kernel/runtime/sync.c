@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /* Locks, wait queues, time, and the program that makes the call. */
 #include <linux/completion.h>
 #include <linux/delay.h>

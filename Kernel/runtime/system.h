@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* System calls of the runtime: it has no C library. */
 #ifndef SYSTEM_H
 #define SYSTEM_H

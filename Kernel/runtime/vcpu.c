@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * The registers of the vCPU, with checks. A mistake that the kernel takes without a word is told as a finding, at the line of the user's
  * code that makes it. The result is the kernel's in each case.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Both this machine and the guest are little-endian. */
 #ifndef ASM_BYTEORDER_H
 #define ASM_BYTEORDER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/cpufeature.h>: a CPU with 48 bits of physical addresses, and none of the features that a hook can ask for. */
 #ifndef __ASM_CPUFEATURE_H
 #define __ASM_CPUFEATURE_H

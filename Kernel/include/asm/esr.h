@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/esr.h>: the fields of ESR_EL2. */
 #ifndef __ASM_ESR_H
 #define __ASM_ESR_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/kvm_arm.h>: fields of EL2's registers. */
 #ifndef __ARM64_KVM_ARM_H__
 #define __ARM64_KVM_ARM_H__

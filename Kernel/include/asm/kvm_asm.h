@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/kvm_asm.h>: the hypervisor's functions that the kernel calls with kvm_call_hyp(). */
 #ifndef __ARM_KVM_ASM_H__
 #define __ARM_KVM_ASM_H__

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/kvm_host.h>: a vCPU and a virtual machine of arm64. */
 #ifndef __ARM64_KVM_HOST_H__
 #define __ARM64_KVM_HOST_H__

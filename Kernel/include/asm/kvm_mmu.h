@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/kvm_mmu.h>. */
 #ifndef __ARM64_KVM_MMU_H__
 #define __ARM64_KVM_MMU_H__

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/memory.h>: from physical to virtual addresses of the host, and back. */
 #ifndef __ASM_MEMORY_H
 #define __ASM_MEMORY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/page-def.h>: the size of a page of the host. The builder chooses it with -DPAGE_SHIFT. */
 #ifndef __ASM_PAGE_DEF_H
 #define __ASM_PAGE_DEF_H

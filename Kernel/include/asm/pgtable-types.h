@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/pgtable-types.h>: an entry as a type of its own. */
 #ifndef __ASM_PGTABLE_TYPES_H
 #define __ASM_PGTABLE_TYPES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/ptrace.h>: the general registers, and the bits of PSTATE. */
 #ifndef __ASM_PTRACE_H
 #define __ASM_PTRACE_H

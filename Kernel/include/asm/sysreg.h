@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/sysreg.h>: the field of ID_AA64MMFR0_EL1 that tables depend on. */
 #ifndef __ASM_SYSREG_H
 #define __ASM_SYSREG_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/tlbflush.h>: the host's own TLB is no part of the model. That of the guest: <asm/kvm_asm.h>. */
 #ifndef __ASM_TLBFLUSH_H
 #define __ASM_TLBFLUSH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <asm/virt.h>: the host's kernel runs at EL2, as on a CPU with FEAT_VHE. */
 #ifndef __ASM__VIRT_H
 #define __ASM__VIRT_H

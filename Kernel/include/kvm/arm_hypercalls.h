@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <kvm/arm_hypercalls.h>: the hypercalls of a guest. */
 #ifndef __KVM_ARM_HYPERCALLS_H
 #define __KVM_ARM_HYPERCALLS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <kvm/arm_psci.h>: the calls of a guest to the firmware. */
 #ifndef __KVM_ARM_PSCI_H__
 #define __KVM_ARM_PSCI_H__

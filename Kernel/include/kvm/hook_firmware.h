@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * The firmware that KVM has for a guest, in so far as a whole arch/arm64/kvm/hypercalls.c names it. The model has none of it: its functions
  * answer NOT_SUPPORTED. The file exists so that a user's own case in kvm_hvc_call_handler() works.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <kvm/iodev.h>: a device in the kernel, on a bus of a virtual machine. */
 #ifndef __KVM_IODEV_H__
 #define __KVM_IODEV_H__

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Calls of the hypervisor: HVC with the arguments in x0 to x7, and the results in x0 to x3. */
 #ifndef LINUX_ARM_SMCCC_H
 #define LINUX_ARM_SMCCC_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Counters that several calls change. */
 #ifndef LINUX_ATOMIC_H
 #define LINUX_ATOMIC_H

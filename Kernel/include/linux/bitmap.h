@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Arrays of bits. */
 #ifndef LINUX_BITMAP_H
 #define LINUX_BITMAP_H

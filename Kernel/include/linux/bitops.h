@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Bits in words, and in arrays of words. */
 #ifndef LINUX_BITOPS_H
 #define LINUX_BITOPS_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* BUG() ends the code. WARN() is a finding, and the code goes on. */
 #ifndef LINUX_BUG_H
 #define LINUX_BUG_H

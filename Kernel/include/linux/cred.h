@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The rights of the program that makes the call. */
 #ifndef LINUX_CRED_H
 #define LINUX_CRED_H

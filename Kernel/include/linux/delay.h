@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Delays: they move the clock of the process on. */
 #ifndef LINUX_DELAY_H
 #define LINUX_DELAY_H

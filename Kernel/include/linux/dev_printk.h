@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Lines of the log that begin with a device's name. */
 #ifndef LINUX_DEV_PRINTK_H
 #define LINUX_DEV_PRINTK_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Classes of devices, and devices. A device with a number has a node in /dev. */
 #ifndef LINUX_DEVICE_H
 #define LINUX_DEVICE_H

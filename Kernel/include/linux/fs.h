@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Files, and the functions with which a module serves them. */
 #ifndef LINUX_FS_H
 #define LINUX_FS_H

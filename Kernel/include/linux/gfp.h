@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Flags of allocations, and whole pages. */
 #ifndef LINUX_GFP_H
 #define LINUX_GFP_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Commands of ioctl(). */
 #ifndef LINUX_IOCTL_H
 #define LINUX_IOCTL_H

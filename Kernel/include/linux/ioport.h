@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Areas of physical addresses that a driver has taken. */
 #ifndef LINUX_IOPORT_H
 #define LINUX_IOPORT_H

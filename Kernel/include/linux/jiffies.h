@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Time. A call that sleeps moves the clock of its process on, and does not wait. */
 #ifndef LINUX_JIFFIES_H
 #define LINUX_JIFFIES_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Questions for options of the configuration: an option is 1 if it is set, and no macro otherwise. */
 #ifndef LINUX_KCONFIG_H
 #define LINUX_KCONFIG_H

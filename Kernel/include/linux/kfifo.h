@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Queues in a ring. The size is a power of two. */
 #ifndef LINUX_KFIFO_H
 #define LINUX_KFIFO_H

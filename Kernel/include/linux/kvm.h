@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <linux/kvm.h>: the part of the interface to the VMM that a hook uses. */
 #ifndef __LINUX_KVM_H
 #define __LINUX_KVM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <linux/kvm_host.h>: a virtual machine, its vCPUs, and its buses of devices. */
 #ifndef __KVM_HOST_H
 #define __KVM_HOST_H

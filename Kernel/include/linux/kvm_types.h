@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <linux/kvm_types.h>: KVM's types of addresses. */
 #ifndef __KVM_TYPES_H__
 #define __KVM_TYPES_H__

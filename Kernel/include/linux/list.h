@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Lists: circular ones with two links (list_head), and ones with a head of one pointer (hlist_head). */
 #ifndef LINUX_LIST_H
 #define LINUX_LIST_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Devices that share major 10. */
 #ifndef LINUX_MISCDEVICE_H
 #define LINUX_MISCDEVICE_H

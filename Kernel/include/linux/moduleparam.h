@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Parameters of modules. */
 #ifndef LINUX_MODULEPARAM_H
 #define LINUX_MODULEPARAM_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Locks with which a call may sleep. */
 #ifndef LINUX_MUTEX_H
 #define LINUX_MUTEX_H

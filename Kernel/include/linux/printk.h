@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The log. */
 #ifndef LINUX_PRINTK_H
 #define LINUX_PRINTK_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Counters of references, which warn when an object is used after its last reference. */
 #ifndef LINUX_REFCOUNT_H
 #define LINUX_REFCOUNT_H

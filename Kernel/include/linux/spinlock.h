@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Spinlocks and locks for readers and writers. A call that holds one must not sleep. */
 #ifndef LINUX_SPINLOCK_H
 #define LINUX_SPINLOCK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <linux/srcu.h>: readers that may sleep, and an update that waits for them. */
 #ifndef _LINUX_SRCU_H
 #define _LINUX_SRCU_H

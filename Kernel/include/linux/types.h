@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's integer types, for 64-bit machines. */
 #ifndef LINUX_TYPES_H
 #define LINUX_TYPES_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The version of the kernel, for which the code is compiled: -DLINUX_VERSION_CODE. Linux 6.1 without it. */
 #ifndef LINUX_VERSION_H
 #define LINUX_VERSION_H

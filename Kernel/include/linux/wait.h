@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Queues of calls that wait. */
 #ifndef LINUX_WAIT_H
 #define LINUX_WAIT_H

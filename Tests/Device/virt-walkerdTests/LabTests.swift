@@ -83,21 +83,12 @@ import Testing
   private func run(_ example: Example, expectsStart: Bool) async throws -> Outcome {
     let name = RunningDaemon.uniqueName()
     let directory = "/tmp/\(name)"
-    // A directory with the version alone is enough for a hook without a diff.
-    var options = example.options
-    var makeTree = ""
-    if let range = options.firstRange(of: "--linux ") {
-      let numbers = options[range.upperBound...].split(separator: ".")
-      options = options[..<range.upperBound] + "\(directory)/linux"
-      makeTree =
-        "mkdir \(directory)/linux && printf 'VERSION = \(numbers[0])\\nPATCHLEVEL = \(numbers[1])\\n' >\(directory)/linux/Makefile"
-    }
-    let start = "$virt_walkerd serve --detach --name \(name) --log-file \(directory)/log \(options)"
+    let start =
+      "$virt_walkerd serve --detach --name \(name) --log-file \(directory)/log \(example.options)"
     let result = try await shell(
       """
       mkdir -p \(directory)/tmp && chmod 755 \(directory) && chmod 1777 \(directory)/tmp || exit 99
       cd \(Self.lab)/\(example.directory) || exit 99
-      \(makeTree)
       export TMPDIR=\(directory)/tmp
       node=/dev/\(name) tree=/run/\(name)
       if \(start) >/dev/null; then

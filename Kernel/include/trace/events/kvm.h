@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The kernel's <trace/events/kvm.h>: the model has a trace of its own, and the kernel's trace points do nothing. */
 #ifndef _TRACE_KVM_MAIN_H
 #define _TRACE_KVM_MAIN_H

@@ -1,1 +1,2 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 #include <linux/kvm.h>
