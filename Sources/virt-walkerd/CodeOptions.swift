@@ -6,7 +6,7 @@ import UserCode
 struct HookOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Your own hook: a C file that is a changed arch/arm64/kvm/mmio.c, or that has io_mem_abort(), kvm_hvc_call_handler() or the function of --hook-function alone. The headers beside it are taken, too. It is compiled by gcc (or clang), and runs in a process of its own without rights. (default: the built-in hook)",
+      "Your own hook: a C file that is a changed arch/arm64/kvm/mmio.c, or that has io_mem_abort, kvm_hvc_call_handler or the function of --hook-function alone. The headers beside it are taken, too. It is compiled by gcc (or clang), and runs in a process of its own without rights. (default: the built-in hook)",
       valueName: "file"),
     transform: CodePath.parse)
   var hook: String?
@@ -20,7 +20,7 @@ struct HookOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Your own hook: the output of git diff in the kernel's tree of --linux. It may change mmio.c, hypercalls.c and hyp/pgtable.c in arch/arm64/kvm, and headers.",
+      "Your own hook: the output of git diff in the kernel's tree of --linux. It may change mmio.c, hypercalls.c and hyp/pgtable.c in arch/arm64/kvm, and headers. (default: no diff)",
       valueName: "file"),
     transform: CodePath.parse)
   var patch: String?
@@ -98,7 +98,7 @@ struct ModuleOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The parameters of the module, as for insmod: \"name=value name=value\".",
+      "The parameters of the module, as for insmod: \"name=value name=value\". (default: no parameters)",
       valueName: "list"))
   var moduleParameters: String?
 

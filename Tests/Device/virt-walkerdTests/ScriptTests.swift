@@ -205,7 +205,7 @@ import Testing
       "setpriv --reuid=65534 --regid=65534 --clear-groups $test --list </dev/null")
     #expect(list.succeeded, "\(list.errors)")
     #expect(list.output.contains("root: false"))
-    #expect(list.output.contains("\nlayers that can run here: format units\n"), "\(list.output)")
+    #expect(list.output.contains("\nlayers that can run here: format units code\n"), "\(list.output)")
     for layer in ["device", "machines"] {
       #expect(
         list.output.contains(
@@ -217,7 +217,7 @@ import Testing
     let list = try await runTestScript(
       "unshare -m sh -c 'mount --bind /etc/hostname /dev/fuse && $test --list'")
     #expect(list.succeeded, "\(list.errors)")
-    #expect(list.output.contains("\nlayers that can run here: format units machines "))
+    #expect(list.output.contains("\nlayers that can run here: format units code machines "))
     #expect(
       list.output.contains("\n  device cannot run here: /dev/fuse is missing: modprobe fuse"),
       "\(list.output)")
