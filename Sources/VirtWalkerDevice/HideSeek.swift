@@ -91,7 +91,7 @@ public struct HideSeek: HidingHook {
 }
 
 extension VirtualMachine {
-  /// The machine of the original system when the guest loads the module: ``Stage2Sim/VirtualMachine/booted(_:)`` with the hook
+  /// The machine of the original system when the guest loads the module: ``Stage2Sim/VirtualMachine/booted(_:tables:)`` with the hook
   /// ``HideSeek`` in the host's kernel.
   ///
   /// - Throws: As ``Stage2Sim/VirtualMachine/init(_:tables:)``.
