@@ -61,7 +61,10 @@ extension VirtualMachine {
   /// `handle_hvc`, `kvm_hvc_call_handler`
   private mutating func handleHypercall() throws(KernelError) -> HypercallResult {
     kvm.stage2.events.emit(.tracepoint(.hypercall(pc: vcpu.pc, x0: vcpu[0], immediate: 0)))
-    let result = try hypercallHook?.handleHypercall(vcpu: &vcpu, kvm: &kvm) ?? .notHandled
+    var result = HypercallResult.notHandled
+    for index in hypercallHooks.indices {
+      result = try hypercallHooks[index].handleHypercall(vcpu: &vcpu, kvm: &kvm)
+    }
     guard result == .notHandled else { return result }
     // ARM_SMCCC_VERSION_FUNC_ID gives version 1.1. The model has no other function: SMCCC_RET_NOT_SUPPORTED.
     vcpu[0] = vcpu[0] & 0xffff_ffff == 0x8000_0000 ? 0x1_0001 : .max

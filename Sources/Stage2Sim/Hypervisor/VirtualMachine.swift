@@ -14,8 +14,9 @@ public struct VirtualMachine {
   var bus = IOBus()
   /// The hooks in `io_mem_abort`. The first one may replace the function.
   var hooks: [any MMIOHook] = []
-  /// The hook in the place of `kvm_hvc_call_handler`.
-  var hypercallHook: (any HypercallHook)?
+  /// The hook in the place of `kvm_hvc_call_handler`, if there is one. An array, as an optional hook makes a machine a value whose copies
+  /// the compiler (Swift 6.3) gets wrong in a release build: a copy changed with its original (fuzz-descriptor).
+  var hypercallHooks: [any HypercallHook] = []
   var stage1 = Stage1()
 
   /// The receiver of the hypervisor's events. A copy of the machine has the same observer.
@@ -147,7 +148,7 @@ public struct VirtualMachine {
   /// Adds a hook to `io_mem_abort`, after the hooks that are there. A hook that replaces the function takes the place of an earlier one
   /// that does so. A hook that is a ``HypercallHook``, too, gets the guest's hypercalls.
   public mutating func add(_ hook: some MMIOHook) {
-    if let hook = hook as? any HypercallHook { hypercallHook = hook }
+    if let hook = hook as? any HypercallHook { hypercallHooks = [hook] }
     guard hook.replacesIOMemAbort else {
       hooks.append(hook)
       return
