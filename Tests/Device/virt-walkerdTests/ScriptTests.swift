@@ -205,7 +205,8 @@ import Testing
       "setpriv --reuid=65534 --regid=65534 --clear-groups $test --list </dev/null")
     #expect(list.succeeded, "\(list.errors)")
     #expect(list.output.contains("root: false"))
-    #expect(list.output.contains("\nlayers that can run here: format units code\n"), "\(list.output)")
+    #expect(
+      list.output.contains("\nlayers that can run here: format units code\n"), "\(list.output)")
     for layer in ["device", "machines"] {
       #expect(
         list.output.contains(
