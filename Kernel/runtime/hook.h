@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What the files of a hook's process share: the virtual machine with its vCPU, and the user's functions. */
+/* The parts that the files of a hook's process share: the virtual machine with its vCPU, and the user's functions. */
 #ifndef HOOK_H
 #define HOOK_H
 

@@ -997,7 +997,7 @@ static u8 *user_memory(u64 address, unsigned long count, bool is_write, unsigned
 	if (is_write && *most) {
 		size_t given = max(user->written, user->readable);
 
-		/* What nobody has written is 0, and nothing of an earlier call. */
+		/* Bytes that the code has not written are 0, and not bytes of an earlier call. */
 		if (offset > given)
 			memset(user->bytes + given, 0, offset - given);
 		user->written = max_t(size_t, user->written, offset + *most);
@@ -2045,7 +2045,7 @@ void runtime_call(struct runtime_task *task)
 	struct channel_message *message = &task->message;
 
 	message->result = perform(message);
-	/* What the kernel gives to a program when no other call is to be made again. */
+	/* The error that the kernel gives to a program when no other call is to be made again. */
 	if (message->result <= -ERESTARTSYS && message->result >= -ERESTARTNOHAND)
 		message->result = -EINTR;
 }

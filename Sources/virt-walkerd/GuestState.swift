@@ -96,7 +96,7 @@ enum GuestState {
       return answer == 1 ? .stopped : answer == 0 ? .running : .unknown
     }
 
-    /// What the child has written; nil if it has not written in time.
+    /// The answer that the child has written; nil if the child has not written in time.
     mutating func bytes(until deadline: UInt64) -> [UInt8]? {
       defer {
         close(result)

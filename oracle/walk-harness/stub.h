@@ -1,4 +1,4 @@
-/* What the walks of the kernel's arch/arm64/kvm/hyp/pgtable.c need besides the headers in Kernel/include. */
+/* Declarations that the walks of the kernel's arch/arm64/kvm/hyp/pgtable.c need besides the headers in Kernel/include. */
 #include <linux/bitfield.h>
 #include <linux/compiler.h>
 #include <linux/kvm_host.h>

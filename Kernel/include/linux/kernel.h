@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What most code uses. */
+/* The declarations that most code uses. */
 #ifndef LINUX_KERNEL_H
 #define LINUX_KERNEL_H
 

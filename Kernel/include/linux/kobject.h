@@ -12,7 +12,7 @@ struct kobject {
 	struct kref kref;
 };
 
-/* What an event of a device tells udev. Here, DEVMODE counts: the mode of the node. */
+/* The variables of an event of a device, for udev. Here, DEVMODE counts: the mode of the node. */
 struct kobj_uevent_env {
 	unsigned int mode;
 };

@@ -6,7 +6,7 @@ struct CompilerMessages {
   let directories: [(compiled: String, shown: String)]
   /// The names of the user's files, which the compiler gets as relative paths.
   let names: Set<String>
-  /// What the user sees before such a name.
+  /// The text that the user sees before such a name.
   let shownDirectory: String
 
   private static let mostLines = 60
