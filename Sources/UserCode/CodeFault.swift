@@ -70,7 +70,7 @@ struct CodeFault {
   ) -> CodeFault {
     let address = hexadecimal(fault.address, digits: 16)
     let access = fault.access == 1 ? "writes to" : fault.access == 2 ? "calls" : "reads from"
-    let user = UInt64(0x2aaa_aaaa_0000)
+    let user = UInt64(CHANNEL_USER_ADDRESS)
     switch fault.signal {
     case SIGSEGV, SIGBUS:
       if fault.address < 4096 {

@@ -105,16 +105,11 @@ struct ServerProcess: Equatable {
   // MARK: - Facts from /proc
 
   private static var boot: String {
-    String(text(of: "/proc/sys/kernel/random/boot_id").prefix { !$0.isWhitespace })
+    String(ProcFile.text(of: "/proc/sys/kernel/random/boot_id").prefix { !$0.isWhitespace })
   }
 
   private static func start(of pid: pid_t) -> UInt64? {
-    // The name of the program is in parentheses, and may contain any character.
-    let text = text(of: "/proc/\(pid)/stat")
-    guard let name = text.lastIndex(of: ")") else { return nil }
-    let fields = text[name...].split(separator: " ")
-    // The first element is field 2 of proc_pid_stat(5).
-    return fields.count > 20 ? UInt64(fields[20]) : nil
+    ProcFile.stat(of: pid, field: 22).flatMap { UInt64($0) }
   }
 
   private static func namespace(of process: String) -> UInt64? {
@@ -131,18 +126,8 @@ struct ServerProcess: Equatable {
   }
 
   private static func user(of pid: pid_t) -> uid_t? {
-    let lines = text(of: "/proc/\(pid)/status").split(separator: "\n")
+    let lines = ProcFile.text(of: "/proc/\(pid)/status").split(separator: "\n")
     return lines.first { $0.hasPrefix("Uid:") }?.split(separator: "\t").dropFirst().first
       .flatMap { uid_t($0) }
-  }
-
-  private static func text(of path: String) -> String {
-    guard let file = try? FileDescriptor.open(path, .readOnly, options: [.closeOnExec]) else {
-      return ""
-    }
-    defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 4096)
-    let count = try? bytes.withUnsafeMutableBytes { try file.read(into: $0) }
-    return String(decoding: bytes.prefix(count ?? 0), as: UTF8.self)
   }
 }

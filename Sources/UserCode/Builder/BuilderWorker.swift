@@ -171,18 +171,9 @@ final class BuilderWorker {
       : BuilderMessage(["ended", "signal", "\(signal)"])
   }
 
-  /// Whether the state of a process is T or t: proc_pid_stat(5).
+  /// Whether a signal or a debugger has stopped a process.
   private func isStopped(_ process: pid_t) -> Bool {
-    guard
-      let file = try? FileDescriptor.open(
-        "/proc/\(process)/stat", .readOnly, options: [.closeOnExec])
-    else { return false }
-    defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 256)
-    let count = (try? bytes.withUnsafeMutableBytes { try file.read(into: $0) }) ?? 0
-    // The name of the program is in parentheses, and may contain any character.
-    let state = bytes.prefix(count).lastIndex(of: UInt8(ascii: ")")).map { bytes[$0 + 2] }
-    return state == UInt8(ascii: "T") || state == UInt8(ascii: "t")
+    ["T", "t"].contains(ProcFile.stat(of: process, field: 3))
   }
 
   private func places(_ addresses: [UInt64], in program: BuiltProgram) -> BuilderMessage {

@@ -151,17 +151,7 @@ public enum CodeBuilder {
   }
 
   private static func parent(of process: pid_t) -> pid_t? {
-    guard let file = try? FileDescriptor.open("/proc/\(process)/stat", .readOnly) else {
-      return nil
-    }
-    defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 512)
-    let count = (try? bytes.withUnsafeMutableBytes { try file.read(into: $0) }) ?? 0
-    let text = String(decoding: bytes.prefix(count), as: UTF8.self)
-    // The name of the program is in parentheses, and may contain any character.
-    guard let name = text.lastIndex(of: ")") else { return nil }
-    let fields = text[name...].split(separator: " ")
-    return fields.count > 2 ? pid_t(fields[2]) : nil
+    ProcFile.stat(of: process, field: 4).flatMap { pid_t($0) }
   }
 }
 
