@@ -56,11 +56,12 @@ struct ChildProgram {
     for number in [SIGPIPE, SIGXFSZ, SIGHUP] { signal(number, SIG_DFL) }
     umask(0o077)
     guard placeDescriptors(), chdir(directory) == 0 else { _exit(127) }
+    guard (try? rules.enter()) != nil else { _exit(127) }
+    // The limits come last: the rules take memory, and a daemon with AddressSanitizer has more addresses than the program may have.
     for limit in limits {
       var value = rlimit(rlim_cur: limit.value, rlim_max: limit.value)
       setrlimit(__rlimit_resource_t(limit.resource.rawValue), &value)
     }
-    guard (try? rules.enter()) != nil else { _exit(127) }
     execve(path, arguments, environment)
     _exit(127)
   }
