@@ -10,6 +10,7 @@ public final class InspectedDevice: SimpleDevice {
   public typealias NodeEngine = Engine & CharacterDevice<GuestFile>
 
   private let engine: any NodeEngine
+  private let view: any MachineView
   /// The engine, if it answers each request at once.
   private let immediate: (any SimpleDevice)?
   private let node: String
@@ -36,6 +37,7 @@ public final class InspectedDevice: SimpleDevice {
     clock: @escaping () -> UInt64, cpuClock: @escaping () -> UInt64
   ) {
     self.engine = engine
+    view = engine.view
     immediate = engine as? any SimpleDevice
     self.node = node
     self.clock = clock
@@ -171,7 +173,7 @@ public final class InspectedDevice: SimpleDevice {
   public var codeReport: (() -> String)?
 
   /// Ends an operation.
-  private func end() { inspector.end(engine.view.leaf(for: HideSeek.target)) }
+  private func end() { inspector.end(view.leaf(for: HideSeek.target)) }
 
   // MARK: - The files
 
@@ -212,8 +214,8 @@ public final class InspectedDevice: SimpleDevice {
         makeWriter: { [unowned self] in
           SingleCommandWriter { [unowned self] (bytes) throws(Errno) in try reset(bytes) }
         }),
-      "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.engine.view.startLevel)\n" },
-      "stage2_page_tables": text { $0.engine.view.dump },
+      "stage2_levels": text { "\(Granule.lastLevel + 1 - $0.view.startLevel)\n" },
+      "stage2_page_tables": text { $0.view.dump },
       "stats": .text(read: latest { FileText(inspector.counters.stats) }, .always),
       "trace": .commands(
         read: latest { inspector.traceText },
@@ -253,7 +255,7 @@ public final class InspectedDevice: SimpleDevice {
         ("entry_valid", "Whether that entry is valid.", leaf.descriptor.isValid ? 1 : 0),
         (
           "table_pages", "Pages that hold stage-2 tables.",
-          UInt64(engine.view.tablePages)
+          UInt64(view.tablePages)
         ),
         (
           "guest_stopped", "Whether the guest has stopped, so that reads and writes fail.",

@@ -6,7 +6,7 @@ import VirtWalkerDevice
 /// The observer of a machine, which keeps its trace, its two logs and its counters.
 ///
 /// The machine has no clock. All events of one operation have the time at which the operation began.
-final class Inspector {
+final class Inspector: EventListener {
   let trace: RingText<EventStream.Entry>
   let guestLog: RingText<KernelLogLine>
   let hostLog: RingText<KernelLogLine>
@@ -52,16 +52,12 @@ final class Inspector {
     events.firstUnseen = events.end
     // The lines of a driver's start come when the function below is set.
     if events.hasEarlyGuestEvents { events.time = clock() }
-    // One operation can have more events than the stream keeps. A copy of the machine keeps the stream, and not this object, so `deinit`
-    // takes the functions back. Weak references in them were 2 % of the instructions of a call of the device.
-    events.onOverrun = { [unowned(unsafe) self] in noteEvents() }
-    events.onGuestEvent = { [unowned(unsafe) self] in noteGuestEvent($0) }
+    super.init()
+    // One operation can have more events than the stream keeps.
+    events.listener = self
   }
 
-  deinit {
-    events.onOverrun = nil
-    events.onGuestEvent = nil
-  }
+  deinit { events.listener = nil }
 
   /// An operation on the machine from outside.
   enum Operation {
@@ -140,7 +136,7 @@ final class Inspector {
   }
 
   /// Takes an event of the guest's kernel.
-  private func noteGuestEvent(_ event: MachineEvent) {
+  override func noteGuestEvent(_ event: MachineEvent) {
     switch event {
     case .log(let message):
       guestLog.ring.append(KernelLogLine(time: events.time, content: .message(message)))
@@ -164,6 +160,8 @@ final class Inspector {
     default: break
     }
   }
+
+  override func noteOverrun() { noteEvents() }
 
   /// Takes the events since the last call.
   private func noteEvents() {

@@ -12,7 +12,7 @@ public protocol Engine: AnyObject {
   /// The events of the machine, of its hook and of its driver, in their order.
   var events: EventStream { get }
 
-  /// The machine as it is now.
+  /// The machine. Each call of a function of the view tells the present state, whatever has happened since.
   var view: any MachineView { get }
 
   /// The registers of a hook that hides bytes; nil, the default, if the engine has no such hook.

@@ -1,8 +1,8 @@
 /// The stream of a machine's events, in the order in which they happen.
 ///
 /// A ring keeps the last events, as ftrace's ring buffer does (kernel/trace/ring_buffer.c), for a later look. Lines of the
-/// guest's kernel are in no trace of the host, and so not in the ring: ``onGuestEvent`` is called for each. A
-/// ``MachineObserver`` is called for each event.
+/// guest's kernel are in no trace of the host, and so not in the ring: the ``listener`` gets each. A ``MachineObserver`` is called for
+/// each event.
 public final class EventStream {
   /// An event with its time and its CPU.
   public struct Entry: Sendable {
@@ -29,9 +29,9 @@ public final class EventStream {
 
   @usableFromInline struct State {
     /// The owner of the state.
-    @usableFromInline unowned(unsafe) let stream: EventStream
+    @usableFromInline let stream: Unmanaged<EventStream>
     @usableFromInline let ring: UnsafeMutablePointer<Ring<Entry>.State>
-    /// The number of the event before which ``EventStream/onOverrun`` is called.
+    /// The number of the event before which ``EventListener/noteOverrun()`` is called.
     @usableFromInline var overrun: UInt64 = .max
     @usableFromInline var time: UInt64 = 0
     @usableFromInline var counts = EventCounts()
@@ -44,7 +44,7 @@ public final class EventStream {
     self.capacity = capacity
     ring = Ring(capacity: capacity)
     state = .allocate(capacity: 1)
-    state.initialize(to: State(stream: self, ring: ring.state))
+    state.initialize(to: State(stream: .passUnretained(self), ring: ring.state))
   }
 
   deinit { state.deallocate() }
@@ -70,23 +70,29 @@ public final class EventStream {
   /// The numbers of events of each kind.
   public var counts: EventCounts { state.pointee.counts }
 
-  // A check of exclusive access at each event would cost more than the event.
-  /// Called for each event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine. Events that came
-  /// before the function was set, such as lines of a driver's start, are given to the function when it is set.
-  @exclusivity(unchecked) public var onGuestEvent: ((MachineEvent) -> Void)? {
-    didSet {
-      guard let onGuestEvent else { return }
+  /// The listener that is called in the middle of an operation of the machine. Events that came before the listener was set, such as lines
+  /// of a driver's start, are given to the listener when it is set.
+  ///
+  /// The stream does not keep the listener. The owner of the listener takes it back before the listener's end.
+  public var listener: EventListener? {
+    get { unownedListener?.takeUnretainedValue() }
+    set {
+      unownedListener = newValue.map(Unmanaged.passUnretained)
+      guard let newValue else { return }
       let events = earlyGuestEvents
       earlyGuestEvents = []
-      for event in events { onGuestEvent(event) }
+      for event in events { newValue.noteGuestEvent(event) }
     }
   }
 
-  /// The first events of the guest's kernel, as long as there is no ``onGuestEvent``.
+  // A check of exclusive access at each event would cost more than the event. A counted reference would cost two atomic operations.
+  @exclusivity(unchecked) private var unownedListener: Unmanaged<EventListener>?
+
+  /// The first events of the guest's kernel, as long as there is no ``listener``.
   private var earlyGuestEvents: [MachineEvent] = []
   private static let mostEarlyGuestEvents = 256
 
-  /// Whether events came before ``onGuestEvent`` was set, so that the function gets them.
+  /// Whether events came before the ``listener`` was set, so that the listener gets them.
   public var hasEarlyGuestEvents: Bool { !earlyGuestEvents.isEmpty }
 
   /// The texts of the last ``MachineEvent/text(_:)``: as many as events. It takes memory as texts come.
@@ -104,27 +110,36 @@ public final class EventStream {
     return texts[line.number]
   }
 
-  /// Called before the event ``firstUnseen`` is overwritten, in the middle of an operation of the machine. The function
-  /// moves that number on.
-  public var onOverrun: (() -> Void)?
-
-  /// The number of the first event that ``onOverrun`` is to be called for; nil if it is not to be called any more.
+  /// The number of the first event that ``EventListener/noteOverrun()`` is to be called for; nil if it is not to be called any more.
   public var firstUnseen: UInt64? {
     get { state.pointee.overrun == .max ? nil : state.pointee.overrun - UInt64(capacity) }
     set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
   }
 
   @usableFromInline @inline(never)
-  func overrun() { onOverrun?() }
+  func overrun() { unownedListener?._withUnsafeGuaranteedRef { $0.noteOverrun() } }
 
   @usableFromInline @inline(never)
   func tellGuestEvent(_ event: MachineEvent) {
-    if let onGuestEvent {
-      onGuestEvent(event)
+    if let unownedListener {
+      unownedListener._withUnsafeGuaranteedRef { $0.noteGuestEvent(event) }
     } else if earlyGuestEvents.count < Self.mostEarlyGuestEvents {
       earlyGuestEvents.append(event)
     }
   }
+}
+
+/// The listener of an ``EventStream``.
+open class EventListener {
+  /// A listener that does nothing.
+  public init() {}
+
+  /// Takes an event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
+  open func noteGuestEvent(_ event: MachineEvent) {}
+
+  /// Takes the events from ``EventStream/firstUnseen`` on before that event is overwritten, in the middle of an operation of the machine,
+  /// and moves that number on.
+  open func noteOverrun() {}
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
@@ -133,11 +148,13 @@ extension UnsafeMutablePointer<EventStream.State> {
   func append(_ event: MachineEvent) {
     pointee.counts.count(event)
     guard !event.isOfGuest else {
-      pointee.stream.tellGuestEvent(event)
+      pointee.stream._withUnsafeGuaranteedRef { $0.tellGuestEvent(event) }
       return
     }
     guard event.isTraced else { return }
-    if pointee.ring.pointee.end == pointee.overrun { pointee.stream.overrun() }
+    if pointee.ring.pointee.end == pointee.overrun {
+      pointee.stream._withUnsafeGuaranteedRef { $0.overrun() }
+    }
     pointee.ring.pointee.append(EventStream.Entry(time: pointee.time, event: event, cpu: 0))
   }
 }

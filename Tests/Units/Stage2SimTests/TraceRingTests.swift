@@ -53,25 +53,35 @@ struct EventStreamTests {
     #expect(invalidations.last?.event == .invalidation(ipa: .init(19 << 12), level: 3))
   }
 
+  private final class Reader: EventListener {
+    private let ring: EventStream
+    private(set) var seen: [MachineEvent] = []
+
+    init(_ ring: EventStream) {
+      self.ring = ring
+      super.init()
+    }
+
+    override func noteOverrun() {
+      for number in (ring.firstUnseen ?? 0)..<ring.end { seen.append(ring[number].event) }
+      ring.firstUnseen = ring.end
+    }
+  }
+
   /// A reader that needs each event is called before events are overwritten, even in the middle of an operation.
   @Test func callsBeforeAnUnseenEventIsOverwritten() throws {
     var table = Stage2PageTable()
     let ring = EventStream(capacity: 4)
     table.stream = ring
-    var seen: [MachineEvent] = []
-    func look() {
-      for number in (ring.firstUnseen ?? 0)..<ring.end { seen.append(ring[number].event) }
-      ring.firstUnseen = ring.end
-    }
-    ring.onOverrun = look
-    // The closure keeps the ring alive, and the ring keeps the closure.
-    defer { ring.onOverrun = nil }
+    let reader = Reader(ring)
+    ring.listener = reader
+    defer { ring.listener = nil }
     ring.firstUnseen = 0
     try table.map(address: 0, size: 1 << 20, physical: 0, protection: [.read], canAllocate: true)
     try table.unmap(address: 0, size: 1 << 20)
-    look()
-    #expect(UInt64(seen.count) == ring.end && seen.count >= 256)
-    let invalidated = seen.compactMap { event -> IntermediatePhysicalAddress? in
+    reader.noteOverrun()
+    #expect(UInt64(reader.seen.count) == ring.end && reader.seen.count >= 256)
+    let invalidated = reader.seen.compactMap { event -> IntermediatePhysicalAddress? in
       if case .invalidation(let ipa, 3) = event { ipa } else { nil }
     }
     #expect(invalidated == (0..<256).map { IntermediatePhysicalAddress($0 << 12) })

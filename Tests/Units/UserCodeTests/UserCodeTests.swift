@@ -8,7 +8,7 @@ import UserCode
 import VirtWalkerDevice
 
 /// A machine with code of the directory Code in processes of its own, and the two logs.
-final class CodeBed: MachineObserver {
+final class CodeBed: EventListener, MachineObserver {
   let launcher: TestLauncher
   let code: UserCode
   let engine: ModelEngine
@@ -37,18 +37,21 @@ final class CodeBed: MachineObserver {
     code.onFinding = { early.append($0) }
     engine = try code.makeEngine(MachineDescription(configuration))
     findings = early
+    super.init()
     code.onFinding = { [unowned self] in findings.append($0) }
-    engine.events.onGuestEvent = { [unowned self] event in
-      if case .text(let line) = event { guest.append(engine.events.text(of: line)) }
-    }
+    engine.events.listener = self
     engine.virtualMachine.observer = self
   }
 
   deinit {
     // The end of the engine unloads the module, which logs.
-    engine.events.onGuestEvent = nil
+    engine.events.listener = nil
     engine.virtualMachine.observer = nil
     code.onFinding = nil
+  }
+
+  override func noteGuestEvent(_ event: MachineEvent) {
+    if case .text(let line) = event { guest.append(engine.events.text(of: line)) }
   }
 
   func observe(_ event: MachineEvent) {
