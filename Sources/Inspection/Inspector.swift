@@ -22,6 +22,10 @@ final class Inspector: EventListener {
   private let format: TraceFormat
   private let engine: any Engine
   private let events: EventStream
+  // The rings of the stream and of the two logs stand here, too: an access through the log takes a reference.
+  private let ring: Ring<EventStream.Entry>
+  private let guestRing: Ring<KernelLogLine>
+  private let hostRing: Ring<KernelLogLine>
   private let clock: () -> UInt64
   private var operations = Counters()
   /// The number of changes besides the operations that the files show.
@@ -49,6 +53,9 @@ final class Inspector: EventListener {
       lostLine: TraceFormat.lostLine)
     guestLog = .kernelLog(capacity: events.capacity / 4)
     hostLog = .kernelLog(capacity: events.capacity / 4)
+    ring = events.ring
+    guestRing = guestLog.ring
+    hostRing = hostLog.ring
     events.firstUnseen = events.end
     // The lines of a driver's start come when the function below is set.
     if events.hasEarlyGuestEvents { events.time = clock() }
@@ -139,11 +146,11 @@ final class Inspector: EventListener {
   override func noteGuestEvent(_ event: MachineEvent) {
     switch event {
     case .log(let message):
-      guestLog.ring.append(KernelLogLine(time: events.time, content: .message(message)))
+      guestRing.append(KernelLogLine(time: events.time, content: .message(message)))
       onGuestLine?("\(message)")
     case .text(let line):
       let text = events.text(of: line)
-      guestLog.ring.append(KernelLogLine(time: events.time, content: .text(text)))
+      guestRing.append(KernelLogLine(time: events.time, content: .text(text)))
       onGuestLine?(text)
     case .guestStopped:
       guard let reason = engine.view.guestStop else { return }
@@ -155,7 +162,7 @@ final class Inspector: EventListener {
       lastStop = (reason, accesses)
       if isFirst { onGuestStop?(GuestStop.describe(reason)) }
       let line = KernelLogLine(time: events.time, content: .stopped(reason.result))
-      guestLog.ring.append(line)
+      guestRing.append(line)
       onGuestLine?("\(line.content)")
     default: break
     }
@@ -166,14 +173,14 @@ final class Inspector: EventListener {
   /// Takes the events since the last call.
   private func noteEvents() {
     let end = events.end
-    events.ring.forEach(from: firstUnseen) { entry in
+    ring.forEach(from: firstUnseen) { entry in
       switch entry.event {
       case .log(let message):
-        hostLog.ring.append(KernelLogLine(time: entry.time, content: .message(message)))
+        hostRing.append(KernelLogLine(time: entry.time, content: .message(message)))
         onHostLine?("\(message)")
       case .text(let line):
         let text = events.text(of: line)
-        hostLog.ring.append(KernelLogLine(time: entry.time, content: .text(text)))
+        hostRing.append(KernelLogLine(time: entry.time, content: .text(text)))
         onHostLine?(text)
       case .visit(let visit): visitedLevel = visit.level
       case .hook(.byteWritten(_, let old, let new)):
