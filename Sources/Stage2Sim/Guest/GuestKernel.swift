@@ -36,21 +36,22 @@ extension VirtualMachine {
   /// - Parameters:
   ///   - format: The text. The first `%d` in it stands for the number.
   ///   - value: The number.
+  // The functions below are mutating: Swift would copy the machine for a call of a function that is not.
   @inline(__always)
-  public func printk(_ format: StaticString, _ value: @autoclosure () -> Int = 0) {
+  public mutating func printk(_ format: StaticString, _ value: @autoclosure () -> Int = 0) {
     kvm.stage2.events.emit(.log(LogMessage(.driver, format, value())))
   }
 
   /// Logs a line into the log of the guest's kernel, with a text that is made as the program runs.
-  public func printk(text: String) { kvm.stage2.events.log(text, .driver) }
+  public mutating func printk(text: String) { kvm.stage2.events.log(text, .driver) }
 
   /// Logs a line into the log of the host's kernel: ``KVM/printk(text:layer:)``.
-  public func printkOfHost(text: String, layer: EventLayer = .hook) {
+  public mutating func printkOfHost(text: String, layer: EventLayer = .hook) {
     kvm.printk(text: text, layer: layer)
   }
 
   /// Reports that the guest does not run any more, so that a driver cannot complete its operation.
-  public func reportGuestStopped() { kvm.stage2.events.emit(.guestStopped) }
+  public mutating func reportGuestStopped() { kvm.stage2.events.emit(.guestStopped) }
 
   /// Reads one byte of a device: `readb`, an LDRB to w0.
   ///
