@@ -457,7 +457,7 @@ extension Granule {
 }
 
 extension VirtualMachine {
-  fileprivate func logOfHost(_ line: String, _ isOfCode: Bool) {
+  fileprivate mutating func logOfHost(_ line: String, _ isOfCode: Bool) {
     printkOfHost(text: line, layer: isOfCode ? .hook : .checker)
   }
 }
