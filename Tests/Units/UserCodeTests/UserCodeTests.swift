@@ -273,6 +273,15 @@ final class CodeBed: MachineObserver {
     #expect(bed.launcher.running.isEmpty)
   }
 
+  /// Findings with new addresses, nodes and mappings without an end: each look-up takes milliseconds, and each name takes memory.
+  @Test func floodOfReportsIsBounded() throws {
+    let bed = try CodeBed(module: "reports")
+    #expect(try bed.write([1]) == 1)
+    #expect(bed.launcher.lookups <= 150, "\(bed.launcher.lookups) look-ups")
+    // The reply to the last request: no memory for the node, no address for the mapping.
+    #expect(try bed.read() == [3])
+  }
+
   @Test func memoryThatIsMadeSmallerDoesNotEndTheDaemon() throws {
     let bed = try CodeBed(module: "shrink")
     // The code cannot do it, and goes on.
@@ -445,6 +454,34 @@ final class CodeBed: MachineObserver {
     let bed = try CodeBed(hook: "WILD_VISIT")
     #expect(try bed.write([1]) == 1)
     #expect(bed.visits.allSatisfy { $0.level <= 3 })
+  }
+
+  /// A hook that sets the program counter can make a loop of any two instructions.
+  @Test func guestThatAHookLeadsBackForEverIsStopped() throws {
+    let bed = try CodeBed(hook: "GOES_BACK")
+    var seen: [Observation] = []
+    bed.engine.perform(try Step(parsing: "guest strb w0,[0x0b000000] x0=0x5a")) {
+      seen = (try? $0.get()) ?? []
+    }
+    guard case .run(let run)? = seen.first else {
+      Issue.record("\(seen)")
+      return
+    }
+    #expect(run.end == .hung)
+    #expect(try bed.write([7]) == 1)
+  }
+
+  @Test func tableThatIsNoneIsNoReasonToTrap() throws {
+    let bed = try CodeBed(hook: "NO_TABLE")
+    _ = try? bed.write([1])
+    #expect(bed.entry == nil)
+    #expect(bed.findings.first?.text.contains("left the tables inconsistent") == true)
+    #expect(throws: Errno.ioError) { try bed.read() }
+    try bed.engine.reset()
+    let failure = #expect(throws: EngineFailure.self) {
+      try Explainer(on: bed.engine).explain(0x41)
+    }
+    #expect("\(failure!)".contains("points to a page that is no table"), "\(failure!)")
   }
 
   /// A hook of another device changes entries as it wants to, but leaves no damage.
