@@ -7,17 +7,39 @@ import Testing
 import UserCode
 import VirtWalkerDevice
 
+/// The events of a machine. The machine keeps its observer, so this is not the object that keeps the machine.
+final class CodeEvents: MachineObserver {
+  var host: [String] = []
+  var visits: [TableVisit] = []
+  var hookEvents: [HookEvent] = []
+  var invalidations: [IntermediatePhysicalAddress] = []
+
+  func observe(_ event: MachineEvent) {
+    switch event {
+    case .visit(let visit): visits.append(visit)
+    case .hook(let event): hookEvents.append(event)
+    case .invalidation(let ipa, _): invalidations.append(ipa)
+    default: break
+    }
+  }
+
+  func observe(text: String, layer: EventLayer) {
+    if layer != .driver { host.append(text) }
+  }
+}
+
 /// A machine with code of the directory Code in processes of its own, and the two logs.
-final class CodeBed: MachineObserver {
+final class CodeBed {
   let launcher: TestLauncher
   let code: UserCode
   let engine: ModelEngine
   var findings: [CodeFinding] = []
   var guest: [String] = []
-  var host: [String] = []
-  var visits: [TableVisit] = []
-  var hookEvents: [HookEvent] = []
-  var invalidations: [IntermediatePhysicalAddress] = []
+  private let events = CodeEvents()
+  var host: [String] { events.host }
+  var visits: [TableVisit] { events.visits }
+  var hookEvents: [HookEvent] { events.hookEvents }
+  var invalidations: [IntermediatePhysicalAddress] { events.invalidations }
 
   /// - Parameters:
   ///   - module: The parameter of the module; nil for the driver of the original system.
@@ -41,27 +63,13 @@ final class CodeBed: MachineObserver {
     engine.events.onGuestEvent = { [unowned self] event in
       if case .text(let line) = event { guest.append(engine.events.text(of: line)) }
     }
-    engine.virtualMachine.observer = self
+    engine.virtualMachine.observer = events
   }
 
   deinit {
     // The end of the engine unloads the module, which logs.
     engine.events.onGuestEvent = nil
-    engine.virtualMachine.observer = nil
     code.onFinding = nil
-  }
-
-  func observe(_ event: MachineEvent) {
-    switch event {
-    case .visit(let visit): visits.append(visit)
-    case .hook(let event): hookEvents.append(event)
-    case .invalidation(let ipa, _): invalidations.append(ipa)
-    default: break
-    }
-  }
-
-  func observe(text: String, layer: EventLayer) {
-    if layer != .driver { host.append(text) }
   }
 
   func read(_ count: Int = 1) throws(Errno) -> [UInt8] {
@@ -154,6 +162,22 @@ final class CodeBed: MachineObserver {
     bed.engine.end()
     #expect(bed.guest.filter { $0 == "unloaded" }.count == 2)
     #expect(throws: Errno.ioError) { try bed.read() }
+  }
+
+  /// Whatever has happened, nothing keeps the engine and its processes when their last user is gone.
+  @Test(arguments: ["", "null", "unmapped", "wait"])
+  func nothingKeepsTheEngine(behaviour: String) throws {
+    weak var engine: ModelEngine?
+    let launcher: TestLauncher
+    do {
+      let bed = try CodeBed(module: behaviour, hook: "RIGHT")
+      _ = try? bed.write([1])
+      _ = try? bed.read()
+      engine = bed.engine
+      launcher = bed.launcher
+    }
+    #expect(engine == nil)
+    #expect(launcher.running.isEmpty)
   }
 
   @Test func endOfTheEngineEndsTheProcesses() throws {
