@@ -260,6 +260,7 @@ let package = Package(
         "CharacterDeviceServer",
         "Inspection",
         "Scenarios",
+        "SeededRandom",
         "Stage2Sim",
         "UserCode",
         "VirtWalkerDevice",

@@ -44,9 +44,9 @@ public struct Explainer {
     _ byte: UInt8, events: [ExplainedEvent]? = nil
   ) throws(EngineFailure) -> Explanation {
     try reboot()
-    let before = targetLeaf
+    let before = try targetLeaf
     let warnings = try hide(byte)
-    let after = targetLeaf
+    let after = try targetLeaf
     var outcomes: [EventOutcome] = []
     for event in events ?? ExplainedEvent.all(on: machine) {
       outcomes.append(try outcome(of: event, hiding: byte))
@@ -62,7 +62,7 @@ public struct Explainer {
     try reboot()
     let prepared = try perform(event.preparation)
     _ = try hide(byte)
-    let seen = try perform(event.steps, while: targetLeaf.mapping)
+    let seen = try perform(event.steps, while: try targetLeaf.mapping)
     let sought = try seek()
     let fate: EventOutcome.Fate =
       !seen.isSameMapping ? .lost : sought == byte ? .kept : .changed
@@ -78,14 +78,14 @@ public struct Explainer {
   ) throws(EngineFailure) -> InvalidEntryOutcome {
     try reboot()
     try perform(Self.invalidation(on: machine))
-    let before = targetLeaf
+    let before = try targetLeaf
     let warnings = try hide(byte)
-    let hidden = targetLeaf
+    let hidden = try targetLeaf
     try engine.perform(Self.load)
     // The load may have put tables below the entry.
     let references = engine.view.references(for: Self.target, level: before.level)
     return InvalidEntryOutcome(
-      before: before, hidden: hidden, mapped: targetLeaf, warnings: warnings,
+      before: before, hidden: hidden, mapped: try targetLeaf, warnings: warnings,
       references: references)
   }
 
@@ -132,7 +132,8 @@ public struct Explainer {
         }
       }
       seen.warnings += warnings
-      seen.isSameMapping = seen.isSameMapping && targetLeaf.mapping == mapping
+      seen.isSameMapping =
+        seen.isSameMapping && engine.view.leaf(for: Self.target)?.mapping == mapping
     }
     return seen
   }
@@ -176,10 +177,15 @@ public struct Explainer {
   private static let load = Step(constant: "guest ldr w0,[\(address(target))]")
 
   private var targetLeaf: Leaf {
-    guard let leaf = engine.view.leaf(for: Self.target) else {
-      preconditionFailure("every IPA range has 0x40000000")
+    get throws(EngineFailure) {
+      // Every IPA range has the address, but a hook can write any entry.
+      guard let leaf = engine.view.leaf(for: Self.target) else {
+        throw EngineFailure(
+          "no entry decides over \(address(Self.target)): an entry on the way points to a page that is no table. Correct the hook, which has written that entry"
+        )
+      }
+      return leaf
     }
-    return leaf
   }
 }
 

@@ -40,6 +40,10 @@ final class CodeChannel {
   /// The time that remains for a call after ``mayGoOn`` has said no, in nanoseconds.
   private static let lastLimit: UInt64 = 1_000_000_000
 
+  /// The number of requests between two looks at the time, and the bytes of the log that take the time of a request.
+  private static let mostWork = 64
+  private static let bytesOfWork = 512
+
   /// A function that is called again and again while the daemon waits. If the function returns false, the code has one more second.
   var mayGoOn: (() -> Bool)?
   /// A function that says whether a debugger has stopped the code. The time of a call does not end then.
@@ -61,6 +65,8 @@ final class CodeChannel {
         "the shared memory of the code's process cannot be used: \(error). This is a defect of virt-walkerd."
       )
     }
+    // A process that takes nothing from the socket must not hold up the daemon.
+    _ = fcntl(code.socket.rawValue, F_SETFL, O_NONBLOCK)
     memory = address.bindMemory(to: channel.self, capacity: 1)
     log = .allocate(byteCount: Int(CHANNEL_LOG_SIZE), alignment: 8)
     let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
@@ -124,11 +130,11 @@ final class CodeChannel {
     }
     memory.pointee.message = message
     var deadline: UInt64?
-    var requests = 0
+    var work = 0
     while true {
       giveTurn()
       try waitForTurn(&deadline)
-      try drainLog(handler)
+      work += 1 + (try drainLog(handler)) / Self.bytesOfWork
       message = copy(\.message)
       guard message.length <= UInt32(CHANNEL_DATA_SIZE) else {
         throw .broken("a message has \(message.length) bytes of data")
@@ -140,8 +146,9 @@ final class CodeChannel {
       default: reply(handler(.request(message)))
       }
       // A loop of requests does not end, either.
-      requests += 1
-      if requests % 64 == 0 { try checkTime(&deadline) }
+      guard work >= Self.mostWork else { continue }
+      work = 0
+      try checkTime(&deadline)
     }
   }
 
@@ -237,9 +244,12 @@ final class CodeChannel {
 
   // MARK: - The log
 
-  private func drainLog(_ handler: (Event) -> Reply) throws(Failure) {
+  /// Takes the records of the log.
+  ///
+  /// - Returns: The bytes of these records.
+  private func drainLog(_ handler: (Event) -> Reply) throws(Failure) -> Int {
     let length = copy(\.log_length)
-    guard length > 0 else { return }
+    guard length > 0 else { return 0 }
     guard length <= UInt32(CHANNEL_LOG_SIZE) else {
       throw .broken("the log has \(length) bytes")
     }
@@ -253,6 +263,7 @@ final class CodeChannel {
       rest = UnsafeRawBufferPointer(rebasing: rest[size...])
       if let record { _ = handler(.record(record)) }
     }
+    return Int(length)
   }
 }
 

@@ -28,6 +28,8 @@ final class CodeDriver: GuestFileOperations {
 
   /// The number of a call that cannot wait. The engine counts the calls of programs from 1.
   private static let callWithoutWait = UInt64.max
+  /// The most device nodes that a module has.
+  private static let mostNodes = 256
   private static let crash = GuestStopped(result: .crashed(.guest), abort: nil)
 
   /// Loads a module: `insmod`.
@@ -350,7 +352,12 @@ final class CodeDriver: GuestFileOperations {
         IntermediatePhysicalAddress(arguments.0), size: arguments.1)
       reply.values.0 = mapped?.rawValue ?? 0
     case CHANNEL_IOUNMAP.rawValue: machine.iounmap(GuestVirtualAddress(arguments.0))
-    case CHANNEL_NODE.rawValue: nodes.append(nodeName(request))
+    case CHANNEL_NODE.rawValue:
+      guard nodes.count < Self.mostNodes else {
+        reply.result = Int64(-ENOMEM)
+        break
+      }
+      nodes.append(nodeName(request))
     case CHANNEL_NODE_GONE.rawValue:
       let name = nodeName(request)
       nodes.removeAll { $0 == name }

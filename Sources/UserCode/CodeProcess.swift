@@ -28,6 +28,10 @@ final class CodeProcess {
 
   /// The number of different mistakes that are told. A mistake that comes again is told once.
   private static let mostFindings = 100
+  /// The number of addresses whose places are looked up while the code runs, and of those in one text. A look-up takes milliseconds, and
+  /// the code can send any number of addresses.
+  private static let mostPlaces = 150
+  private static let mostPlacesInText = 8
 
   init(_ kind: CodeKind, _ launcher: any CodeLauncher) throws(CodeFailure) {
     self.kind = kind
@@ -76,6 +80,7 @@ final class CodeProcess {
         case .request(let message): return answer(message)
         case .record(.line(let text, _)): for line in CodeRecord.lines(text) { log(line, true) }
         case .record(.finding(let text, let pc)):
+          guard known.count < Self.mostFindings else { break }
           let (place, backtrace) = find(pc == 0 ? [] : [pc])
           report(
             CodeFinding(kind: kind, text: resolve(text), place: place, backtrace: backtrace),
@@ -92,9 +97,8 @@ final class CodeProcess {
 
   /// Tells a mistake, unless the same one was told before.
   func report(_ finding: CodeFinding, log: (String) -> Void) {
-    let lines = finding.logLines
-    guard known.count <= Self.mostFindings, known.insert("\(finding)").inserted else { return }
-    for line in lines { log(line) }
+    guard known.count < Self.mostFindings, known.insert("\(finding)").inserted else { return }
+    for line in finding.logLines { log(line) }
     onFinding?(finding)
     if known.count == Self.mostFindings {
       log("the \(kind.rawValue) has \(known.count) different mistakes: no others are told")
@@ -113,7 +117,7 @@ final class CodeProcess {
     case .broken(let problem): fault = .broken(problem, kind)
     }
     // The launcher knows the places of a process until its end.
-    let (place, backtrace) = find(fault.frames)
+    let (place, backtrace) = find(fault.frames, isLast: true)
     let finding = CodeFinding(
       kind: kind, isFatal: true, text: resolve(fault.text),
       advice: Self.sentences(
@@ -134,7 +138,9 @@ final class CodeProcess {
     guard text.contains("[<") else { return text }
     var result = ""
     var rest = text[...]
-    while let start = rest.firstRange(of: "[<") {
+    var found = 0
+    while found < Self.mostPlacesInText, let start = rest.firstRange(of: "[<") {
+      found += 1
       result += rest[..<start.lowerBound]
       rest = rest[start.upperBound...]
       guard let end = rest.firstRange(of: ">]"),
@@ -154,9 +160,11 @@ final class CodeProcess {
   func place(of address: UInt64) -> SourcePlace? { find([address]).0 }
 
   /// The place of the mistake in the user's source, and the functions that were running.
-  private func find(_ frames: [UInt64]) -> (SourcePlace?, [SourcePlace]) {
+  private func find(
+    _ frames: [UInt64], isLast: Bool = false
+  ) -> (SourcePlace?, [SourcePlace]) {
     let missing = Set(frames).filter { places[$0] == nil }.sorted()
-    if !missing.isEmpty {
+    if !missing.isEmpty, isLast || places.count < Self.mostPlaces {
       for (address, found) in zip(missing, launcher.places(of: missing, in: process)) {
         places[address] = found
       }

@@ -20,7 +20,7 @@ extension VirtualMachine {
   ///   - ipa: The guest physical address of the first byte.
   ///   - size: In bytes.
   /// - Returns: The virtual address of the first byte; nil if Linux returns NULL: for no bytes, for addresses
-  ///   that do not exist, for RAM.
+  ///   that do not exist, for RAM, and for more than the vmalloc area has room for.
   public mutating func ioremap(
     _ ipa: IntermediatePhysicalAddress, size: UInt64
   ) -> GuestVirtualAddress? {

@@ -56,12 +56,18 @@ extension VirtualMachine {
     enterGuest(at: address)
     var watch = LivelockWatch()
     while true {
+      let start = vcpu.pc
       switch step(nil, watch: &watch) {
       case nil: break
-      case .retired: watch.seesProgress()
+      case .retired:
+        watch.seesProgress()
+        if vcpu.pc <= start, watch.seesReturn() {
+          interrupt()
+          return .livelock(vcpu.fault)
+        }
       case .guestException(let exception):
         vcpu.take(exception)
-        if watch.seesException() {
+        if watch.seesReturn() {
           interrupt()
           return .livelock(vcpu.fault)
         }
@@ -306,7 +312,7 @@ extension VirtualMachine {
 private struct LivelockWatch {
   private var previous: (fault: FaultInfo, leaf: Leaf?)?
   private var aborts = 0
-  private var exceptions = 0
+  private var returns = 0
 
   /// Tables, copies and splits cause fewer aborts than this number before an instruction is done.
   private static let limit = 100
@@ -324,9 +330,9 @@ private struct LivelockWatch {
     aborts = 0
   }
 
-  /// Only exceptions lead back, because there are no branches. Exceptions count for the whole run.
-  mutating func seesException() -> Bool {
-    exceptions += 1
-    return exceptions > Self.limit
+  /// There are no branches: only exceptions, and hooks that set the program counter, lead back. They count for the whole run.
+  mutating func seesReturn() -> Bool {
+    returns += 1
+    return returns > Self.limit
   }
 }

@@ -13,10 +13,20 @@ struct Stage1: Sendable {
   /// The next address in Linux's vmalloc area, which `ioremap` maps into.
   private var nextVirtual: GuestVirtualAddress = 0xffff_8000_0800_0000
 
-  /// Maps the pages that hold `size` bytes from `ipa`; the virtual address of `ipa`.
-  mutating func map(ipa: IntermediatePhysicalAddress, size: UInt64) -> GuestVirtualAddress {
+  /// `VMALLOC_END`
+  private static let endVirtual: GuestVirtualAddress = 0xffff_fbff_f000_0000
+  /// The most windows that the kernel has memory for.
+  private static let mostWindows = 1 << 14
+
+  /// Maps the pages that hold `size` bytes, at most 2^48, from `ipa`.
+  ///
+  /// - Returns: The virtual address of `ipa`; nil if the vmalloc area has no room.
+  mutating func map(ipa: IntermediatePhysicalAddress, size: UInt64) -> GuestVirtualAddress? {
     let offset = ipa.offset(in: 0x1000)
     let pages = (offset + size + 0xfff) & ~0xfff
+    guard pages < Self.endVirtual - nextVirtual, windows.count < Self.mostWindows else {
+      return nil
+    }
     let window = Window(virtual: nextVirtual, ipa: ipa - offset, size: pages)
     windows.append(window)
     // One page stays unmapped between two windows, as in the vmalloc area.

@@ -192,7 +192,7 @@ private struct MapVisitor: Stage2Visitor {
   private func installTable(
     _ visit: Visit, in table: inout Stage2PageTable
   ) throws(Stage2Error) {
-    guard canAllocate else { throw visit.error(.outOfMemory, in: table) }
+    guard canAllocate, table.memory.hasRoom else { throw visit.error(.outOfMemory, in: table) }
     // Read first: the new table can be the page that the entry stands in, freed too early.
     let old = table[visit.entry]
     let child = table.memory.allocate()

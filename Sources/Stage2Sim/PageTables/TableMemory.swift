@@ -40,6 +40,10 @@ public struct TableMemory: Sendable {
   /// Pages that hold tables now.
   public var pagesInUse: Int { storage.pages - free.count }
 
+  /// Whether one more page may become a table. Another process that clears entries makes KVM lose tables, and each later walk needs new
+  /// ones. The limit of shared tables is some times the size that the host's limits allow.
+  var hasRoom: Bool { block == nil || pagesInUse << granule.pageShift < TableStorage.largeSize }
+
   /// Takes the pages from the copies of this memory that share them.
   mutating func makeUnique() {
     if !isKnownUniquelyReferenced(&storage) { storage = TableStorage(storage) }
@@ -92,6 +96,7 @@ public struct TableMemory: Sendable {
   mutating func allocate() -> EntryReference {
     guard let page = free.popLast() else { return allocateContiguous(pages: 1) }
     assert(isKnownUniquelyReferenced(&storage))
+    storage.isFree[Int(page)] = false
     storage.renew(Int(page))
     return EntryReference(word: Int(page) * granule.entriesPerTable)
   }
@@ -105,10 +110,11 @@ public struct TableMemory: Sendable {
     }
   }
 
-  /// `get_page`: one more reference on the page that `entry` stands in.
+  /// `get_page`: one more reference on the page that `entry` stands in. A count that another process has driven up, by entries that it
+  /// clears, begins at 0 again.
   mutating func retain(_ entry: EntryReference) {
     assert(isKnownUniquelyReferenced(&storage))
-    storage[countOf: page(of: entry)] += 1
+    storage[countOf: page(of: entry)] &+= 1
   }
 
   /// `put_page`: one reference less; the last one frees the page.
@@ -124,9 +130,18 @@ public struct TableMemory: Sendable {
     if count == 1 { giveBack(page) }
   }
 
+  /// Puts a page on the list of free pages. A page can be there already: entries of a table that was freed in use still take and drop
+  /// references.
   // Never inlined: it would be most of the code of a loop over entries.
   @inline(never)
-  private mutating func giveBack(_ page: Int) { free.append(UInt32(page)) }
+  private mutating func giveBack(_ page: Int) {
+    if page >= storage.isFree.count {
+      storage.isFree += repeatElement(false, count: storage.pages - storage.isFree.count)
+    }
+    guard !storage.isFree[page] else { return }
+    storage.isFree[page] = true
+    free.append(UInt32(page))
+  }
 
   /// `page_count` of the page that `entry` stands in.
   public func count(_ entry: EntryReference) -> Int { Int(storage[countOf: page(of: entry)]) }
@@ -187,7 +202,7 @@ final class TableStorage: @unchecked Sendable {
   private static let smallCapacity = 32
   /// A table that needs more has a block of so many bytes, which map 32 GiB by pages. As long as a page is not used, the
   /// operating system has no memory for it.
-  private static let largeSize = 64 << 20
+  fileprivate static let largeSize = 64 << 20
 
   let granule: Granule
   /// Pages that there is room for.
@@ -197,6 +212,8 @@ final class TableStorage: @unchecked Sendable {
   /// The entries in these pages.
   // No check of exclusive access: a walk in another module would make one at each entry.
   @exclusivity(unchecked) @usableFromInline private(set) var words = 0
+  /// Whether a page is on the list of free pages; empty until there is such a page.
+  fileprivate var isFree: [Bool] = []
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   private let counts: UnsafeMutablePointer<UInt32>
   /// The origin of the memory of the entries; nil for memory of this process alone.
@@ -234,6 +251,7 @@ final class TableStorage: @unchecked Sendable {
       granule: other.granule, capacity: capacity ?? other.capacity, source: other.source)
     pages = other.pages
     words = other.words
+    isFree = other.isFree
     entries.initialize(from: other.entries, count: other.words)
     counts.initialize(from: other.counts, count: other.pages)
   }

@@ -461,6 +461,163 @@ import Testing
     #endif
   }
 
+  /// A hook that fills the tables, the registers and the channel with anything, at each access or all the time. Each file of the tree is
+  /// read, and each kind of step is performed; the daemon goes on, and `reset` gives a working machine.
+  @Test func hostileHookDoesNotEndTheDaemon() async throws {
+    let files =
+      "walk walk.svg pte stage2_page_tables stage2_levels ipa_range trace guest/dmesg host/dmesg code stats metrics control"
+    let steps = [
+      "guest ldr w0,[0x40000000]", "guest str w0,[0x40200000] x0=7", "guest fetch 0x40000000",
+      "guest strb w0,[0x0b000000] x0=0x5a", "guest ldrb w0,[0x0b000001]",
+      "host madvise dontneed 0x40000000 0x400000",
+      "host madvise populate-write 0x40000000 0x400000",
+      "guest ldr w0,[0x40001000]", "host madvise mergeable 0x40000000 0x400000", "host ksm",
+      "host fork", "guest str w0,[0x40000000] x0=1", "host end-fork", "host age 0x40000000",
+      "host dirty-log on", "guest str w0,[0x40002000] x0=1", "host dirty-log get",
+      "host slot delete", "host slot add", "guest ldr w0,[0x40000000]",
+    ]
+    let result = try await run(
+      ["x.c": Self.hostileHook],
+      """
+      serve --hook x.c || exit 98
+      for file in \(files); do [ -e $tree/$file ] || echo "$file is missing"; done
+      look() { for file in \(files); do timeout -s KILL 60 cat $tree/$file >/dev/null 2>&1 || echo "$kind: $file is not read"; done; }
+      for kind in R T P O E B Z G V C W; do
+          echo 1 >$tree/reset || echo "$kind: no reset"
+          printf A >$node && [ $(head -c1 $node) = A ] || echo "$kind: no machine"
+          printf $kind >$node 2>/dev/null
+          look
+          timeout -s KILL 200 sh -c "printf '%s\n' '\(steps.joined(separator: "' '"))' >$tree/control" || echo "$kind: no steps"
+          printf B >$node 2>/dev/null; timeout -s KILL 60 head -c1 $node >/dev/null 2>&1
+          look
+          for byte in 1 2 3 4 5 6 7 8; do printf $byte >$node; head -c1 $node; cat $tree/walk $tree/stage2_page_tables; done >/dev/null 2>&1
+          kill -0 $pid || echo "$kind has ended the daemon"
+      done
+      grep -q 'left the tables inconsistent' log && echo told
+      grep -q 'x.c:[0-9]*: io_mem_abort: ' $tree/code && echo told
+      finish
+      """)
+    #expect(result.output == "told\ntold\n", "\(result.output)\(result.errors)")
+    try await expectNothingLeft(of: node)
+  }
+
+  /// The byte that the guest hides selects what the hook does from then on.
+  private static let hostileHook = """
+    #include <linux/kvm_host.h>
+    #include <asm/kvm_emulate.h>
+    #include <asm/kvm_pgtable.h>
+
+    /* The first block of memory for tables: 32 pages at this physical address. */
+    #define WORDS	(32 * 512)
+    #define BASE	0x100000000ULL
+
+    /* The runtime's, which the hook can reach: turn, log_length, and message with its kind, length and result. */
+    extern struct channel *runtime_channel;
+    #define CHANNEL		((u8 *)runtime_channel)
+    #define TURN		(*(volatile u32 *)(CHANNEL + 4))
+    #define LOG_LENGTH	(*(volatile u32 *)(CHANNEL + 20))
+    #define KIND		(*(volatile u32 *)(CHANNEL + 24))
+    #define LENGTH		(*(volatile u32 *)(CHANNEL + 28))
+    #define RESULT		(*(volatile u64 *)(CHANNEL + 32))
+
+    static u64 state = 88172645463325252ULL;
+    static u64 current_pgd;
+    static u8 kind, byte;
+
+    static u64 number(void)
+    {
+    	state ^= state << 13;
+    	state ^= state >> 7;
+    	state ^= state << 17;
+    	return state;
+    }
+
+    static void fill(volatile u64 *words)
+    {
+    	for (u64 i = 0; i < WORDS; i++) {
+    		u64 attributes = number() & 0xfff0000000000ffcULL;
+
+    		switch (kind == 'W' ? "RTPOEBZ"[number() % 7] : kind) {
+    		case 'R':
+    			words[i] = number();
+    			break;
+    		case 'T':
+    			words[i] = (BASE + i / 512 * 4096) | attributes | 3;
+    			break;
+    		case 'P':
+    			words[i] = BASE | 3;
+    			break;
+    		case 'O':
+    			words[i] = number() | 3;
+    			break;
+    		case 'E':
+    			words[i] = (BASE + (number() % 40) * 4096) | attributes | 3;
+    			break;
+    		case 'B':
+    			words[i] = (number() & ~2ULL) | 1;
+    			break;
+    		case 'Z':
+    			words[i] = 0;
+    			break;
+    		}
+    	}
+    }
+
+    static void send(u32 message, u64 result)
+    {
+    	KIND = message;
+    	RESULT = result;
+    	__sync_synchronize();
+    	TURN = 0;
+    	/* In the meantime, the tables change. */
+    	while (TURN == 0)
+    		if (kind == 'W')
+    			fill((void *)current_pgd);
+    }
+
+    int io_mem_abort(struct kvm_vcpu *vcpu, phys_addr_t fault_ipa)
+    {
+    	int rt = kvm_vcpu_dabt_get_rd(vcpu);
+    	u8 value = vcpu_get_reg(vcpu, rt);
+
+    	current_pgd = (u64)vcpu->arch.hw_mmu->pgt->pgd;
+    	if (!kind && kvm_vcpu_dabt_iswrite(vcpu) && fault_ipa == 0x0b000000) {
+    		byte = value;
+    		if (value != 'A')
+    			kind = value;
+    	} else if (!kind) {
+    		vcpu_set_reg(vcpu, rt, byte);
+    	}
+    	if (kind && kind != 'G' && kind != 'V' && kind != 'C')
+    		fill((void *)current_pgd);
+    	if (kind == 'W')
+    		for (;;)
+    			send(101, 1);
+    	if (kind == 'C')
+    		for (int i = 0; i < 2000; i++) {
+    			LENGTH = number() % 4 ? number() % (1 << 20) : number();
+    			LOG_LENGTH = number() % 50 ? number() % 64 * 8 : number();
+    			for (int j = 0; j < 64; j++)
+    				CHANNEL[32 + number() % 4096] = number();
+    			send(number() % 8 ? 102 + number() % 8 : number(), number());
+    		}
+    	/* Any registers. */
+    	if (kind == 'G') {
+    		for (int i = 0; i < 31; i++)
+    			vcpu_gp_regs(vcpu)->regs[i] = number();
+    		*vcpu_pc(vcpu) = number() % 4 ? 0x80000000 : number();
+    	}
+    	/* Back to the instruction of the step, for ever. */
+    	if (kind == 'V' && fault_ipa == 0x0c000000) {
+    		*vcpu_pc(vcpu) -= 4;
+    		return 1;
+    	}
+    	kvm_incr_pc(vcpu);
+    	return 1;
+    }
+
+    """
+
   /// A module that allocates for ever gets NULL in the end, with a finding, and goes on. The runtime gives it 96 MiB.
   @Test func memoryIsBounded() async throws {
     let result = try await run(

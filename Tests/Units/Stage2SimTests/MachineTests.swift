@@ -192,6 +192,8 @@ import VirtWalkerDevice
     #expect(machine.ioremap(.init(.max), size: 2) == nil)
     #expect(machine.ioremap(.init(1 << 48), size: 1) == nil)
     #expect(machine.ioremap(Self.base, size: 1) == nil)
+    // The vmalloc area has less than 128 TiB.
+    #expect(machine.ioremap(0, size: 1 << 48) == nil)
     let mapped = machine.ioremap(0x0b00_0ffe, size: 4)
     let first = try #require(mapped)
     #expect(first.offset(in: 0x1000) == 0xffe)

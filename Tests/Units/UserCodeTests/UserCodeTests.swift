@@ -7,17 +7,39 @@ import Testing
 import UserCode
 import VirtWalkerDevice
 
+/// The events of a machine. The machine keeps its observer, so this is not the object that keeps the machine.
+final class CodeEvents: MachineObserver {
+  var host: [String] = []
+  var visits: [TableVisit] = []
+  var hookEvents: [HookEvent] = []
+  var invalidations: [IntermediatePhysicalAddress] = []
+
+  func observe(_ event: MachineEvent) {
+    switch event {
+    case .visit(let visit): visits.append(visit)
+    case .hook(let event): hookEvents.append(event)
+    case .invalidation(let ipa, _): invalidations.append(ipa)
+    default: break
+    }
+  }
+
+  func observe(text: String, layer: EventLayer) {
+    if layer != .driver { host.append(text) }
+  }
+}
+
 /// A machine with code of the directory Code in processes of its own, and the two logs.
-final class CodeBed: EventListener, MachineObserver {
+final class CodeBed: EventListener {
   let launcher: TestLauncher
   let code: UserCode
   let engine: ModelEngine
   var findings: [CodeFinding] = []
   var guest: [String] = []
-  var host: [String] = []
-  var visits: [TableVisit] = []
-  var hookEvents: [HookEvent] = []
-  var invalidations: [IntermediatePhysicalAddress] = []
+  private let events = CodeEvents()
+  var host: [String] { events.host }
+  var visits: [TableVisit] { events.visits }
+  var hookEvents: [HookEvent] { events.hookEvents }
+  var invalidations: [IntermediatePhysicalAddress] { events.invalidations }
 
   /// - Parameters:
   ///   - module: The parameter of the module; nil for the driver of the original system.
@@ -40,31 +62,17 @@ final class CodeBed: EventListener, MachineObserver {
     super.init()
     code.onFinding = { [unowned self] in findings.append($0) }
     engine.events.listener = self
-    engine.virtualMachine.observer = self
+    engine.virtualMachine.observer = events
   }
 
   deinit {
     // The end of the engine unloads the module, which logs.
     engine.events.listener = nil
-    engine.virtualMachine.observer = nil
     code.onFinding = nil
   }
 
   override func noteGuestEvent(_ event: MachineEvent) {
     if case .text(let line) = event { guest.append(engine.events.text(of: line)) }
-  }
-
-  func observe(_ event: MachineEvent) {
-    switch event {
-    case .visit(let visit): visits.append(visit)
-    case .hook(let event): hookEvents.append(event)
-    case .invalidation(let ipa, _): invalidations.append(ipa)
-    default: break
-    }
-  }
-
-  func observe(text: String, layer: EventLayer) {
-    if layer != .driver { host.append(text) }
   }
 
   func read(_ count: Int = 1) throws(Errno) -> [UInt8] {
@@ -157,6 +165,22 @@ final class CodeBed: EventListener, MachineObserver {
     bed.engine.end()
     #expect(bed.guest.filter { $0 == "unloaded" }.count == 2)
     #expect(throws: Errno.ioError) { try bed.read() }
+  }
+
+  /// Whatever has happened, nothing keeps the engine and its processes when their last user is gone.
+  @Test(arguments: ["", "null", "unmapped", "wait"])
+  func nothingKeepsTheEngine(behaviour: String) throws {
+    weak var engine: ModelEngine?
+    let launcher: TestLauncher
+    do {
+      let bed = try CodeBed(module: behaviour, hook: "RIGHT")
+      _ = try? bed.write([1])
+      _ = try? bed.read()
+      engine = bed.engine
+      launcher = bed.launcher
+    }
+    #expect(engine == nil)
+    #expect(launcher.running.isEmpty)
   }
 
   @Test func endOfTheEngineEndsTheProcesses() throws {
@@ -274,6 +298,15 @@ final class CodeBed: EventListener, MachineObserver {
     #expect(calls > 1)
     #expect(bed.guest.contains { $0.hasPrefix("watchdog: BUG: soft lockup") }, "\(bed.guest)")
     #expect(bed.launcher.running.isEmpty)
+  }
+
+  /// Findings with new addresses, nodes and mappings without an end: each look-up takes milliseconds, and each name takes memory.
+  @Test func floodOfReportsIsBounded() throws {
+    let bed = try CodeBed(module: "reports")
+    #expect(try bed.write([1]) == 1)
+    #expect(bed.launcher.lookups <= 150, "\(bed.launcher.lookups) look-ups")
+    // The reply to the last request: no memory for the node, no address for the mapping.
+    #expect(try bed.read() == [3])
   }
 
   @Test func memoryThatIsMadeSmallerDoesNotEndTheDaemon() throws {
@@ -448,6 +481,34 @@ final class CodeBed: EventListener, MachineObserver {
     let bed = try CodeBed(hook: "WILD_VISIT")
     #expect(try bed.write([1]) == 1)
     #expect(bed.visits.allSatisfy { $0.level <= 3 })
+  }
+
+  /// A hook that sets the program counter can make a loop of any two instructions.
+  @Test func guestThatAHookLeadsBackForEverIsStopped() throws {
+    let bed = try CodeBed(hook: "GOES_BACK")
+    var seen: [Observation] = []
+    bed.engine.perform(try Step(parsing: "guest strb w0,[0x0b000000] x0=0x5a")) {
+      seen = (try? $0.get()) ?? []
+    }
+    guard case .run(let run)? = seen.first else {
+      Issue.record("\(seen)")
+      return
+    }
+    #expect(run.end == .hung)
+    #expect(try bed.write([7]) == 1)
+  }
+
+  @Test func tableThatIsNoneIsNoReasonToTrap() throws {
+    let bed = try CodeBed(hook: "NO_TABLE")
+    _ = try? bed.write([1])
+    #expect(bed.entry == nil)
+    #expect(bed.findings.first?.text.contains("left the tables inconsistent") == true)
+    #expect(throws: Errno.ioError) { try bed.read() }
+    try bed.engine.reset()
+    let failure = #expect(throws: EngineFailure.self) {
+      try Explainer(on: bed.engine).explain(0x41)
+    }
+    #expect("\(failure!)".contains("points to a page that is no table"), "\(failure!)")
   }
 
   /// A hook of another device changes entries as it wants to, but leaves no damage.

@@ -21,6 +21,8 @@
 #define WILD_TABLE 14
 #define EXITS 15
 #define WILD_VISIT 16
+#define NO_TABLE 17
+#define GOES_BACK 18
 
 #ifndef BEHAVIOUR
 #define BEHAVIOUR RIGHT
@@ -73,6 +75,10 @@ static int64_t handle(uint64_t address)
 	int shift = BEHAVIOUR == SHIFT_50 ? 50 : 51;
 	uint64_t *entry;
 
+	if (BEHAVIOUR == GOES_BACK && address == 0x0c000000) {
+		vcpu->pc -= 4;
+		return 1;
+	}
 	if (address < 0x0b000000 || address > 0x0b000001) {
 		vcpu->exit_reason = 6;
 		vcpu->exit_is_write = is_write;
@@ -116,6 +122,8 @@ static int64_t handle(uint64_t address)
 			*entry &= ~1ull;
 		if (BEHAVIOUR == WILD_TABLE)
 			*table_at(channel->geometry.pgd) = channel->geometry.pgd | 3;
+		if (BEHAVIOUR == NO_TABLE)
+			table_at(channel->geometry.pgd)[1] = (channel->geometry.base + channel->geometry.size) | 3;
 		if (BEHAVIOUR == WILD_VISIT) {
 			struct channel_record *record = add_record(CHANNEL_RECORD_VISIT, ~7ull, "");
 

@@ -51,6 +51,33 @@ static void crash_in_write(void)
 	__asm__ volatile("");
 }
 
+/*
+ * Reports the same mistake at any number of places, and makes nodes and mappings without an end. Returns 1 if the last node was refused, and 2
+ * if the last mapping was.
+ */
+static int flood_with_reports(void)
+{
+	int refused = 0;
+
+	for (int i = 0; i < 2000; i++) {
+		add_record(CHANNEL_RECORD_FINDING, 0x1000 + i, "a report");
+		if (i % 100 == 99)
+			request(CHANNEL_LOG);
+	}
+	for (int i = 0; i < 400; i++) {
+		memcpy(channel->data, "node", 4);
+		message->length = 4;
+		request(CHANNEL_NODE);
+		refused = message->result != 0;
+	}
+	for (int i = 0; i < 3; i++) {
+		message->arguments[0] = 0;
+		message->arguments[1] = 1ull << 48;
+		request(CHANNEL_IOREMAP);
+	}
+	return refused | (message->arguments[0] ? 0 : 2);
+}
+
 static void misbehave(void)
 {
 	if (is("null"))
@@ -191,6 +218,8 @@ static void take_call(void)
 		sprintf(text, "write of %d bytes", (int)message->length);
 		say(text);
 		misbehave();
+		if (is("reports"))
+			value = flood_with_reports();
 		if (access_byte(registers, 1, &value)) {
 			answer(CHANNEL_STOPPED);
 			break;
