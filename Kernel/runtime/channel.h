@@ -47,7 +47,7 @@ enum channel_call {
 	CHANNEL_STOP,
 	/*
 	 * arguments: [0] f_flags, [1] uid, [2] gid, [3] pid. data: the name of the node; without data, the first node that the module has made.
-	 * The result is 0 or -errno.
+	 * The result is 0 or -errno. Answer: [0] 1 if the file has no positions (nonseekable_open(), stream_open()).
 	 */
 	CHANNEL_OPEN,
 	CHANNEL_RELEASE,

@@ -1777,6 +1777,8 @@ static long open_node(struct channel_message *message)
 		list_del(&open->entry);
 		module_put(open->owner);
 		runtime_free(open);
+	} else {
+		message->arguments[0] = !(open->file.f_mode & FMODE_PREAD);
 	}
 	return error;
 }

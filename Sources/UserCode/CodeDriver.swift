@@ -18,7 +18,8 @@ final class CodeDriver: GuestFileOperations {
   private var stop: GuestStopped?
   /// Whether the module was unloaded, or its start has failed.
   private var isUnloaded = false
-  /// A call has waited, so that a read must not hold up a write of the same open file.
+  /// The module's open() has taken the positions away, or a call has waited, so that a read must not hold up a write of the same open
+  /// file.
   private(set) var isStream = false
   /// The names of the device nodes that the module has made.
   private(set) var nodes: [String] = []
@@ -86,6 +87,7 @@ final class CodeDriver: GuestFileOperations {
       (UInt64(UInt32(bitPattern: file.flags)), UInt64(getuid()), UInt64(getgid()), 0), on: &machine,
       waking: &file)
     try check(answer.result)
+    if answer.arguments.0 & 1 != 0 { isStream = true }
   }
 
   func release(_ file: inout GuestFile, on machine: inout VirtualMachine) {

@@ -342,6 +342,13 @@ final class CodeBed: EventListener {
     #expect(try bed.read() == [9])
   }
 
+  @Test(arguments: [("stream", true), ("other", false)])
+  func openTellsWhetherTheFileHasPositions(module: String, isStream: Bool) throws {
+    let bed = try CodeBed(module: module)
+    #expect(try bed.write([1]) == 1)
+    #expect(bed.engine.isStream == isStream)
+  }
+
   @Test func resultsThatAreTooLargeAreCut() throws {
     let more = try CodeBed(module: "more")
     #expect(try more.read(4) == [0, 0, 0])

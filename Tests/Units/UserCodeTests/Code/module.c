@@ -244,6 +244,12 @@ static void take_call(void)
 		message->length = 4;
 		answer(7);
 		break;
+	case CHANNEL_OPEN:
+		message->length = 0;
+		memset(message->arguments, 0, sizeof(message->arguments));
+		message->arguments[0] = is("stream");
+		answer(0);
+		break;
 	default:
 		message->length = 0;
 		memset(message->arguments, 0, sizeof(message->arguments));
