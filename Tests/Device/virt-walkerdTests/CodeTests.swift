@@ -494,7 +494,7 @@ import Testing
           kill -0 $pid || echo "$kind has ended the daemon"
       done
       grep -q 'left the tables inconsistent' log && echo told
-      grep -q 'x.c:[0-9]*: io_mem_abort: ' $tree/code && echo told
+      grep -q 'x.c:[0-9]*: ' $tree/code && echo told
       finish
       """)
     #expect(result.output == "told\ntold\n", "\(result.output)\(result.errors)")
