@@ -255,7 +255,8 @@ public final class InspectedDevice: SimpleDevice {
         ("entry_valid", "Whether that entry is valid.", leaf.descriptor.isValid ? 1 : 0),
         (
           "table_pages", "Pages that hold stage-2 tables.",
-          UInt64(view.tablePages)
+          // A page that was freed twice counts twice.
+          UInt64(max(0, view.tablePages))
         ),
         (
           "guest_stopped", "Whether the guest has stopped, so that reads and writes fail.",

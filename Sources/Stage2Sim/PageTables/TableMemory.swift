@@ -96,7 +96,7 @@ public struct TableMemory: Sendable {
   mutating func allocate() -> EntryReference {
     guard let page = free.popLast() else { return allocateContiguous(pages: 1) }
     assert(isKnownUniquelyReferenced(&storage))
-    storage.isFree[Int(page)] = false
+    if block != nil { storage.isFree[Int(page)] = false }
     storage.renew(Int(page))
     return EntryReference(word: Int(page) * granule.entriesPerTable)
   }
@@ -131,15 +131,18 @@ public struct TableMemory: Sendable {
   }
 
   /// Puts a page on the list of free pages. A page can be there already: entries of a table that was freed in use still take and drop
-  /// references.
+  /// references. A page of shared tables stands in the list once, because a hook of a user could free one page without an end. Other
+  /// pages stand there as often as in the list of oracle/pgtable-harness.
   // Never inlined: it would be most of the code of a loop over entries.
   @inline(never)
   private mutating func giveBack(_ page: Int) {
-    if page >= storage.isFree.count {
-      storage.isFree += repeatElement(false, count: storage.pages - storage.isFree.count)
+    if block != nil {
+      if page >= storage.isFree.count {
+        storage.isFree += repeatElement(false, count: storage.pages - storage.isFree.count)
+      }
+      guard !storage.isFree[page] else { return }
+      storage.isFree[page] = true
     }
-    guard !storage.isFree[page] else { return }
-    storage.isFree[page] = true
     free.append(UInt32(page))
   }
 
@@ -212,7 +215,7 @@ final class TableStorage: @unchecked Sendable {
   /// The entries in these pages.
   // No check of exclusive access: a walk in another module would make one at each entry.
   @exclusivity(unchecked) @usableFromInline private(set) var words = 0
-  /// Whether a page is on the list of free pages; empty until there is such a page.
+  /// Whether a page of shared tables is on the list of free pages; empty until there is such a page.
   fileprivate var isFree: [Bool] = []
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   private let counts: UnsafeMutablePointer<UInt32>
