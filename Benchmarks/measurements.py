@@ -6,13 +6,14 @@ A row of the tables is one metric of one measurement, and has the name MEASUREME
 import json
 import os
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from processes import (DAEMON, PGTABLE_BENCH, REFERENCE, TOOLS, TOP, Failure, await_line, bare_node, busy, daemon, null_fuse,
-                       on_cpus, output, output_json, pair_metrics, pairs)
+from processes import (DAEMON, PGTABLE_BENCH, REFERENCE, TIME_LIMIT_S, TOOLS, TOP, Failure, await_line, bare_node, busy, daemon,
+                       null_fuse, on_cpus, output, output_json, pair_metrics, pairs)
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def pair_with_goals(**goals):
     return tuple(Metric(m.id, m.title, m.unit, goals.get(m.id)) for m in PAIR)
 
 
-def node(id, title, text, *, ours="virt-walkerd", reference=NULL_FUSE, serve=daemon, serve_reference=null_fuse, clients=1,
-         pinned=None, is_loaded=False, metrics=PAIR, plot=None):
-    measurement = Measurement(id, NODE, title, text, ours, reference, metrics, plot)
+def node(id, title, text, *, section=NODE, ours="virt-walkerd", reference=NULL_FUSE, serve=daemon, serve_reference=null_fuse,
+         clients=1, pinned=None, is_loaded=False, metrics=PAIR, plot=None):
+    measurement = Measurement(id, section, title, text, ours, reference, metrics, plot)
 
     def run(work, settings):
         samples = Samples()
@@ -252,6 +253,81 @@ CUSE_TASK = Task((
     cuse_measurement("cuse-clients-64-threads", "CUSE, 64 clients, and threads",
                      "The same, compared with libfuse's loop that has a thread for each waiting request (`fuse_session_loop_mt`)."),
 ), run_cuse)
+
+# --- Users' code
+
+CODE = "Users' C code"
+EXAMPLES = TOP / "Examples/lab/right"
+HOOK = ("--hook", EXAMPLES / "walk-callback.c", "--hook-function", "virt_walker_mmio")
+MODULE = ("--module", EXAMPLES / "module-misc.c")
+
+
+def code_pair(id, title, text, *options, pinned=None, goal=None):
+    """Makes a task that compares a pair by a user's code with a pair by the built-in code."""
+    return node(
+        id, title, text, section=CODE, ours="virt-walkerd " + " ".join(
+            option if isinstance(option, str) else option.name for option in options),
+        reference="virt-walkerd", serve=serving(*options), serve_reference=daemon, pinned=pinned,
+        metrics=pair_with_goals(p50=goal) if goal else PAIR)
+
+
+AT_MOST_THREE = Goal(ratio=3)
+CODE_TASKS = [
+    code_pair("code-hook", "A hook in C", "One client, free to move. The hook is an example, and runs in a process of its own.", *HOOK,
+              goal=AT_MOST_THREE),
+    code_pair("code-hook-together", "A hook in C, pinned together", "The same on one CPU: client, server and hook.", *HOOK,
+              pinned="together", goal=AT_MOST_THREE),
+    code_pair("code-module", "A module in C", "One client, free to move. The module is an example.", *MODULE),
+    code_pair("code-both", "A module and a hook in C", "One client, free to move. Both examples, each in a process of its own.",
+              *MODULE, *HOOK),
+]
+SAVED = Measurement(
+    "code-saved", CODE, "From saving a file to the first byte", "The time from the write of a changed source to the first byte that comes \
+from the changed code. The daemon has the option `--watch-source`.", "virt-walkerd", None, (
+        Metric("module", "a module", "ns", Goal(value=500e6)),
+        Metric("hook", "a hook", "ns", Goal(value=500e6)),
+        Metric("module-sanitized", "a module, sanitized", "ns", Goal(value=2e9), "With the option `--sanitize`."),
+        Metric("hook-sanitized", "a hook, sanitized", "ns", Goal(value=2e9), "The same."),
+    ))
+
+
+def run_saved(work, settings):
+    samples = Samples()
+    kinds = {
+        "module": ("answer-module.c", ["--module"], []),
+        "hook": ("answer-hook.c", ["--hook"], ["--hook-function", "answer"]),
+    }
+    for kind, (name, before, after) in kinds.items():
+        text = (TOP / "Benchmarks/reference" / name).read_text()
+        for suffix, sanitize in (("", []), ("-sanitized", ["--sanitize"])):
+            source = Path(tempfile.mkdtemp(dir=work)) / name
+            source.write_text(text)
+            with daemon(work, *before, source, *after, "--watch-source", *sanitize) as server:
+                await_byte(server.node, b"A")
+                for number in range(settings.rounds):
+                    byte = bytes([ord("B") + number])
+                    source.write_text(text.replace("#define ANSWER 'A'", f"#define ANSWER '{byte.decode()}'"))
+                    begin = time.monotonic_ns()
+                    await_byte(server.node, byte)
+                    samples.add("ours", {f"{kind}{suffix}": time.monotonic_ns() - begin})
+    return {"code-saved": samples}
+
+
+def await_byte(node, expected):
+    """Reads until the byte comes. While the code is replaced, a read can fail, or give the old byte."""
+    deadline = time.monotonic() + TIME_LIMIT_S
+    byte = None
+    while time.monotonic() < deadline:
+        try:
+            with open(node, "rb", buffering=0) as file:
+                byte = file.read(1)
+        except OSError as error:
+            byte = error
+        if byte == expected:
+            return
+        time.sleep(0.001)
+    raise Failure(f"{node}: the byte {expected} of the changed source has not come; the last read gave {byte}")
+
 
 # --- The model
 
@@ -437,6 +513,7 @@ def run_size(work, _settings):
 
 
 TASKS = [
-    *NODES, CUSE_TASK, Task((TABLES,), run_tables), Task((MACHINE,), run_machine), Task((RESIDENT,), run_resident),
+    *NODES, CUSE_TASK, *CODE_TASKS, Task((SAVED,), run_saved), Task((TABLES,), run_tables), Task((MACHINE,), run_machine),
+    Task((RESIDENT,), run_resident),
     Task((MAPPED,), run_mapped), Task((MACHINES,), run_machines), Task((STARTED,), run_start), Task((SIZE,), run_size)]
 MEASUREMENTS = [measurement for task in TASKS for measurement in task.measurements]

@@ -139,6 +139,10 @@ The daemon keeps the fastest way, measures again when this way gets slower, and 
 and left out: following the client to its CPU (sched_setaffinity). This way was as fast as "Pinned together" until the kernel woke the client on \
 the idle CPU, which happened every few bursts. Then it was as slow as without.
 """,
+    "Users' C code": """\
+`virt-walkerd serve --module` and `--hook` run a user's C code behind the node ([your-code.md](your-code.md)). The reference is the daemon \
+with its built-in module and hook. The examples are in [Examples/lab/right](../Examples/lab/right).
+""",
     "A write+read pair on a node of CUSE": """\
 These are the same measurements on a character device, with [null-cuse](../Benchmarks/reference/null-cuse.c) as the reference, in the \
 virtual machine of [scripts/vm/cuse-vm](../scripts/vm/cuse-vm). QEMU emulates its one CPU, so these times can only be compared with each other.

@@ -67,7 +67,9 @@ int runtime_take_descriptor(void)
 
 void runtime_wait_for_turn(void)
 {
-	if (channel_spin(runtime_channel, CHANNEL_CODE))
+	static struct channel_waits waits;
+
+	if (channel_spin(runtime_channel, CHANNEL_CODE, runtime_channel->spins, &waits))
 		return;
 	while (channel_begin_sleep(runtime_channel, CHANNEL_CODE))
 		read_socket();

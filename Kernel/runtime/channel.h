@@ -284,25 +284,38 @@ static inline int channel_give_turn(struct channel *channel, uint32_t side)
 	return __atomic_load_n(&channel->is_sleeping[side], __ATOMIC_SEQ_CST) != 0;
 }
 
-/* Looks for the turn a number of times. Returns whether it has come. */
-static inline int channel_spin_times(const struct channel *channel, uint32_t side, uint32_t spins)
+/* What a side knows of its waits. */
+struct channel_waits {
+	/* The number of waits without a look that follow the next look in vain, and those that are left now. */
+	uint32_t most, left;
+};
+
+/*
+ * Looks for the turn up to "spins" times before a sleep. Returns whether it has come.
+ *
+ * To look pays only while the other side runs on another CPU. After a look in vain, a side therefore sleeps at once for some waits, and twice
+ * as many after each further look in vain.
+ */
+static inline int channel_spin(const struct channel *channel, uint32_t side, uint32_t spins, struct channel_waits *waits)
 {
+	if (waits->left) {
+		waits->left--;
+		return channel_has_turn(channel, side);
+	}
 	for (uint32_t i = 0; i < spins && i < 1000000; i++) {
-		if (channel_has_turn(channel, side))
+		if (channel_has_turn(channel, side)) {
+			waits->most = 0;
 			return 1;
+		}
 #if defined(__x86_64__)
 		__builtin_ia32_pause();
 #elif defined(__aarch64__)
 		__asm__ volatile("yield");
 #endif
 	}
+	waits->most = waits->most < 255 ? 2 * waits->most + 1 : 255;
+	waits->left = waits->most;
 	return channel_has_turn(channel, side);
-}
-
-/* Looks for the turn "spins" times. Returns whether it has come. */
-static inline int channel_spin(const struct channel *channel, uint32_t side)
-{
-	return channel_spin_times(channel, side, channel->spins);
 }
 
 #endif

@@ -52,6 +52,7 @@ final class CodeChannel {
   private let memory: UnsafeMutablePointer<channel>
   private let code: StartedCode
   private let spins: Int
+  private var waits = channel_waits()
   private let log: UnsafeMutableRawBufferPointer
 
   /// Takes the descriptors of a process: they are closed with the channel.
@@ -66,12 +67,12 @@ final class CodeChannel {
       )
     }
     // A process that takes nothing from the socket must not hold up the daemon.
-    _ = fcntl(code.socket.rawValue, F_SETFL, O_NONBLOCK)
+    clinux_limit_waits(code.socket.rawValue, Self.slice)
     memory = address.bindMemory(to: channel.self, capacity: 1)
     log = .allocate(byteCount: Int(CHANNEL_LOG_SIZE), alignment: 8)
     let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
-    // On few CPUs, a process that looks for its turn takes the CPU from the process that has the turn.
-    spins = processors >= 4 ? 1000 : processors >= 2 ? 200 : 0
+    // On one CPU, a process that looks for its turn takes the CPU from the process that has the turn.
+    spins = processors >= 2 ? 2000 : 0
     memory.pointee.version = UInt32(CHANNEL_VERSION)
     memory.pointee.spins = UInt32(spins)
   }
@@ -202,7 +203,7 @@ final class CodeChannel {
   @inline(__always)
   private func waitForTurn(_ deadline: inout UInt64?) throws(Failure) {
     // The daemon's own number, which the code cannot change.
-    if channel_spin_times(memory, CHANNEL_DAEMON.rawValue, UInt32(spins)) != 0 { return }
+    if channel_spin(memory, CHANNEL_DAEMON.rawValue, UInt32(spins), &waits) != 0 { return }
     try sleepForTurn(&deadline)
   }
 
@@ -210,11 +211,8 @@ final class CodeChannel {
     while true {
       var hasEnded = false
       if channel_begin_sleep(memory, CHANNEL_DAEMON.rawValue) != 0 {
-        var descriptor = pollfd(fd: code.socket.rawValue, events: Int16(POLLIN), revents: 0)
-        if poll(&descriptor, 1, Self.slice) > 0 {
-          let count = clinux_take_bytes(code.socket.rawValue)
-          hasEnded = count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)
-        }
+        let count = clinux_take_bytes(code.socket.rawValue)
+        hasEnded = count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)
       }
       channel_end_sleep(memory, CHANNEL_DAEMON.rawValue)
       // The process can have given the turn before its end.

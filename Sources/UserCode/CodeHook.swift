@@ -301,6 +301,12 @@ final class CodeHook: MMIOHook, HypercallHook {
     _ change: TableWatch.Change, isTarget: Bool, isHide: Bool, _ tables: SharedTables, _ kvm: KVM
   ) {
     let (old, new) = (change.old, change.new)
+    // A hidden byte is no mistake. A search for the entry's place would be most of the time of a call.
+    if registers != nil, isTarget, isHide, (old.rawValue ^ new.rawValue) & ~Self.byteMask == 0,
+      watch.target.last.map({ !old.isTable(level: $0.level) }) ?? false
+    {
+      return
+    }
     let place = watch.place(of: change.offset, in: tables)
     let name =
       isTarget

@@ -42,6 +42,8 @@ enum CodeRecord {
 
   /// A text for a log. A byte that is no printable character becomes `\x1b`, as in /dev/kmsg. Newlines stay.
   static func printable(_ bytes: some Collection<UInt8>) -> String {
+    // Almost all texts need no change.
+    if bytes.allSatisfy({ 0x20..<0x7f ~= $0 }) { return String(decoding: bytes, as: UTF8.self) }
     var text = ""
     for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
       switch scalar.value {
@@ -57,7 +59,8 @@ enum CodeRecord {
 
   /// The lines of a text, each no longer than a line of the kernel.
   static func lines(_ text: String) -> [String] {
-    text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
+    if text.utf8.count <= longestLine, !text.utf8.contains(UInt8(ascii: "\n")) { return [text] }
+    return text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
       line.utf8.count <= longestLine
         ? String(line) : String(decoding: line.utf8.prefix(longestLine), as: UTF8.self)
     }

@@ -33,7 +33,9 @@ static void read_socket(void)
 
 static void wait_for_turn(void)
 {
-	if (channel_spin(channel, CHANNEL_CODE))
+	static struct channel_waits waits;
+
+	if (channel_spin(channel, CHANNEL_CODE, channel->spins, &waits))
 		return;
 	while (channel_begin_sleep(channel, CHANNEL_CODE))
 		read_socket();
