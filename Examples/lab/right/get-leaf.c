@@ -49,7 +49,7 @@ int virt_walker_mmio(struct kvm_vcpu *vcpu, phys_addr_t fault_ipa, bool is_write
 	u32 level;
 	int ret;
 
-	if (fault_ipa < HIDE_ADDRESS || fault_ipa > SEEK_ADDRESS)
+	if (fault_ipa != (is_write ? HIDE_ADDRESS : SEEK_ADDRESS))
 		return 0;
 	if (len != 1) {
 		kvm_err("virt_walker: an access of %d bytes to 0x%llx\n", len, fault_ipa);

@@ -20,7 +20,7 @@ public struct Submission {
     } else {
       try find()
     }
-    sources.linux = linux
+    if let linux { sources.linux = linux }
     guard !sources.isEmpty else {
       throw CodeFailure(
         "the submission has no module (a C file with module_init), no hook (a C file with io_mem_abort or struct kvm_vcpu) and no diff: name its files in \(SubmissionFiles.manifest)"
@@ -37,7 +37,7 @@ public struct Submission {
   private mutating func read(_ manifest: String) throws(CodeFailure) {
     func failure(_ line: Int, _ text: String) -> CodeFailure {
       CodeFailure(
-        "\(SubmissionFiles.manifest):\(line): \(text): the lines are module: FILE, hook: FILE, hook-function: NAME and patch: FILE"
+        "\(SubmissionFiles.manifest):\(line): \(text): the lines are module: FILE, hook: FILE, hook-function: NAME, patch: FILE and linux: VERSION"
       )
     }
     for (index, line) in manifest.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
@@ -54,6 +54,13 @@ public struct Submission {
           throw failure(index + 1, "'\(text)' is not the name of a function")
         }
         sources.hookFunction = text
+        continue
+      }
+      if key == "linux" {
+        guard SourceReader.isNumber(text) else {
+          throw failure(index + 1, "'\(text)' is not a version such as 6.2")
+        }
+        sources.linux = text
         continue
       }
       let isDirectory = key == "module" && (text == "." || has(directory: text))
@@ -130,17 +137,22 @@ public struct Submission {
     FilePath(name).removingLastComponent().string
   }
 
-  /// Finds the function of a hook that has no io_mem_abort: the one function that is not static and gets a vCPU.
+  /// Finds the function of a hook that has no io_mem_abort: the one function that gets a vCPU and an address, otherwise the one function
+  /// that gets a vCPU and is not static.
   private mutating func findFunction(in name: String) throws(CodeFailure) {
     guard let file = files.first(where: { $0.name == name }) else { return }
     var functions: [String] = []
+    var withAddress: [String] = []
     for line in String(decoding: file.bytes, as: UTF8.self).split(separator: "\n") {
-      guard let start = line.firstRange(of: "(struct kvm_vcpu *"), !line.hasPrefix("static"),
+      guard let start = line.firstRange(of: "(struct kvm_vcpu *"),
         let first = line.utf8.first, Self.isNameByte(first), !line.hasSuffix(";")
       else { continue }
       let words = line[..<start.lowerBound].split { $0 == " " || $0 == "*" || $0 == "\t" }
-      if words.count > 1, let name = words.last { functions.append(String(name)) }
+      guard words.count > 1, let name = words.last.map(String.init) else { continue }
+      if line.contains("phys_addr_t") { withAddress.append(name) }
+      if !line.hasPrefix("static") { functions.append(name) }
     }
+    if withAddress.count == 1 { functions = withAddress }
     let usual = ["io_mem_abort", "kvm_hvc_call_handler"]
     if functions.contains(where: { usual.contains($0) }) { return }
     guard functions.count == 1 else {
