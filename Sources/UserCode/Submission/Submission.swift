@@ -27,7 +27,8 @@ public struct Submission {
       )
     }
     if sources.patch != nil, linux.map(SourceReader.isNumber) ?? true {
-      throw CodeFailure("the submission has a diff: grade it with --linux DIRECTORY, the tree of the diff")
+      throw CodeFailure(
+        "the submission has a diff: grade it with --linux DIRECTORY, the tree of the diff")
     }
     if let hook = sources.hook, sources.hookFunction == nil { try findFunction(in: hook) }
   }
@@ -40,7 +41,9 @@ public struct Submission {
         "\(SubmissionFiles.manifest):\(line): \(text): the lines are module: FILE, hook: FILE, hook-function: NAME, patch: FILE and linux: VERSION"
       )
     }
-    for (index, line) in manifest.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+    for (index, line) in manifest.split(separator: "\n", omittingEmptySubsequences: false)
+      .enumerated()
+    {
       let line = line.filter { $0 != "\r" }
       guard line.contains(where: { $0 != " " }), !line.hasPrefix("#") else { continue }
       guard let colon = line.firstIndex(of: ":") else { throw failure(index + 1, "no colon") }
@@ -105,7 +108,9 @@ public struct Submission {
         text.contains($0)
       }) {
         modules.append(file.name)
-      } else if ["io_mem_abort", "kvm_vcpu", "kvm_hvc_call_handler"].contains(where: { text.contains($0) }) {
+      } else if ["io_mem_abort", "kvm_vcpu", "kvm_hvc_call_handler"].contains(where: {
+        text.contains($0)
+      }) {
         hooks.append(file.name)
       } else {
         others.append(file.name)

@@ -37,12 +37,15 @@ struct SubmissionArchive {
   /// The names in the archive, without those that are absolute or go up, and without directories.
   func names() throws(CodeFailure) -> [String] {
     let output = try run(isZip ? ["-Z1", path] : ["-t", "-f", path], limit: Self.largestList)
-    let names = output.split(separator: UInt8(ascii: "\n")).map { String(decoding: $0, as: UTF8.self) }
+    let names = output.split(separator: UInt8(ascii: "\n")).map {
+      String(decoding: $0, as: UTF8.self)
+    }
     return names.filter { name in
       let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-      return !name.hasPrefix("/") && !parts.dropFirst(parts.first == "." ? 1 : 0).contains {
-        $0.isEmpty || $0.hasPrefix(".")
-      }
+      return !name.hasPrefix("/")
+        && !parts.dropFirst(parts.first == "." ? 1 : 0).contains {
+          $0.isEmpty || $0.hasPrefix(".")
+        }
     }
   }
 
@@ -50,7 +53,8 @@ struct SubmissionArchive {
   func content(of name: String) throws(CodeFailure) -> [UInt8] {
     // unzip takes a name as a pattern.
     guard !isZip || !name.contains(where: { "*?[]".contains($0) }), !name.hasPrefix("-") else {
-      throw CodeFailure("the archive has the file '\(name)': give it a name without -, *, ?, [ and ]")
+      throw CodeFailure(
+        "the archive has the file '\(name)': give it a name without -, *, ?, [ and ]")
     }
     return try run(
       isZip ? ["-p", path, name] : ["-x", "-O", "-f", path, "--", name],

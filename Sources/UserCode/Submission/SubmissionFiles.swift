@@ -1,5 +1,5 @@
-import CharacterDeviceServer
 import CLinux
+import CharacterDeviceServer
 import Glibc
 import Scenarios
 import SystemPackage
@@ -110,7 +110,8 @@ public struct SubmissionFiles {
     of entry: DirectoryEntry, named name: String, limit: Int
   ) throws(CodeFailure) -> [UInt8] {
     guard let file = try? entry.openRegularFile(O_RDONLY) else {
-      throw CodeFailure("\(name) cannot be read: \(Errno.current): give a regular file that you can read")
+      throw CodeFailure(
+        "\(name) cannot be read: \(Errno.current): give a regular file that you can read")
     }
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 1 << 16)

@@ -10,7 +10,7 @@ struct Grade: ParsableCommand {
     abstract: "Grade modules and hooks of a class on the model.",
     discussion: """
       A submission is a directory, an archive (.tar, .tar.gz, .tgz, .tar.xz, .zip) or a C file, with a module, a hook or both. The code \
-      is found by its content, or by the lines module: FILE, hook: FILE, hook-function: NAME and patch: FILE of a file \
+      is found by its content, or by the lines module: FILE, hook: FILE, hook-function: NAME, patch: FILE and linux: VERSION of a file \
       submission.txt in it. Each submission is compiled and graded in processes without rights, under a user of its own \
       if grade runs as root. No node is made. docs/grading.md describes the checks.
 
@@ -32,7 +32,8 @@ struct Grade: ParsableCommand {
   @Flag(help: "Print the usual rubric, which has all checks, and end.")
   var listChecks = false
 
-  @Option(help: "The parts that each submission must have. The built-in part stands for a missing one.")
+  @Option(
+    help: "The parts that each submission must have. The built-in part stands for a missing one.")
   var part = Part.any
 
   @Option(
@@ -41,7 +42,10 @@ struct Grade: ParsableCommand {
       valueName: "version or dir"))
   var linux: String?
 
-  @Flag(help: "Do not build the code a second time with sanitizers. The check sanitizers is skipped, and counts for no points.")
+  @Flag(
+    help:
+      "Do not build the code a second time with sanitizers. The check sanitizers is skipped, and counts for no points."
+  )
   var noSanitize = false
 
   @Option(
@@ -78,7 +82,8 @@ struct Grade: ParsableCommand {
       throw ValidationError("an empty name is not a file")
     }
     guard jobs.map({ (1...Self.mostJobs).contains($0) }) ?? true else {
-      throw ValidationError("--jobs \(jobs ?? 0): 1 to \(Self.mostJobs) submissions are graded at the same time")
+      throw ValidationError(
+        "--jobs \(jobs ?? 0): 1 to \(Self.mostJobs) submissions are graded at the same time")
     }
     guard (1...3600).contains(timeLimit) else {
       throw ValidationError("--time-limit \(timeLimit): a submission has 1 to 3600 seconds")
@@ -90,7 +95,8 @@ struct Grade: ParsableCommand {
       if listChecks { return try write(Rubric.usual.description) }
       let settings = GradeSettings(
         rubric: try readRubric(), linux: linux.map(Self.absolute), isSanitized: !noSanitize,
-        requiredParts: part == .both ? [.module, .hook] : part == .module ? [.module] : part == .hook ? [.hook] : [],
+        requiredParts: part == .both
+          ? [.module, .hook] : part == .module ? [.module] : part == .hook ? [.hook] : [],
         timeLimit: timeLimit)
       let names = try self.names()
       let reports = try output.map { try ReportDirectory($0, settings, format) }
@@ -113,7 +119,8 @@ struct Grade: ParsableCommand {
         }
       }
       try GradeJobs(
-        settings: settings, atOnce: jobs ?? min(Self.mostJobs, max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))))
+        settings: settings,
+        atOnce: jobs ?? min(Self.mostJobs, max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))))
       ) { index, result in
         results[index] = result
         try reports?.write(result, fingerprints[index])
@@ -139,13 +146,16 @@ struct Grade: ParsableCommand {
   private func readRubric() throws -> Rubric {
     guard let rubric else { return .usual }
     guard let bytes = try? ReportDirectory.content(of: rubric) else {
-      throw Failure("\(rubric) cannot be read: \(Errno.current): give a text file", status: .noInput)
+      throw Failure(
+        "\(rubric) cannot be read: \(Errno.current): give a text file", status: .noInput)
     }
     return try Rubric(parsing: String(decoding: bytes, as: UTF8.self), name: rubric)
   }
 
   private static func absolute(_ linux: String) -> String {
-    guard linux.contains("/"), !linux.hasPrefix("/"), let path = realpath(linux, nil) else { return linux }
+    guard linux.contains("/"), !linux.hasPrefix("/"), let path = realpath(linux, nil) else {
+      return linux
+    }
     defer { free(path) }
     return String(cString: path)
   }

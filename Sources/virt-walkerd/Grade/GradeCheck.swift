@@ -66,7 +66,8 @@ struct Rubric {
   /// Reads the lines `POINTS CHECK: words`.
   init(parsing text: String, name: String) throws {
     lines = []
-    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
+    {
       let line = line.filter { $0 != "\r" }
       func failure(_ reason: String) -> Failure {
         Failure(
@@ -87,10 +88,12 @@ struct Rubric {
         throw failure("the check '\(check.rawValue)' stands here a second time")
       }
       let own = rest[colon...].drop { $0 == ":" || $0 == " " }
-      lines.append(Line(check: check, points: points, words: own.isEmpty ? check.words : String(own)))
+      lines.append(
+        Line(check: check, points: points, words: own.isEmpty ? check.words : String(own)))
     }
     guard !lines.isEmpty else {
-      throw Failure("\(name) has no check: grade --list-checks prints the usual rubric", status: .dataError)
+      throw Failure(
+        "\(name) has no check: grade --list-checks prints the usual rubric", status: .dataError)
     }
   }
 

@@ -78,7 +78,9 @@ struct GradeJobs {
     guard count > 0 else { return count < 0 && errno == EINTR }
     job.rest += buffer[..<count]
     while let end = job.rest.firstIndex(of: UInt8(ascii: "\n")) {
-      if job.result.take(String(decoding: job.rest[..<end], as: UTF8.self)[...]) { job.isDone = true }
+      if job.result.take(String(decoding: job.rest[..<end], as: UTF8.self)[...]) {
+        job.isDone = true
+      }
       job.rest.removeSubrange(...end)
     }
     return job.rest.count < Self.longestLine

@@ -108,7 +108,8 @@ struct GradeReport {
     for (line, check, own) in checks {
       number += 1
       let words = "\(result.name): \(line.words)".replacing("#", with: "\\#")
-      text += "\(check.verdict == .failed || result.failure != nil ? "not ok" : "ok") \(number) - \(words)"
+      text +=
+        "\(check.verdict == .failed || result.failure != nil ? "not ok" : "ok") \(number) - \(words)"
       if check.verdict == .skipped, result.failure == nil { text += " # SKIP \(check.came)" }
       text += "\n  ---\n  points: \(own)\n  of: \(line.points)\n"
       for detail in details(of: check) { text += "  \(detail.name): \(Self.quoted(detail.text))\n" }
@@ -126,7 +127,8 @@ struct GradeReport {
     text +=
       "    <properties><property name=\"points\" value=\"\(points.own)\"/><property name=\"of\" value=\"\(points.all)\"/></properties>\n"
     for (line, check, _) in checks {
-      text += "    <testcase classname=\"\(name)\" name=\"\(Self.xml("\(line.check.rawValue): \(line.words)"))\">"
+      text +=
+        "    <testcase classname=\"\(name)\" name=\"\(Self.xml("\(line.check.rawValue): \(line.words)"))\">"
       if let failure = result.failure {
         text += "<error message=\"\(Self.xml(failure))\"/>"
       } else if check.verdict == .skipped {
@@ -142,11 +144,12 @@ struct GradeReport {
 
   var json: String {
     let checks = checks.map { line, check, own in
-      let fields = [
-        ("check", Self.quoted(line.check.rawValue)), ("words", Self.quoted(line.words)),
-        ("verdict", Self.quoted(check.verdict.rawValue)), ("points", "\(own)"),
-        ("of", "\(line.points)"),
-      ] + details(of: check).map { ($0.name, Self.quoted($0.text)) }
+      let fields =
+        [
+          ("check", Self.quoted(line.check.rawValue)), ("words", Self.quoted(line.words)),
+          ("verdict", Self.quoted(check.verdict.rawValue)), ("points", "\(own)"),
+          ("of", "\(line.points)"),
+        ] + details(of: check).map { ($0.name, Self.quoted($0.text)) }
       return "    {" + fields.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
     }
     return """

@@ -83,7 +83,8 @@ extension GradeResult {
   ///
   /// - Returns: Whether it is the last one.
   mutating func take(_ line: Substring) -> Bool {
-    let fields = line.split(separator: "\t" as Character, omittingEmptySubsequences: false).map(String.init)
+    let fields = line.split(separator: "\t" as Character, omittingEmptySubsequences: false).map(
+      String.init)
     switch (fields.first, fields.count) {
     case ("code", 2): code = fields[1]
     case ("failure", 2): failure = fields[1]

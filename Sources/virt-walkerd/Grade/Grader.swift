@@ -126,9 +126,13 @@ struct Grader {
     let wrong = onPages.wrongEntry == nil ? nil : onBlocks.wrongEntry
     tell(
       .bytes,
-      lost.map { failed($0.tried, $0.came, "write returns 1, and read gives the same byte", at: onBlocks.place) }
+      lost.map {
+        failed(
+          $0.tried, $0.came, "write returns 1, and read gives the same byte", at: onBlocks.place)
+      }
         ?? .passed)
-    tell(.entry, wrong.map { failed($0.tried, $0.came, $0.expected, at: onBlocks.place) } ?? .passed)
+    tell(
+      .entry, wrong.map { failed($0.tried, $0.came, $0.expected, at: onBlocks.place) } ?? .passed)
     tell(.pages, result(of: onPages, "pages", level: 3))
     tell(.blocks, result(of: onBlocks, "blocks", level: 2))
   }
@@ -224,7 +228,9 @@ struct Grader {
       let found = trial.findings.first { "\($0)".contains("anitizer") }
       tell(
         .sanitizers,
-        found.map { failed("writes and reads, built with sanitizers", $0.text, "no report", at: $0.placeText) }
+        found.map {
+          failed("writes and reads, built with sanitizers", $0.text, "no report", at: $0.placeText)
+        }
           ?? .passed)
     } catch {
       tell(.sanitizers, failed("load, built with --sanitize", "\(error)", "the code starts"))
@@ -252,7 +258,8 @@ struct Grader {
         let before = trial.leaf
         guard before?.descriptor.hiddenByte == 0xa5 else {
           return failed(
-            "the guest's strb w0,[0x0b000000] x0=0xa5", "the entry \(before.map { "\($0.descriptor)" } ?? "is gone")",
+            "the guest's strb w0,[0x0b000000] x0=0xa5",
+            "the entry \(before.map { "\($0.descriptor)" } ?? "is gone")",
             "the byte 0xa5 in bits [58:51]", at: trial.place)
         }
         let seen = try trial.step("guest \(step)")
@@ -311,9 +318,13 @@ struct Grader {
           ? .passed
           : failed(
             "write of \(byteText(byte)), write from a bad address, read",
-            bytes.isEmpty ? "read returns 0" : "the byte \(byteText(bytes[0]))", "the byte \(byteText(byte))"))
+            bytes.isEmpty ? "read returns 0" : "the byte \(byteText(bytes[0]))",
+            "the byte \(byteText(byte))"))
     } catch {
-      tell(.badBuffers, failed("write of \(byteText(byte))", trial.reason(error), "the call succeeds", at: trial.place))
+      tell(
+        .badBuffers,
+        failed(
+          "write of \(byteText(byte))", trial.reason(error), "the call succeeds", at: trial.place))
     }
   }
 }

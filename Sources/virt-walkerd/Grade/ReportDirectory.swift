@@ -25,8 +25,12 @@ struct ReportDirectory {
   private func key(_ fingerprint: UInt64) -> String {
     var sum = Fingerprint()
     sum.add(Array(settings.rubric.description.utf8))
-    sum.add(Array("\(settings.linux ?? "")\n\(settings.isSanitized)\n\(settings.requiredParts.map(\.rawValue).sorted())".utf8))
-    return "virt-walkerd \(version) \(String(fingerprint, radix: 16)) \(String(sum.value, radix: 16))"
+    sum.add(
+      Array(
+        "\(settings.linux ?? "")\n\(settings.isSanitized)\n\(settings.requiredParts.map(\.rawValue).sorted())"
+          .utf8))
+    return
+      "virt-walkerd \(version) \(String(fingerprint, radix: 16)) \(String(sum.value, radix: 16))"
   }
 
   /// The kept result of a submission that has not changed.

@@ -61,8 +61,12 @@ final class Trial {
 
   /// The reason why a call has failed, for people.
   func reason(_ error: Errno) -> String {
-    if let fatal { return "the call fails with \(error), as the \(fatal.kind.rawValue) has ended: \(fatal.text)" }
-    if engine.guestStop != nil { return "the call fails with \(error), as the guest has stopped in it" }
+    if let fatal {
+      return "the call fails with \(error), as the \(fatal.kind.rawValue) has ended: \(fatal.text)"
+    }
+    if engine.guestStop != nil {
+      return "the call fails with \(error), as the guest has stopped in it"
+    }
     return "the call fails with \(error)"
   }
 
