@@ -12,6 +12,9 @@ struct Toolchain {
   let patch: String?
   private let flags: RuntimeFlags
 
+  /// The environment of a tool that needs no directory of its own.
+  static let environment = ["PATH=\(directories.joined(separator: ":"))", "LC_ALL=C.UTF-8"]
+
   private static let directories = ["/usr/local/bin", "/usr/bin", "/bin"]
 
   init(_ flags: RuntimeFlags) throws(CodeFailure) {
@@ -26,7 +29,7 @@ struct Toolchain {
     patch = Self.find("patch")
   }
 
-  private static func find(_ name: String) -> String? {
+  static func find(_ name: String) -> String? {
     directories.map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 }
   }
 
@@ -155,7 +158,7 @@ struct Toolchain {
         .foreignCode(loadsLibraries: isSanitized), libraries + [.init(path)]))
   }
 
-  private static let system: [Sandbox.AllowedPath] = [
+  static let system: [Sandbox.AllowedPath] = [
     "/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives",
   ].map { .init($0) }
 }
