@@ -19,14 +19,18 @@ struct Toolchain {
 
   init(_ flags: RuntimeFlags) throws(CodeFailure) {
     self.flags = flags
-    guard let compiler = Self.find("gcc") ?? Self.find("clang") else {
-      throw CodeFailure(
-        "there is no C compiler (gcc or clang) in \(Self.directories.joined(separator: ", ")): apt-get install gcc"
-      )
-    }
-    self.compiler = compiler
+    compiler = try Self.findCompiler()
     addr2line = Self.find("addr2line") ?? Self.find("llvm-addr2line")
     patch = Self.find("patch")
+  }
+
+  static func findCompiler() throws(CodeFailure) -> String {
+    guard let compiler = find("gcc") ?? find("clang") else {
+      throw CodeFailure(
+        "there is no C compiler (gcc or clang) in \(directories.joined(separator: ", ")): apt-get install gcc"
+      )
+    }
+    return compiler
   }
 
   static func find(_ name: String) -> String? {

@@ -172,6 +172,12 @@ public struct Submission {
 
   // MARK: - The compilation
 
+  /// Checks that this machine can compile code, so that a submission does not lose points because it cannot.
+  public static func checkTools() throws(CodeFailure) {
+    _ = try SupportFiles.Place.find()
+    _ = try Toolchain.findCompiler()
+  }
+
   /// Compiles the code. The directory with its files is gone afterwards.
   public func build(isSanitized: Bool) throws(CodeFailure) -> CodeBuilderClient {
     let directory = try BuildDirectory(in: BuilderConfiguration.temporaryDirectories)

@@ -17,7 +17,7 @@ struct Grade: ParsableCommand {
       The checks run on the model. Grading on the real kernel is not there yet.
 
       Exit status: 0 all were graded, with any number of points; 1 some submission could not be graded; 64 wrong usage; \
-      65 the rubric has a mistake; 66 the rubric cannot be read; 71 a system error; 73 a report cannot be written.
+      65 the rubric has a mistake, or no code can be compiled here; 66 the rubric cannot be read; 71 a system error; 73 a report cannot be written.
       """)
 
   /// The parts that a submission must have.
@@ -98,6 +98,7 @@ struct Grade: ParsableCommand {
         requiredParts: part == .both
           ? [.module, .hook] : part == .module ? [.module] : part == .hook ? [.hook] : [],
         timeLimit: timeLimit)
+      try Submission.checkTools()
       let names = try self.names()
       let reports = try output.map { try ReportDirectory($0, settings, format) }
       var results = names.map { GradeResult(name: $0) }
