@@ -52,8 +52,8 @@ enum channel_call {
 	CHANNEL_OPEN,
 	CHANNEL_RELEASE,
 	/*
-	 * arguments: [0] count, [1] f_pos, [2] f_flags. Answer: result, data with "length" bytes for the program (from its first byte to the
-	 * last one that was written), [0] the new f_pos.
+	 * arguments: [0] count, [1] f_pos, [2] f_flags, [3] 1 if the program has no memory at its buffer, so that each copy fails with EFAULT.
+	 * Answer: result, data with "length" bytes for the program (from its first byte to the last one that was written), [0] the new f_pos.
 	 */
 	CHANNEL_READ,
 	/* As CHANNEL_READ; data: the program's bytes. */

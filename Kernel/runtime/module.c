@@ -1834,7 +1834,9 @@ static long transfer(struct open_file *open, struct channel_message *message, bo
 		message->arguments[0] = position;
 		return -EINVAL;
 	}
-	if (is_write)
+	if (message->arguments[3] & 1)
+		set_user_memory(0, 0, 0);
+	else if (is_write)
 		set_user_memory(CHANNEL_USER_ADDRESS, min_t(size_t, count, message->length), 0);
 	else
 		set_user_memory(CHANNEL_USER_ADDRESS, 0, count);

@@ -102,7 +102,10 @@ final class CodeDriver: GuestFileOperations {
     let room = min(buffer.freeCapacity, Int(CHANNEL_DATA_SIZE))
     let answer = try callThatCanWait(
       CHANNEL_READ,
-      (UInt64(room), UInt64(bitPattern: Int64(file.position)), flags(file), 0),
+      (
+        UInt64(room), UInt64(bitPattern: Int64(file.position)), flags(file),
+        file.hasBadBuffer ? 1 : 0
+      ),
       &file, on: &machine)
     try check(answer.result)
     file.position = Int(truncatingIfNeeded: answer.arguments.0)
@@ -112,7 +115,7 @@ final class CodeDriver: GuestFileOperations {
     // The runtime tells a count that is too large, with its line.
     if count > given {
       for _ in given..<count { buffer.append(0) }
-    } else if given > count {
+    } else if given > count, !file.hasBadBuffer {
       find(
         "read returned \(count), but has given the program \(given) byte\(given == 1 ? "" : "s") by copy_to_user() or put_user(): the program takes \(count) for the number of bytes that it has got",
         on: &machine)
@@ -127,7 +130,10 @@ final class CodeDriver: GuestFileOperations {
       ? bytes : bytes.extracting(first: Int(CHANNEL_DATA_SIZE))
     let answer = try callThatCanWait(
       CHANNEL_WRITE,
-      (UInt64(bytes.count), UInt64(bitPattern: Int64(file.position)), flags(file), 0),
+      (
+        UInt64(bytes.count), UInt64(bitPattern: Int64(file.position)), flags(file),
+        file.hasBadBuffer ? 1 : 0
+      ),
       data: bytes, &file, on: &machine)
     try check(answer.result)
     file.position = Int(truncatingIfNeeded: answer.arguments.0)

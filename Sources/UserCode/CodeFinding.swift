@@ -61,7 +61,7 @@ extension CodeFinding: CustomStringConvertible {
 
 extension SourcePlace {
   /// `virt_walker.c:41`
-  var position: String { line > 0 ? "\(file):\(line)" : file }
+  public var position: String { line > 0 ? "\(file):\(line)" : file }
 }
 
 /// The names of errors in <errno.h> that a kernel's code returns.

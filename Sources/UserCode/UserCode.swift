@@ -40,6 +40,9 @@ public final class UserCode {
   /// long. Without it, the call waits in the daemon.
   public var wakeUpLater: ((_ milliseconds: Int) -> Void)?
 
+  /// Whether the hook answers accesses to registers, and not only hypercalls. It is known after the first boot.
+  public private(set) var hookHasAbort = false
+
   private let launcher: any CodeLauncher
   private let module: Module?
   private let hook: Hook?
@@ -82,6 +85,7 @@ public final class UserCode {
     guard let hook else { return [HideSeek()] }
     let code = try CodeHook(
       try start(.hook), name: hook.name, registers: hook.registers, in: &machine)
+    hookHasAbort = code.hasAbort
     // A hook for hypercalls alone leaves HIDE and SEEK as they are.
     guard code.hasAbort else { return [HideSeek(), code] }
     guard let registers = hook.registers else { return [code] }

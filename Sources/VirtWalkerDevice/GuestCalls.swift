@@ -1,4 +1,5 @@
 import CharacterDeviceServer
+import Glibc
 import Stage2Sim
 import SystemPackage
 
@@ -81,6 +82,67 @@ extension ModelEngine: SimpleDevice {
   private func nextCall() -> UInt64 {
     calls &+= 1
     return calls
+  }
+}
+
+// MARK: - Calls without a node
+
+/// The calls of a program in the guest, without a node. No call waits: it fails with `EAGAIN` instead.
+extension ModelEngine {
+  /// `open(2)`.
+  public func openFile(flags: Int32 = O_RDWR) throws(Errno) -> GuestFile {
+    var file = GuestFile(flags: flags | O_NONBLOCK)
+    defer { if file.takeWakeUp() { wakeUp() } }
+    try open(&file)
+    return file
+  }
+
+  /// `close(2)`.
+  public func closeFile(_ file: inout GuestFile) {
+    guard file.boot == boots else { return }
+    driver?.release(&file, on: &virtualMachine)
+    if file.takeWakeUp() { wakeUp() }
+  }
+
+  /// `read(2)`.
+  ///
+  /// - Parameters:
+  ///   - count: The number of bytes that the program wants.
+  ///   - file: The file.
+  ///   - hasBadBuffer: Whether the program has no memory at the address of its buffer.
+  /// - Returns: The bytes.
+  public func read(
+    _ count: Int, from file: inout GuestFile, hasBadBuffer: Bool = false
+  ) throws(Errno) -> [UInt8] {
+    beginCall(of: &file, hasBadBuffer)
+    defer { endCall(of: &file) }
+    return try [UInt8](capacity: count) { (buffer) throws(Errno) in
+      guard try read(into: &buffer, of: &file) else { throw .resourceTemporarilyUnavailable }
+    }
+  }
+
+  /// `write(2)`. The parameters are those of ``read(_:from:hasBadBuffer:)``.
+  ///
+  /// - Returns: The number of bytes that the driver has taken.
+  public func write(
+    _ bytes: [UInt8], to file: inout GuestFile, hasBadBuffer: Bool = false
+  ) throws(Errno) -> Int {
+    beginCall(of: &file, hasBadBuffer)
+    defer { endCall(of: &file) }
+    guard let count = try write(bytes.span, of: &file) else {
+      throw .resourceTemporarilyUnavailable
+    }
+    return count
+  }
+
+  private func beginCall(of file: inout GuestFile, _ hasBadBuffer: Bool) {
+    file.call = nextCall()
+    file.hasBadBuffer = hasBadBuffer
+  }
+
+  private func endCall(of file: inout GuestFile) {
+    file.hasBadBuffer = false
+    if file.takeWakeUp() { wakeUp() }
   }
 }
 

@@ -12,6 +12,10 @@ public struct GuestFile: Sendable {
   /// The number of the call. A call that is made again after a wait has the same number.
   public internal(set) var call: UInt64 = 0
 
+  /// The present call has a buffer at an address where the program has no memory, so that a driver cannot copy from or to it. Calls that
+  /// come from a node have no such buffers: the node's kernel fails them with `EFAULT`.
+  public internal(set) var hasBadBuffer = false
+
   /// The driver has called ``wakeUp()``, and the engine has not woken the calls yet.
   private var hasWokenUp = false
   /// The number of the boot in which the driver opened the file; nil before that.

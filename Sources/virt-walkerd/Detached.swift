@@ -2,6 +2,7 @@ import ArgumentParser
 import CLinux
 import CharacterDeviceServer
 import Glibc
+import Scenarios
 import SystemPackage
 
 /// `--detach`: starts the same program again in a session of its own, and waits until that child is ready.
@@ -9,7 +10,10 @@ import SystemPackage
 /// A Swift process cannot continue after fork(2), so the child is a new process of the same program.
 enum Detached {
   /// Returns when the child is ready. If the child ends before that, throws the exit status of the child.
-  static func run() throws {
+  ///
+  /// - Parameter log: The file that the child writes its messages to; nil for standard error.
+  static func run(log: FilePath?) throws {
+    let start = log.map { end(of: $0) }
     let pipe = try FileDescriptor.pipe()
     // The child inherits the write end, and writes to it when the node answers.
     _ = fcntl(pipe.readEnd.rawValue, F_SETFD, FD_CLOEXEC)
@@ -19,9 +23,35 @@ enum Detached {
     let count = try withUnsafeMutableBytes(of: &byte) { try pipe.readEnd.read(into: $0) }
     if count == 1 { return }
     let status = waitForEnd(of: child)
-    // The child has already printed its message on standard error.
+    // The child has printed its message, but the user does not see a file.
+    if let log, let start { show(log, from: start) }
     let isExit = status & 0x7f == 0
     throw isExit ? ExitCode(status >> 8 & 0xff) : ExitCode.systemError
+  }
+
+  /// The most bytes of a log that are shown.
+  private static let longestMessage = 1 << 16
+
+  /// The size of a log; 0 if there is none yet.
+  private static func end(of log: FilePath) -> Int64 {
+    guard let file = try? DirectoryEntry(log, followsLink: true).openRegularFile(O_RDONLY) else {
+      return 0
+    }
+    return (try? file.descriptor.seek(offset: 0, from: .end)) ?? 0
+  }
+
+  /// Prints the lines that were appended to a log.
+  private static func show(_ log: FilePath, from start: Int64) {
+    // A log that cannot be opened has no lines of the child: the child has told this on standard error.
+    guard let file = try? DirectoryEntry(log, followsLink: true).openRegularFile(O_RDONLY) else {
+      return
+    }
+    let bytes = try? [UInt8](unsafeUninitializedCapacity: longestMessage) { buffer, count in
+      count = try file.descriptor.read(
+        fromAbsoluteOffset: start, into: UnsafeMutableRawBufferPointer(buffer))
+    }
+    let text = String(decoding: bytes ?? [], as: UTF8.self).printable(allowing: ["\n", "\t"])
+    _ = try? FileDescriptor.standardError.writeAll(text.utf8)
   }
 
   private static func spawn(ready: FileDescriptor) throws -> pid_t {

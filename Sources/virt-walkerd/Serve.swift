@@ -108,7 +108,7 @@ struct Serve: ParsableCommand {
       closeInheritedDescriptors()
       try allowOpenFiles(forNodes: count ?? 1, hasCode: code != nil)
       if detach {
-        try Detached.run()
+        try Detached.run(log: logFile)
       } else {
         try Daemon(self).run()
       }

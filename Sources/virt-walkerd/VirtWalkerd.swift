@@ -19,7 +19,7 @@ struct VirtWalkerd: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      Serve.self, Status.self, Stop.self, Watch.self, Replay.self, Explain.self,
+      Serve.self, Status.self, Stop.self, Watch.self, Replay.self, Explain.self, Grade.self,
     ],
     defaultSubcommand: Serve.self)
 

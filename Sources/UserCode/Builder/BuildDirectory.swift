@@ -106,7 +106,7 @@ final class BuildDirectory {
     }
   }
 
-  private static func names(in directory: OwnedDescriptor) -> [String] {
+  static func names(in directory: OwnedDescriptor) -> [String] {
     guard let again = try? DirectoryEntry(".", in: directory).open(O_RDONLY | O_DIRECTORY),
       let stream = fdopendir(dup(again.descriptor.rawValue))
     else { return [] }

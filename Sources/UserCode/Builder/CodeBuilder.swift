@@ -172,10 +172,13 @@ struct BuilderConfiguration {
     var path = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
     workingDirectory =
       getcwd(&path, path.count) == nil ? "/" : FilePath(platformString: path).string
+    temporaryDirectories = Self.temporaryDirectories
+  }
+
+  /// The directories for temporary files, the best first.
+  static var temporaryDirectories: [String] {
     let own = getenv("TMPDIR").map { String(cString: $0) }
-    temporaryDirectories = [own, "/tmp", "/var/tmp"].compactMap(\.self).filter {
-      $0.hasPrefix("/")
-    }
+    return [own, "/tmp", "/var/tmp"].compactMap(\.self).filter { $0.hasPrefix("/") }
   }
 
   var message: BuilderMessage {

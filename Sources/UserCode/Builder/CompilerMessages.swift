@@ -26,10 +26,17 @@ struct CompilerMessages {
   /// The lines of the tools, in bounds and without control characters.
   func lines(of output: String) -> [String] {
     var all: [String] = []
-    for line in output.split(separator: "\n") {
-      // The file that includes a hook is not the user's.
-      guard !line.contains("/\(Toolchain.hookSource):") else { continue }
-      let shown = show(String(line))
+    // The file that includes a hook is not the user's, and its lines in a message are not either.
+    var isOurs = false
+    for line in output.split(separator: "\n").map(String.init) {
+      if line.contains("/\(Toolchain.hookSource):") {
+        isOurs = true
+        if let problem = problemOfHookFunction(line) { all.append(problem) }
+        continue
+      }
+      isOurs = isOurs && !isHead(line)
+      guard !isOurs else { continue }
+      let shown = show(line)
       // A file that includes itself has the same line 200 times.
       if shown != all.last { all.append(shown) }
     }
@@ -37,6 +44,26 @@ struct CompilerMessages {
     guard more > 0 else { return all }
     return all.prefix(Self.mostLines / 2) + ["(\(more) more lines)"]
       + all.suffix(Self.mostLines / 2)
+  }
+
+  /// Whether a line begins a message. The other lines of a message show the source.
+  private func isHead(_ line: String) -> Bool {
+    !line.hasPrefix(" ")
+      && ["error: ", "warning: ", "note: ", "In file ", "In function "].contains {
+        line.contains($0)
+      }
+  }
+
+  /// The problem of the function of `--hook-function`, from an error of the file that includes the hook.
+  private func problemOfHookFunction(_ line: String) -> String? {
+    if let text = between("\"--hook-function ", "\"", of: line) {
+      return "--hook-function \(text)"
+    }
+    guard line.contains("undeclared"),
+      let name = between("'", "'", of: line)
+    else { return nil }
+    return
+      "--hook-function \(name): the hook has no function of this name: give the name of the function that io_mem_abort() has to call"
   }
 
   /// A line with the paths of the user.

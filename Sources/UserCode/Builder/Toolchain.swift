@@ -12,21 +12,28 @@ struct Toolchain {
   let patch: String?
   private let flags: RuntimeFlags
 
+  /// The environment of a tool that needs no directory of its own.
+  static let environment = ["PATH=\(directories.joined(separator: ":"))", "LC_ALL=C.UTF-8"]
+
   private static let directories = ["/usr/local/bin", "/usr/bin", "/bin"]
 
   init(_ flags: RuntimeFlags) throws(CodeFailure) {
     self.flags = flags
-    guard let compiler = Self.find("gcc") ?? Self.find("clang") else {
-      throw CodeFailure(
-        "there is no C compiler (gcc or clang) in \(Self.directories.joined(separator: ", ")): apt-get install gcc"
-      )
-    }
-    self.compiler = compiler
+    compiler = try Self.findCompiler()
     addr2line = Self.find("addr2line") ?? Self.find("llvm-addr2line")
     patch = Self.find("patch")
   }
 
-  private static func find(_ name: String) -> String? {
+  static func findCompiler() throws(CodeFailure) -> String {
+    guard let compiler = find("gcc") ?? find("clang") else {
+      throw CodeFailure(
+        "there is no C compiler (gcc or clang) in \(directories.joined(separator: ", ")): apt-get install gcc"
+      )
+    }
+    return compiler
+  }
+
+  static func find(_ name: String) -> String? {
     directories.map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 }
   }
 
@@ -155,7 +162,7 @@ struct Toolchain {
         .foreignCode(loadsLibraries: isSanitized), libraries + [.init(path)]))
   }
 
-  private static let system: [Sandbox.AllowedPath] = [
+  static let system: [Sandbox.AllowedPath] = [
     "/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives",
   ].map { .init($0) }
 }

@@ -75,7 +75,7 @@ import Testing
   }
 
   /// The manual has all options of each command, and the default of each option that takes a value.
-  @Test(arguments: ["serve", "status", "stop", "watch", "replay", "explain"])
+  @Test(arguments: ["serve", "status", "stop", "watch", "replay", "explain", "grade"])
   func manualHasWhatHelpHas(of command: String) async throws {
     let text = try await page(formattedBy: "cat")
     let start = try #require(text.range(of: "\n.Ss virt-walkerd \(command)\n")).upperBound

@@ -212,6 +212,20 @@ import Testing
     try await daemon.stop()
   }
 
+  /// The messages go to the log. The caller of a start that fails sees them, too, but not the older lines.
+  @Test func failedStartInTheBackgroundShowsItsLog() async throws {
+    let run = try await shell(
+      """
+      log=$(mktemp) && echo old >"$log"
+      $virt_walkerd serve --detach --log-file "$log" --path /dev/null/node
+      echo $?; tail -n +2 "$log"; rm "$log"
+      """)
+    #expect(run.errors.contains("/dev/null/node"), "\(run.errors)")
+    #expect(!run.errors.contains("old"), "\(run.errors)")
+    let lines = run.output.split(separator: "\n", maxSplits: 1)
+    #expect(lines.first != "0" && lines.last.map { run.errors == $0 } ?? false, "\(run.output)")
+  }
+
   @Test func ofManyStartsAtOnceOneWins() async throws {
     let run = try await shell(
       """

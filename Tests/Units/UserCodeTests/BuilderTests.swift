@@ -275,6 +275,43 @@ import Testing
       ])
   }
 
+  /// The file that includes a hook is not the user's: its lines are left out, and its errors are told in other words.
+  @Test(arguments: [
+    (
+      """
+      /b/runtime/hook-source.c:31:1: error: static assertion failed: "--hook-function f: the function has another form"
+         31 | _Static_assert(HOOK_FORM(&HOOK_FUNCTION) != HOOK_OTHER,
+            | ^~~~~~~~~~~~~~
+      ./x.c:3:1: warning: unused
+          3 | int unused;
+      """, "--hook-function f: the function has another form"
+    ),
+    (
+      """
+      /b/runtime/hook-source.c:31:1: error: static_assert failed due to requirement '0' "--hook-function f: the function has another form"
+      _Static_assert(HOOK_FORM(&HOOK_FUNCTION) != HOOK_OTHER,
+      ^
+      ./x.c:3:1: warning: unused
+          3 | int unused;
+      """, "--hook-function f: the function has another form"
+    ),
+    (
+      """
+      /b/runtime/hook-source.c:18:47: error: 'f' undeclared here (not in a function)
+         18 | #define HOOK_FORM(function) _Generic((function),
+      ./x.c:3:1: warning: unused
+          3 | int unused;
+      """,
+      "--hook-function f: the hook has no function of this name: give the name of the function that io_mem_abort() has to call"
+    ),
+  ])
+  func hookFunctionIsTold(output: String, message: String) {
+    #expect(
+      messages().lines(of: output) == [
+        message, "x.c:3:1: warning: unused", "    3 | int unused;",
+      ])
+  }
+
   @Test func longOutputIsCut() {
     let output = (0..<1000).map { "virt_walker.c:\($0): error: x" }.joined(separator: "\n")
     let lines = messages().lines(of: output)

@@ -1,0 +1,175 @@
+import DaemonSupport
+import Foundation
+import Subprocess
+import Testing
+
+/// Tests of `virt-walkerd grade` with the examples, with hostile submissions, and of its formats.
+@Suite(.endingDaemons, .timeLimit(.minutes(15))) struct GradeTests {
+  private static let lab = "\(repository)/Examples/lab"
+
+  /// Runs the command in a directory of its own, which is removed afterwards. `$lab` is the directory of the examples.
+  private func grade(_ line: String) async throws -> Outcome {
+    try await shell(
+      """
+      lab=\(Self.lab) work=$(mktemp -d) && chmod 755 "$work" && mkdir -m 1777 "$work/tmp" || exit 99
+      export TMPDIR="$work/tmp"
+      cd "$work" || exit 99
+      \(line)
+      status=$?
+      ls -A "$work/tmp"
+      cd / && rm -r "$work"
+      exit $status
+      """)
+  }
+
+  /// The last lines: the names, points and lost checks.
+  private func table(_ outcome: Outcome) -> [String] {
+    guard let start = outcome.output.range(of: "\nsubmission ") else { return [] }
+    return outcome.output[start.upperBound...].split(separator: "\n").dropFirst().map {
+      $0.split(separator: " ").joined(separator: " ")
+    }
+  }
+
+  // MARK: - The examples
+
+  @Test func rightExamplesHaveAllPoints() async throws {
+    let files = [
+      "walk-callback.c", "get-leaf.c", "walk-by-hand.c", "io-device.c", "module-chrdev.c",
+      "module-cdev.c", "module-misc.c", "module-two-files",
+    ]
+    let run = try await grade(
+      "$virt_walkerd grade \(files.map { "$lab/right/\($0)" }.joined(separator: " "))")
+    #expect(run.succeeded, "\(run.errors)")
+    let rows = files.map { "\($0) \($0.hasPrefix("module") ? "60 60" : "80 80")" }
+    #expect(table(run) == rows, "\(run.output)")
+  }
+
+  /// A visitor of Linux 6.2 needs the version in the manifest.
+  @Test func manifestNamesVersionAndParts() async throws {
+    let run = try await grade(
+      """
+      mkdir both && cp $lab/right/walk-context.c $lab/right/module-misc.c both
+      printf 'module: module-misc.c\\nhook: walk-context.c\\nhook-function: virt_walker_mmio\\nlinux: 6.2\\n' >both/submission.txt
+      $virt_walkerd grade both
+      """)
+    #expect(run.succeeded && run.output.hasPrefix("both: 100 of 100 points\n"), "\(run.output)")
+  }
+
+  @Test func wrongExamplesLoseTheirPoints() async throws {
+    let rows = [
+      "bits-not-cleared.c 30 80 bytes entry pages blocks log",
+      "length-unchecked.c 75 80 one-byte",
+      "table-entry.c 75 80 log",
+      "pc-moved-twice.c 75 80 log",
+      "register-of-a-store.c 75 80 log",
+      "module-missing-iounmap.c 55 60 unload",
+      "module-missing-unregister.c 50 60 unload reload",
+      "module-memory-leak.c 55 60 memory",
+      "module-lock-left-held.c 55 60 log",
+      "module-sleep-under-spinlock.c 55 60 log",
+      "module-out-of-bounds.c 50 60 log sanitizers",
+    ]
+    let files = rows.map { "$lab/wrong/\($0.prefix { $0 != " " })" }
+    let run = try await grade("$virt_walkerd grade \(files.joined(separator: " "))")
+    #expect(run.succeeded, "\(run.errors)")
+    #expect(table(run) == rows, "\(run.output)")
+    #expect(run.output.contains("at: module-missing-iounmap.c:50: walker_init\n"))
+  }
+
+  // MARK: - Hostile submissions
+
+  @Test func hostileSubmissionsHarmNobody() async throws {
+    let run = try await grade(
+      """
+      secret=$PWD/rubric; $virt_walkerd grade --list-checks >rubric; chmod 600 rubric
+      mkdir include links 'a<b>&"'; chmod 755 .
+      printf '#include "%s"\\n#include <linux/module.h>\\nmodule_init(x);\\n' "$secret" >include/m.c
+      ln -s "$secret" links/m.c
+      cp $lab/right/module-misc.c 'a<b>&"/m.c'
+      cp $lab/wrong/module-endless-loop.c loop.c
+      sed 's/value = readb.*/for (int i = 0; i < 1000000; i++) pr_info("line %d\\\\n", i); value = readb(base + SEEK);/' \
+          $lab/right/module-misc.c >lines.c
+      sed 's/value = readb.*/value = __builtin_ia32_rdtsc(); __asm__ volatile("syscall" :: "a"(57));/' \
+          $lab/right/module-misc.c >fork.c
+      $virt_walkerd grade --no-sanitize --time-limit 30 --rubric rubric --format json include links 'a<b>&"' loop.c fork.c lines.c >out
+      echo "status $?"
+      grep -c 'each of the 256' out; grep -c '5 zero:' out
+      python3 -c 'import json
+      for one in json.load(open("out")): print(one["submission"], one["graded"], one["points"])'
+      """.replacing("\n      for", with: "\nfor"))
+    #expect(run.output.hasPrefix("status 1\n"), "\(run.output)\(run.errors)")
+    // The words of the rubric stand in the report of each check, and its lines nowhere.
+    #expect(run.output.contains("\n0\n"), "\(run.output)")
+    for line in ["include True 0", "links False 0", "a<b>&\" True 55", "loop.c True 15"] {
+      #expect(run.output.contains("\(line)\n"), "\(run.output)")
+    }
+    #expect(!run.output.contains("virt-walker-build"), "\(run.output)")
+  }
+
+  @Test func archivesAreUnpackedInBounds() async throws {
+    let run = try await grade(
+      """
+      mkdir one && cp $lab/right/module-misc.c one/m.c
+      tar czf good.tar.gz one; zip -qr good.zip one
+      ln -s /etc/passwd one/link.c && tar cf link.tar one; rm one/link.c
+      tar cPf up.tar ../$(basename $PWD)/one "$PWD/one" 2>/dev/null
+      head -c 100000000 /dev/zero >one/big.c && tar czf bomb.tar.gz one; rm one/big.c
+      for i in $(seq 300); do : >one/$i.h; done; tar cf many.tar one
+      echo damaged >bad.tar.gz
+      $virt_walkerd grade --no-sanitize good.tar.gz good.zip link.tar up.tar bomb.tar.gz many.tar bad.tar.gz
+      """)
+    let rows = table(run)
+    #expect(
+      rows.prefix(2) == ["good.tar.gz 55 55", "good.zip 55 55"], "\(run.output)\(run.errors)")
+    #expect(rows.suffix(4).allSatisfy { $0.hasSuffix("- 100 not graded") }, "\(run.output)")
+    #expect(!run.output.contains("root:"), "\(run.output)")
+    #expect(run.status == .exited(1), "\(run.errors)")
+  }
+
+  // MARK: - Reports
+
+  @Test func formatsParse() async throws {
+    let run = try await grade(
+      """
+      cp $lab/right/module-misc.c '=a<b>&".c'; cp $lab/wrong/module-missing-iounmap.c .
+      for format in tap junit json csv; do
+          $virt_walkerd grade --no-sanitize --format $format '=a<b>&".c' module-missing-iounmap.c >out.$format || exit 1
+      done
+      python3 - <<'END'
+      import csv, json, xml.dom.minidom
+      print(sum(one["points"] for one in json.load(open("out.json"))))
+      print(len(xml.dom.minidom.parse("out.junit").getElementsByTagName("failure")))
+      rows = list(csv.DictReader(open("out.csv")))
+      print(len(rows), rows[0]["submission"])
+      END
+      head -n 2 out.tap; grep -c '^not ok' out.tap
+      """)
+    #expect(
+      run.output == "105\n1\n28 '=a<b>&\".c\nTAP version 13\n1..28\n1\n",
+      "\(run.output)\(run.errors)")
+  }
+
+  @Test func reportsAreKept() async throws {
+    let run = try await grade(
+      """
+      cp $lab/right/module-misc.c m.c
+      grade() { $virt_walkerd grade --no-sanitize --output reports m.c; }
+      grade 2>&1; grade 2>&1; echo >>m.c; grade 2>&1; ls reports; head -n 1 reports/m.c.txt
+      """)
+    #expect(run.output.components(separatedBy: "is unchanged").count == 2, "\(run.output)")
+    #expect(run.output.hasSuffix("m.c.result\nm.c.txt\nm.c: 55 of 55 points\n"), "\(run.output)")
+  }
+
+  @Test func mistakesOfRubricsAreTold() async throws {
+    for (line, reason) in [
+      ("x load: words", "rubric:1: 'x' is not a number of points"),
+      ("5 lode: words", "rubric:1: there is no check 'lode'"),
+      ("5 load: a\\n5 load: b", "rubric:2: the check 'load' stands here a second time"),
+    ] {
+      let run = try await grade(
+        "printf '\(line)\\n' >rubric; $virt_walkerd grade --rubric rubric $lab/right/module-misc.c")
+      #expect(run.errors.contains(reason), "\(run.errors)")
+      #expect(run.status == .exited(65))
+    }
+  }
+}
