@@ -209,21 +209,12 @@ static inline void clinux_wake(int socket)
     (void)!send(socket, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-// Limits the time that a call on a socket waits.
-static inline void clinux_limit_waits(int socket, int milliseconds)
-{
-    struct timeval time = { .tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000 };
-
-    (void)setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
-    (void)setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
-}
-
-// Waits for bytes, and takes them. Returns 0 at the end of the connection, and less than 0 if there is nothing.
+// Takes the bytes that have come. Returns 0 at the end of the connection, and less than 0 if there is nothing.
 static inline ssize_t clinux_take_bytes(int socket)
 {
     char bytes[64];
 
-    return recv(socket, bytes, sizeof(bytes), 0);
+    return recv(socket, bytes, sizeof(bytes), MSG_DONTWAIT);
 }
 
 /* CPU time of the calling thread. */
