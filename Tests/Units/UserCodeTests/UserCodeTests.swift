@@ -287,7 +287,7 @@ final class CodeBed: EventListener {
   func codeThatDoesNotAnswerIsEnded(behaviour: String) throws {
     let bed = try CodeBed(module: behaviour)
     var calls = 0
-    bed.engine.mayGoOn = {
+    bed.engine.mayGoOn = { [unowned bed] in
       calls += 1
       // A call in the middle of a call is refused, and harms nothing.
       if calls == 1 { #expect(throws: Errno.ioError) { try bed.engine.write([2].span) } }
