@@ -47,7 +47,7 @@ final class BuilderWorker {
   func run(_ support: SupportFiles, _ snapshot: SourceSnapshot) -> Never {
     _ = clinux_prctl(PR_SET_CHILD_SUBREAPER, 1)
     do throws(CodeFailure) {
-      toolchain = try Toolchain(RuntimeFlags(in: support.files))
+      toolchain = try Toolchain(support.files)
       try directory.write(support.files, to: "kernel")
       mkdir("\(directory.path)/tmp", 0o700)
       try directory.write(

@@ -129,11 +129,13 @@ struct RuntimeFlags {
     static let machine = "x86_64"
   #endif
 
-  init(_ text: String, machine: String = Self.machine) {
+  init(_ text: String, compiler: String, machine: String = Self.machine) {
     for line in text.split(separator: "\n") {
       let words = line.split(separator: " ", maxSplits: 1).map(String.init)
       guard words.count == 2 else { continue }
-      switch words[0] {
+      let files = words[0].split(separator: "/")
+      guard files.count == 1 || files.last.map(String.init) == compiler else { continue }
+      switch String(files[0]) {
       case "all", machine: lines[.all, default: []].append(words[1])
       case "runtime": lines[.runtime, default: []].append(words[1])
       default: break
@@ -142,13 +144,13 @@ struct RuntimeFlags {
   }
 
   /// The options in the file of the support files.
-  init(in files: [SourceSnapshot.File]) throws(CodeFailure) {
+  init(in files: [SourceSnapshot.File], compiler: String) throws(CodeFailure) {
     guard let file = files.first(where: { $0.name == "runtime/flags" }) else {
       throw CodeFailure(
         "the file runtime/flags is missing beside the headers for a user's code: install virt-walker again"
       )
     }
-    self.init(String(decoding: file.bytes, as: UTF8.self))
+    self.init(String(decoding: file.bytes, as: UTF8.self), compiler: compiler)
   }
 
   /// The options, for the directory `kernel` of the support files.

@@ -17,9 +17,11 @@ struct Toolchain {
 
   private static let directories = ["/usr/local/bin", "/usr/bin", "/bin"]
 
-  init(_ flags: RuntimeFlags) throws(CodeFailure) {
-    self.flags = flags
+  /// - Parameter files: The support files, which have the options.
+  init(_ files: [SourceSnapshot.File]) throws(CodeFailure) {
     compiler = try Self.findCompiler()
+    flags = try RuntimeFlags(
+      in: files, compiler: String(compiler.split(separator: "/").last ?? ""))
     addr2line = Self.find("addr2line") ?? Self.find("llvm-addr2line")
     patch = Self.find("patch")
   }
@@ -107,7 +109,7 @@ struct Toolchain {
   func arguments(link objects: [String], to program: String, isSanitized: Bool) -> [String] {
     let kind =
       isSanitized
-      ? ["-no-pie", "-fsanitize=address,undefined"] : ["-static", "-nostdlib", "-no-pie"]
+      ? ["-no-pie", "-fsanitize=address,undefined"] : ["-static", "-nostdlib"]
     return kind + ["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-o", program] + objects
       + (isSanitized ? [] : ["-lgcc"])
   }

@@ -111,6 +111,25 @@ import Testing
 
   // MARK: - Start and end
 
+  /// The clang of the Swift toolchain is that of the system in a namespace of mounts where gcc cannot be executed.
+  @Test func clangIsTakenIfThereIsNoGCC() async throws {
+    let result = try await run(
+      [:],
+      """
+      swift=$(readlink -f "$(command -v swift)") gcc=$(readlink -f "$(command -v gcc)")
+      export toolchain=${swift%/bin/*} gcc
+      unshare -m sh -c '
+          mount --bind /dev/null "$gcc" && mount --bind "$toolchain" /usr/local || exit 99
+          $virt_walkerd serve --detach --name \(name) --hook \(examples)/walk-callback.c --hook-function virt_walker_mmio \\
+              --module \(examples)/module-chrdev.c >/dev/null || exit 98
+          printf A >\(node); head -c1 \(node); echo; ! gcc --version 2>/dev/null || echo "gcc is there"
+          $virt_walkerd stop --name \(name)'
+      left
+      """)
+    #expect(result.output.hasPrefix("A\n") && !result.output.contains("gcc"), "\(result.output)")
+    #expect(!result.errors.contains("warning: "), "\(result.errors)")
+  }
+
   @Test func byteGoesThroughModuleAndHook() async throws {
     let result = try await run(
       [:],

@@ -171,15 +171,21 @@ import Testing
       # all -comment
       all -O1
       aarch64 -mno-outline-atomics
+      all/gcc -fno-x
+      runtime/clang -fno-y
       runtime -DX="y"
       all -fmap=@kernel@/=/usr/
 
       """
-    let flags = RuntimeFlags(text, machine: "x86_64")
+    let flags = RuntimeFlags(text, compiler: "clang", machine: "x86_64")
     #expect(flags.options(.all, kernel: "/k") == ["-O1", "-fmap=/k/=/usr/"])
-    #expect(flags.options(.runtime, kernel: "/k") == ["-DX=\"y\""])
-    let others = RuntimeFlags(text, machine: "aarch64").options(.all, kernel: "/k")
-    #expect(others == ["-O1", "-mno-outline-atomics", "-fmap=/k/=/usr/"])
+    #expect(flags.options(.runtime, kernel: "/k") == ["-fno-y", "-DX=\"y\""])
+    let others = RuntimeFlags(text, compiler: "gcc", machine: "aarch64")
+    #expect(
+      others.options(.all, kernel: "/k") == [
+        "-O1", "-mno-outline-atomics", "-fno-x", "-fmap=/k/=/usr/",
+      ])
+    #expect(others.options(.runtime, kernel: "/k") == ["-DX=\"y\""])
   }
 
   /// Each of the places that a program can have, in a directory of this test.
@@ -431,7 +437,7 @@ import Testing
     #expect(throws: CodeFailure.self) { try SupportFiles.Place.find(for: "/no/where/virt-walkerd") }
     let files = try SupportFiles(at: place, isSanitized: false).files
     #expect(files.contains { $0.name == "runtime/channel.h" })
-    let options = try RuntimeFlags(in: files).options(.all, kernel: "/kernel")
+    let options = try RuntimeFlags(in: files, compiler: "gcc").options(.all, kernel: "/kernel")
     #expect(options.contains("-I/kernel/include"))
     // The messages of the compiler name our files as the debug information does.
     #expect(options.contains("-ffile-prefix-map=/kernel/=\(Toolchain.shownKernel)"))
