@@ -23,7 +23,9 @@ public struct VirtWalkerDriver: GuestDriver {
   ) throws(GuestDriverError) {
     machine.printk("read length: %d bytes", buffer.freeCapacity)
     do throws(GuestStopped) {
-      buffer.append(try machine.readb(registers + 1))
+      let byte = try machine.readb(registers + 1)
+      // The node has no reads of no bytes, but a call without a node can be one.
+      if buffer.freeCapacity > 0 { buffer.append(byte) }
     } catch {
       throw .stopped(error)
     }

@@ -24,6 +24,7 @@ import VirtWalkerDevice
     #expect(try read(engine, count: 1) == [0])
     #expect(try engine.write([0x41, 0x42, 0x43].span) == 1)
     #expect(try read(engine, count: 4096) == [0x41])
+    #expect(try read(engine, count: 0) == [])
     let entry = try #require(engine.leaf(for: HideSeek.target)).descriptor
     #expect(entry.hiddenByte == 0x41)
   }
