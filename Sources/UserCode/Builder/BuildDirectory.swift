@@ -1,3 +1,4 @@
+import CLinux
 import CharacterDeviceServer
 import Glibc
 import SystemPackage
@@ -10,6 +11,8 @@ final class BuildDirectory {
   private let parent: OwnedDescriptor
   private let name: String
   private let descriptor: OwnedDescriptor
+  /// The process of ``removeAtEndOfProcess()``, and the pipe whose end it waits for.
+  private var remover: (process: pid_t, pipe: Int32)?
 
   private static let prefix = "virt-walker-build-"
 
@@ -36,10 +39,50 @@ final class BuildDirectory {
     )
   }
 
+  /// Starts a process that removes the directory when this process has ended in any way, also by SIGKILL.
+  func removeAtEndOfProcess() throws(CodeFailure) {
+    var ends: [Int32] = [-1, -1]
+    guard pipe(&ends) == 0 else {
+      throw CodeFailure("cannot make a pipe: \(Errno.current): close other programs")
+    }
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    let process = clinux_fork()
+    if process == 0 {
+      var signals = sigset_t()
+      sigfillset(&signals)
+      sigprocmask(SIG_SETMASK, &signals, nil)
+      closeDescriptors(
+        but: [ends[0], parent.descriptor.rawValue, descriptor.descriptor.rawValue])
+      var byte: UInt8 = 0
+      while read(ends[0], &byte, 1) != 0 {}
+      removeFiles()
+      _exit(0)
+    }
+    close(ends[0])
+    guard process > 0 else {
+      close(ends[1])
+      throw CodeFailure("cannot start a process: \(Errno.current): end other processes")
+    }
+    remover = (process, ends[1])
+  }
+
   /// Removes the directory with all that it contains.
   func remove() {
+    removeFiles()
+    guard let remover else { return }
+    close(remover.pipe)
+    _ = waitForEnd(of: remover.process)
+    self.remover = nil
+  }
+
+  private func removeFiles() {
     Self.empty(descriptor)
-    DirectoryEntry(name, in: parent).removeDirectory()
+    let entry = DirectoryEntry(name, in: parent)
+    // The directory can be gone, and another one can have its name.
+    guard let attributes = try? descriptor.descriptor.attributes(),
+      (try? entry.identity) == FileIdentity(attributes)
+    else { return }
+    entry.removeDirectory()
   }
 
   /// Removes a directory in another one.

@@ -182,6 +182,7 @@ public struct Submission {
   public func build(isSanitized: Bool) throws(CodeFailure) -> CodeBuilderClient {
     let directory = try BuildDirectory(in: BuilderConfiguration.temporaryDirectories)
     defer { directory.remove() }
+    try directory.removeAtEndOfProcess()
     try directory.write(files, to: "submission")
     var sources = sources
     sources.isSanitized = isSanitized

@@ -25,6 +25,7 @@ struct SubmissionArchive {
     directory = try BuildDirectory(in: BuilderConfiguration.temporaryDirectories)
     path = "\(directory.path)/archive/file"
     do throws(CodeFailure) {
+      try directory.removeAtEndOfProcess()
       try directory.write([.init(name: "file", bytes: bytes)], to: "archive")
     } catch {
       directory.remove()

@@ -106,6 +106,25 @@ import Testing
     #expect(!run.output.contains("virt-walker-build"), "\(run.output)")
   }
 
+  /// The directories of the compilers go, and so do all processes. The signal comes while a compiler or the code is at work.
+  @Test(arguments: ["TERM", "KILL"], [false, true])
+  func endedGradingLeavesNothing(signal: String, hasCode: Bool) async throws {
+    let run = try await grade(
+      """
+      for i in 1 2 3 4; do mkdir $i && cp $lab/right/walk-callback.c $lab/right/module-misc.c $i; done
+      $virt_walkerd grade 1 2 3 4 >/dev/null 2>&1 &
+      until ls -d tmp/virt-walker-build-*/submission >/dev/null 2>&1; do sleep 0.01; done
+      \(hasCode ? "until pgrep -f \"$PWD/tmp/.*code-module\" >/dev/null; do sleep 0.01; done" : "")
+      kill -\(signal) $!; wait $! 2>/dev/null; echo $?
+      for i in $(seq 1000); do
+          [ "$(ls tmp)" ] || pgrep -f "$PWD/tmp/" >/dev/null || break
+          sleep 0.01
+      done
+      pgrep -af "$PWD/tmp/"
+      """)
+    #expect(run.output == (signal == "TERM" ? "143\n" : "137\n"), "\(run.output)\(run.errors)")
+  }
+
   @Test func archivesAreUnpackedInBounds() async throws {
     let run = try await grade(
       """
