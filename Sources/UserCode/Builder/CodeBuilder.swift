@@ -90,27 +90,29 @@ public enum CodeBuilder {
         guardian: workers
       ).run(support, snapshot)
     }
-    for descriptor in [daemon, FileDescriptor(rawValue: events), workers] {
-      try? descriptor.close()
-    }
+    for descriptor in [FileDescriptor(rawValue: events), workers] { try? descriptor.close() }
     guard worker > 0 else {
       directory.remove()
       throw CodeFailure("cannot start the code builder: \(Errno.current): end other processes")
     }
-    watch(configuration, reader, &seen, worker: own)
+    watch(configuration, reader, &seen, worker: own, daemon: daemon)
     endChildren()
     directory.remove()
   }
 
-  /// Sends the user's files to the worker when they have changed, until the worker ends.
+  /// Sends the user's files to the worker when they have changed, until the worker or the daemon ends.
   private static func watch(
     _ configuration: BuilderConfiguration, _ reader: SourceReader,
-    _ seen: inout Result<SourceSnapshot, CodeFailure>, worker: FileDescriptor
+    _ seen: inout Result<SourceSnapshot, CodeFailure>, worker: FileDescriptor,
+    daemon: FileDescriptor
   ) {
     while true {
-      var entry = pollfd(fd: worker.rawValue, events: Int16(POLLIN), revents: 0)
-      let count = poll(&entry, 1, configuration.sources.isWatched ? pause : -1)
-      // The worker sends nothing.
+      // The worker sends nothing. The daemon's end is seen here, too, because the worker can be busy with a compilation.
+      var entries = [
+        pollfd(fd: worker.rawValue, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: daemon.rawValue, events: 0, revents: 0),
+      ]
+      let count = poll(&entries, 2, configuration.sources.isWatched ? pause : -1)
       if count > 0 { return }
       guard count == 0 else { continue }
       let present = reader.read()
