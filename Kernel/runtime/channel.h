@@ -122,7 +122,9 @@ enum channel_fault_kind {
 	CHANNEL_FAULT_STACK,
 	/* The code ran too long without a return: an endless loop. */
 	CHANNEL_FAULT_LOCKUP,
-	/* BUG(), panic(), a deadlock, a sleep in atomic context that cannot go on: "text" says which. */
+	/*
+	 * BUG(), panic(), a deadlock, a sleep in atomic context that cannot go on, an access of a hook outside the tables: "text" says which.
+	 */
 	CHANNEL_FAULT_BUG,
 	/* AddressSanitizer or UndefinedBehaviorSanitizer; "text" has the report's headline. */
 	CHANNEL_FAULT_SANITIZER,

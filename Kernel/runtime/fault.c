@@ -298,7 +298,7 @@ static void handle_signal(int number, struct signal_information *information, vo
 		snprintf(fault->text, sizeof(fault->text), "kernel stack overflow: the stack of %lu KiB is full (endless recursion, or a large array on the stack)",
 			 RUNTIME_STACK_SIZE >> 10);
 	} else if (number == SIGSEGV || number == SIGBUS) {
-		if (!runtime_describe_address(fault->text, sizeof(fault->text), fault->address, fault->access))
+		if (!runtime_describe_address(fault))
 			runtime_describe_memory(fault->text, sizeof(fault->text), fault->address);
 	}
 	if (number == SIGFPE)

@@ -47,18 +47,21 @@ phys_addr_t hook_virt_to_phys(const volatile void *address)
 	return value;
 }
 
-bool runtime_describe_address(char *text, size_t size, u64 address, int access)
+bool runtime_describe_address(struct channel_fault *fault)
 {
-	const char *action = access == 2 ? "the code ran to" : access ? "the store went to" : "the load went to";
+	const char *action = fault->access == 2 ? "the code ran to" : fault->access ? "the store went to" : "the load went to";
 
-	if (address - ELSEWHERE < ELSEWHERE_SIZE) {
-		scnprintf(text, size, "%s physical address 0x%llx, where no stage-2 table is (the tables are at 0x%llx to 0x%llx): has a walk "
-			  "taken the entry of a page or block for that of a table?", action, address - ELSEWHERE, tables.base,
+	if (fault->address - ELSEWHERE < ELSEWHERE_SIZE) {
+		/* The text has no words of the kernel, because the real kernel has memory there, and says nothing. */
+		fault->kind = CHANNEL_FAULT_BUG;
+		scnprintf(fault->text, sizeof(fault->text), "%s physical address 0x%llx, where no stage-2 table is (the tables are at 0x%llx to "
+			  "0x%llx): has a walk taken the entry of a page or block for that of a table? If memory is there, e.g. a page of the "
+			  "guest, the real kernel goes on with it, and says nothing", action, fault->address - ELSEWHERE, tables.base,
 			  tables.base + tables.size);
 		return true;
 	}
-	if (address - ((u64)tables_memory + tables.size) < RUNTIME_GUARD_SIZE) {
-		scnprintf(text, size, "%s an address behind the end of the stage-2 tables", action);
+	if (fault->address - ((u64)tables_memory + tables.size) < RUNTIME_GUARD_SIZE) {
+		scnprintf(fault->text, sizeof(fault->text), "%s an address behind the end of the stage-2 tables", action);
 		return true;
 	}
 	return false;

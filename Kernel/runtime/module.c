@@ -1583,15 +1583,19 @@ void __arm_smccc_hvc(const unsigned long *arguments, struct arm_smccc_res *resul
 		*result = (struct arm_smccc_res){ message.arguments[0], message.arguments[1], message.arguments[2], message.arguments[3] };
 }
 
-bool runtime_describe_address(char *text, size_t size, u64 address, int access)
+bool runtime_describe_address(struct channel_fault *fault)
 {
 	struct runtime_user_memory *user = &runtime_task->user;
 	static const char *const verbs[] = { "reads", "writes", "jumps to" };
+	const char *verb = verbs[fault->access];
+	u64 address = fault->address;
+	char *text = fault->text;
+	size_t size = sizeof(fault->text);
 
 	if ((address >= CHANNEL_USER_ADDRESS && address < CHANNEL_USER_ADDRESS + USER_NEIGHBOURHOOD) ||
 	    (user->address && address >= user->address && address < user->address + max3(user->readable, user->writable, (size_t)1))) {
 		snprintf(text, size, "Unable to handle kernel access to user memory outside uaccess routines: the code %s byte %llu of the program's "
-			 "memory itself; it has to use copy_to_user(), copy_from_user(), get_user() or put_user()", verbs[access],
+			 "memory itself; it has to use copy_to_user(), copy_from_user(), get_user() or put_user()", verb,
 			 address - (user->address ? user->address : CHANNEL_USER_ADDRESS));
 		return true;
 	}
@@ -1600,9 +1604,9 @@ bool runtime_describe_address(char *text, size_t size, u64 address, int access)
 
 		if (mapping)
 			snprintf(text, size, "the code %s the register at offset %lld of the mapping of ioremap() at " RUNTIME_PLACE
-				 " by a plain pointer; it has to use readb(), writeb() or the like", verbs[access], address - mapping->begin, mapping->pc);
+				 " by a plain pointer; it has to use readb(), writeb() or the like", verb, address - mapping->begin, mapping->pc);
 		else
-			snprintf(text, size, "the code %s memory outside the mappings of ioremap()", verbs[access]);
+			snprintf(text, size, "the code %s memory outside the mappings of ioremap()", verb);
 		return true;
 	}
 	return false;

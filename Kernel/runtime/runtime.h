@@ -112,8 +112,8 @@ extern bool runtime_has_woken;
 
 /* Performs a call on the task's stack: task->message is the call, and becomes the answer. */
 void runtime_call(struct runtime_task *task);
-/* Says what an address is that the code must not access, e.g. memory of the program. Returns whether "text" has been written. */
-bool runtime_describe_address(char *text, size_t size, u64 address, int access);
+/* Writes into fault->text what the address is that the code must not access, e.g. memory of the program. Returns whether it knows. */
+bool runtime_describe_address(struct channel_fault *fault);
 
 /*
  * channel.c

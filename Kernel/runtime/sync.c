@@ -151,7 +151,7 @@ void runtime_check_locks(struct runtime_task *task, const char *function)
 	for (int i = 0; i < task->lock_count; i++) {
 		struct runtime_lock *lock = &task->locks[i];
 
-		runtime_finding_at(lock->pc, "BUG: lock held when returning to user space: %s() has returned, and still holds the %s that it took here",
+		runtime_finding_at(lock->pc, "WARNING: lock held when returning to user space: %s() has returned, and still holds the %s that it took here",
 				   function, lock_names[lock->kind]);
 		/* The next lock of it finds no task that could unlock it. */
 		if (lock->kind == RUNTIME_MUTEX)

@@ -32,9 +32,12 @@ public final class InspectedDevice: SimpleDevice {
   ///   - clock: Nanoseconds since the host was started.
   ///   - cpuClock: The CPU time of the calling thread in nanoseconds. It limits a write to the control file, so that a
   ///     busy machine does not end a write early.
+  ///   - onGuestLine: A function that is called for each line of the guest's kernel log, also for the lines of a driver's start.
+  ///   - onHostLine: A function that is called for each line of the host's kernel log.
   public init(
     _ engine: any NodeEngine, node: String, task: (name: String, pid: Int32),
-    clock: @escaping () -> UInt64, cpuClock: @escaping () -> UInt64
+    clock: @escaping () -> UInt64, cpuClock: @escaping () -> UInt64,
+    onGuestLine: ((String) -> Void)? = nil, onHostLine: ((String) -> Void)? = nil
   ) {
     self.engine = engine
     view = engine.view
@@ -43,20 +46,9 @@ public final class InspectedDevice: SimpleDevice {
     self.clock = clock
     self.cpuClock = cpuClock
     inspector = Inspector(
-      of: engine, format: TraceFormat(task: task.name, pid: task.pid), clock: clock)
+      of: engine, format: TraceFormat(task: task.name, pid: task.pid), clock: clock,
+      onGuestLine: onGuestLine, onHostLine: onHostLine)
     engine.mayGoOn = { [unowned self] in onLongStep?() ?? true && goesOn() }
-  }
-
-  /// A function that is called for each line of the guest's kernel log.
-  public var onGuestLine: ((String) -> Void)? {
-    get { inspector.onGuestLine }
-    set { inspector.onGuestLine = newValue }
-  }
-
-  /// A function that is called for each line of the host's kernel log.
-  public var onHostLine: ((String) -> Void)? {
-    get { inspector.onHostLine }
-    set { inspector.onHostLine = newValue }
   }
 
   /// A function that is called with the reason when the guest has stopped. It is called again only if an access has succeeded

@@ -12,9 +12,8 @@ final class Inspector: EventListener {
   let hostLog: RingText<KernelLogLine>
   /// The last hide or seek.
   private(set) var lastWalk: EventStream.Entry?
-  /// Functions that are called for each line of the guest's log and of the host's log.
-  @exclusivity(unchecked) var onGuestLine: ((String) -> Void)?
-  var onHostLine: ((String) -> Void)?
+  private let onGuestLine: ((String) -> Void)?
+  private let onHostLine: ((String) -> Void)?
 
   /// A function that is called at the first access after which the guest does not run any more.
   var onGuestStop: ((String) -> Void)?
@@ -43,10 +42,17 @@ final class Inspector: EventListener {
   ///   - engine: The engine. Each log keeps a quarter as many lines as the stream of the engine keeps events.
   ///   - format: The form of the trace.
   ///   - clock: Nanoseconds since the host was started.
-  init(of engine: any Engine, format: TraceFormat, clock: @escaping () -> UInt64) {
+  ///   - onGuestLine: A function that is called for each line of the guest's log, also for the lines of a driver's start.
+  ///   - onHostLine: A function that is called for each line of the host's log.
+  init(
+    of engine: any Engine, format: TraceFormat, clock: @escaping () -> UInt64,
+    onGuestLine: ((String) -> Void)?, onHostLine: ((String) -> Void)?
+  ) {
     self.engine = engine
     self.format = format
     self.clock = clock
+    self.onGuestLine = onGuestLine
+    self.onHostLine = onHostLine
     events = engine.events
     trace = RingText(
       events.ring, line: { [events] in format.line($0, of: events) },

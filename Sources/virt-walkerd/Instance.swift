@@ -158,7 +158,8 @@ final class Instance {
       }
       device = InspectedDevice(
         engine, node: node.string, task: ("virt-walkerd", getpid()),
-        clock: clinux_monotonic_nanoseconds, cpuClock: clinux_thread_cpu_nanoseconds)
+        clock: clinux_monotonic_nanoseconds, cpuClock: clinux_thread_cpu_nanoseconds,
+        onGuestLine: lineLog("guest", options), onHostLine: lineLog("host", options))
     } catch let failure as CodeFailure {
       throw failure
     } catch {
@@ -167,14 +168,14 @@ final class Instance {
         status: .systemError)
     }
     if let own { device.codeReport = { own.report } }
-    // At a higher level, the log drops these lines, so their texts are not made.
-    if options.logLevel <= .info {
-      let guest = Logger(label: "guest")
-      let host = Logger(label: "host")
-      device.onGuestLine = { guest.info("\($0)") }
-      device.onHostLine = { host.info("\($0)") }
-    }
     return (device, own)
+  }
+
+  /// The function that logs the lines of a kernel; nil at a higher level, where the log drops these lines, so that their texts are not made.
+  private static func lineLog(_ kernel: String, _ options: Serve) -> ((String) -> Void)? {
+    guard options.logLevel <= .info else { return nil }
+    let log = Logger(label: kernel)
+    return { log.info("\($0)") }
   }
 
   /// Makes the server that the options ask for. `auto` takes CUSE if it works, otherwise FUSE, and logs the reason.

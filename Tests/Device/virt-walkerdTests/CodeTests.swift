@@ -376,6 +376,16 @@ import Testing
     #expect(result.output == "1\n", "\(result.errors)")
   }
 
+  @Test func logHasTheLinesOfTheInitFunction() async throws {
+    let result = try await run(
+      ["x.c": module(initialize: "\tpr_info(\"hello\\n\");")],
+      """
+      serve --module x.c --log-level info || exit 98
+      echo 1 >$tree/reset; finish; grep '^guest: ' log
+      """)
+    #expect(result.output == "guest: hello\nguest: hello\n", "\(result.errors)")
+  }
+
   @Test func changedSourceIsReloaded() async throws {
     let result = try await run(
       ["x.c": module(write: "\tpr_info(\"first\\n\");")],
