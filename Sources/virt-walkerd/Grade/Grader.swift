@@ -19,25 +19,13 @@ struct Grader {
   /// Grades with the plain and the sanitized programs. A check that cannot be made is skipped.
   func run(_ plain: CodeBuilderClient, sanitized: Result<CodeBuilderClient, CodeFailure>?) {
     skipMissingPart()
-    let pages: Trial
-    do {
-      pages = try Trial(submission, plain, backing: .anonymous)
-    } catch {
-      failAll("\(error)")
-      return
-    }
+    guard let pages = boot(plain, .anonymous) else { return }
     guard !hasHook || pages.hookHasAbort else {
       failAll("the hook answers hypercalls, and no accesses to HIDE and SEEK")
       return
     }
     guard checkLoad(pages) else { return }
-    let blocks: Trial
-    do {
-      blocks = try Trial(submission, plain, backing: .huge)
-    } catch {
-      failAll("\(error)")
-      return
-    }
+    guard let blocks = boot(plain, .huge) else { return }
     // A solution for pages alone, or for blocks alone, loses the points of the other ones only.
     let zero = checkZero(pages)
     tell(.zero, zero.verdict == .passed ? zero : checkZero(blocks))
@@ -54,6 +42,16 @@ struct Grader {
       trial.engine.end()
     }
     checkSanitizers(sanitized)
+  }
+
+  /// Boots a machine with the code; nil, and all checks have failed, if the code does not start.
+  private func boot(_ builder: CodeBuilderClient, _ backing: Backing) -> Trial? {
+    do {
+      return try Trial(submission, builder, backing: backing)
+    } catch {
+      failAll("\(error)")
+      return nil
+    }
   }
 
   // MARK: - Results
