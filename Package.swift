@@ -16,11 +16,14 @@ let package = Package(
     .library(name: "VirtWalkerDevice", targets: ["VirtWalkerDevice"]),
     .library(name: "UserCode", targets: ["UserCode"]),
     .library(name: "Inspection", targets: ["Inspection"]),
+    .library(name: "KernelLab", targets: ["KernelLab"]),
     .executable(name: "virt-walkerd", targets: ["virt-walkerd"]),
+    .executable(name: "virt-walker-page", targets: ["virt-walker-page"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
   ],
@@ -59,6 +62,11 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(
+      name: "PageTableCases",
+      dependencies: ["Stage2Sim", "VirtWalkerDevice"],
+      swiftSettings: strict
+    ),
+    .target(
       name: "Inspection",
       dependencies: [
         "CharacterDeviceServer",
@@ -83,6 +91,46 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .target(name: "Hashing", swiftSettings: strict),
+    .target(
+      name: "Pages",
+      dependencies: [
+        "Hashing",
+        "Inspection",
+        "Scenarios",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+      ],
+      resources: [.embedInCode("Resources")],
+      swiftSettings: strict
+    ),
+    .target(
+      name: "KernelLab",
+      dependencies: [
+        "CLinux",
+        "CharacterDeviceServer",
+        "Hashing",
+        "Scenarios",
+        "UserCode",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
+    .systemLibrary(name: "CLabLink", path: "Kernel/lab"),
+    .target(
+      name: "KernelEngine",
+      dependencies: [
+        "CLabLink",
+        "CLinux",
+        "CharacterDeviceServer",
+        "Scenarios",
+        "Stage2Sim",
+        "UserCode",
+        "VirtWalkerDevice",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
     .plugin(name: "SourceCommit", capability: .buildTool()),
     .executableTarget(
       name: "virt-walkerd",
@@ -90,6 +138,10 @@ let package = Package(
         "CLinux",
         "CharacterDeviceServer",
         "Inspection",
+        "KernelEngine",
+        "KernelLab",
+        "PageTableCases",
+        "Pages",
         "Scenarios",
         "Stage2Sim",
         "UserCode",
@@ -101,11 +153,27 @@ let package = Package(
       swiftSettings: strict,
       plugins: ["SourceCommit"]
     ),
+    .executableTarget(
+      name: "virt-walker-page",
+      dependencies: [
+        "CharacterDeviceServer",
+        "Pages",
+        "Stage2Sim",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict
+    ),
     .systemLibrary(name: "CPageTable", path: "oracle/pgtable-harness"),
     .executableTarget(
       name: "pgtable-fuzz",
       dependencies: [
         "CPageTable",
+        "PageTableCases",
         "SeededRandom",
         "Stage2Sim",
         "VirtWalkerDevice",
@@ -190,6 +258,8 @@ let package = Package(
     .testTarget(
       name: "Stage2SimTests",
       dependencies: [
+        "PageTableCases",
+        "SeededRandom",
         "Stage2Sim",
         "VirtWalkerDevice",
         "access-counter",
@@ -271,6 +341,17 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(
+      name: "KernelLabTests",
+      dependencies: [
+        "CharacterDeviceServer",
+        "Hashing",
+        "KernelLab",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Units/KernelLabTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
       name: "InspectionTests",
       dependencies: [
         "CFuse",
@@ -286,6 +367,18 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(
+      name: "PagesTests",
+      dependencies: [
+        "Inspection",
+        "Pages",
+        "Scenarios",
+        "Stage2Sim",
+        "VirtWalkerDevice",
+      ],
+      path: "Tests/Units/PagesTests",
+      swiftSettings: strict
+    ),
+    .testTarget(
       name: "NodeCheckerTests",
       dependencies: ["SeededRandom", "node-checker"],
       path: "Tests/Units/NodeCheckerTests",
@@ -296,6 +389,7 @@ let package = Package(
       dependencies: [
         "CharacterDeviceServer",
         "DaemonSupport",
+        "Stage2Sim",
         "UserCode",
         "virt-walkerd",
         .product(name: "Subprocess", package: "swift-subprocess"),

@@ -14,7 +14,7 @@ TOP = Path(__file__).resolve().parent.parent
 DAEMON = TOP / ".build-static/release/virt-walkerd"
 REFERENCE = TOP / ".build/bench"
 TOOLS = TOP / "Benchmarks/.build-static/release"
-PGTABLE_BENCH = TOP / ".build/oracle/pgtable/pgtable-bench"
+PGTABLE_BENCH = TOP / ".build/oracle/pgtable/6.1/pgtable-bench"
 TIME_LIMIT_S = 30
 
 

@@ -48,7 +48,7 @@ def subcommand(command):
             yield ".Pp"
             yield from text(paragraph)
     yield from options({"arguments": [item for item in command.get("arguments", [])
-                                      if item.get("valueName") not in ("help", "version")]})
+                                      if item["kind"] != "flag" or item.get("valueName") not in ("help", "version")]})
 
 
 def main(program, date):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Measures the time of the kernel's arch/arm64/kvm/hyp/pgtable.c in user space (oracle/pgtable
- * --benchmark builds it). The file is under the kernel's license for the reason that stub.h
+ * Measures the time of the kernel's arch/arm64/kvm/hyp/pgtable.c of one version in user space
+ * (oracle/pgtable --benchmark builds it). The file is under the kernel's license for the reason that stub.h
  * gives.
  *
  * usage: pgtable-bench MIB ROUNDS
@@ -52,8 +52,13 @@ static void check(int error)
 static void map(u64 addr, u64 size, u64 phys)
 {
 	static char memcache; /* only its existence counts */
+	void *mc = &memcache;
 
-	check(kvm_pgtable_stage2_map(&pgt, addr, size, phys, PROT, &memcache));
+#if LINUX_VERSION >= KERNEL_VERSION(6, 2)
+	check(kvm_pgtable_stage2_map(&pgt, addr, size, phys, PROT, mc, 0));
+#else
+	check(kvm_pgtable_stage2_map(&pgt, addr, size, phys, PROT, mc));
+#endif
 }
 
 /* --- The timed operations. Each function returns a sum. */
@@ -72,11 +77,23 @@ static u64 leaf(u64 pages)
 	u64 i, random = 1, sum = 0;
 
 	for (i = 0; i < pages; i++) {
+		u64 addr = IPA + next_random(&random) % pages * PAGE_SIZE;
+#if LINUX_VERSION >= KERNEL_VERSION(5, 15)
 		kvm_pte_t pte;
+#if LINUX_VERSION >= KERNEL_VERSION(6, 9)
+		s8 level;
+#else
 		u32 level;
+#endif
 
-		check(kvm_pgtable_get_leaf(&pgt, IPA + next_random(&random) % pages * PAGE_SIZE, &pte, &level));
+		check(kvm_pgtable_get_leaf(&pgt, addr, &pte, &level));
 		sum += pte + level;
+#else
+		struct pgtable_result result;
+
+		check(get_leaf(addr, &result));
+		sum += result.value + result.level;
+#endif
 	}
 	return sum;
 }
@@ -184,7 +201,7 @@ int main(int count, char **arguments)
 		return 64;
 	}
 	state.is_logging = 0;
-	create(40, false);
+	create(&(struct pgtable_machine){ .ipa_bits = 40 });
 	/* The first round is not counted: the first use of memory takes extra time. */
 	run_round(size, 0);
 	for (round = 0; round < round_count; round++)

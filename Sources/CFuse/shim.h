@@ -12,7 +12,7 @@
 #error "libfuse 3.14 or later is needed: install a newer libfuse3-dev"
 #endif
 
-// Later releases of libfuse have these two functions as macros, which Swift cannot call.
+// Later releases of libfuse have these functions as macros, which Swift cannot call.
 
 static inline struct fuse_session *cfuse_session_new(
     struct fuse_args *args, const struct fuse_lowlevel_ops *operations, size_t size, void *user_data)
@@ -25,6 +25,11 @@ static inline struct fuse_session *ccuse_lowlevel_new(
     void *user_data)
 {
     return cuse_lowlevel_new(args, info, operations, user_data);
+}
+
+static inline int cfuse_session_custom_io(struct fuse_session *session, const struct fuse_custom_io *io, int descriptor)
+{
+    return fuse_session_custom_io(session, io, descriptor);
 }
 
 // The answer to an open of a file without positions, with the kernel's flag from linux/fuse.h: libfuse has such a flag

@@ -3,10 +3,16 @@
 #define CLINUX_SHIM_H
 
 #include <fcntl.h>
+#include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/ioctl.h>
 #include <linux/landlock.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <linux/stat.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -14,8 +20,12 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +130,20 @@ static inline int clinux_make_memory(const char *name, off_t size)
     return descriptor;
 }
 
+static inline int clinux_make_file_in_memory(const char *name) { return syscall(SYS_memfd_create, name, 1U /* MFD_CLOEXEC */); }
+
+// A pipe whose ends do not block: pipe2(2) needs _GNU_SOURCE.
+static inline int clinux_pipe(int *reading, int *writing)
+{
+    int ends[2];
+
+    if (syscall(SYS_pipe2, ends, O_CLOEXEC | O_NONBLOCK) != 0)
+        return -1;
+    *reading = ends[0];
+    *writing = ends[1];
+    return 0;
+}
+
 // Messages with descriptors by a socket of AF_UNIX: unix(7). CMSG_DATA and others are macros.
 
 #define CLINUX_DESCRIPTORS 4
@@ -143,6 +167,58 @@ static inline ssize_t clinux_send(int socket, const void *data, size_t length, c
         memcpy(CMSG_DATA(&control.header), descriptors, count * sizeof(int));
     }
     return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+// The address of a socket in the abstract namespace, which has no file: unix(7).
+static inline socklen_t clinux_abstract_address(struct sockaddr_un *address, const char *name)
+{
+    size_t length = strnlen(name, sizeof(address->sun_path) - 1);
+
+    memset(address, 0, sizeof(*address));
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path + 1, name, length);
+    return offsetof(struct sockaddr_un, sun_path) + 1 + length;
+}
+
+// A non-blocking socket for messages that listens at a name, or that is connected to a name.
+static inline int clinux_abstract_socket(const char *name, int listens)
+{
+    int descriptor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un address;
+    socklen_t length = clinux_abstract_address(&address, name);
+    int result;
+
+    if (descriptor < 0)
+        return -1;
+    if (listens)
+        result = bind(descriptor, (struct sockaddr *)&address, length) ? -1 : listen(descriptor, 32);
+    else
+        result = connect(descriptor, (struct sockaddr *)&address, length);
+    if (result == 0)
+        return descriptor;
+    result = errno;
+    close(descriptor);
+    errno = result;
+    return -1;
+}
+
+// Accepts a connection, which is non-blocking.
+static inline int clinux_accept(int socket)
+{
+    return syscall(SYS_accept4, socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+// The user of the process at the other end of a connection: SO_PEERCRED. -1 if there is none.
+static inline int64_t clinux_peer_user(int socket)
+{
+    struct {
+        pid_t pid;
+        uid_t uid;
+        gid_t gid;
+    } peer; // struct ucred
+    socklen_t length = sizeof(peer);
+
+    return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? (int64_t)peer.uid : -1;
 }
 
 // Receives a message and at most CLINUX_DESCRIPTORS descriptors. Returns its length, 0 at the end, and -1 for an error or a
@@ -194,6 +270,175 @@ static inline uint64_t clinux_nanoseconds(clockid_t clock)
 static inline uint64_t clinux_monotonic_nanoseconds(void)
 {
     return clinux_nanoseconds(CLOCK_MONOTONIC);
+}
+
+// System calls of other processes that come to this one: SECCOMP_RET_USER_NOTIF of seccomp(2). The headers of the build may be older
+// than the kernel on which the program runs, so newer constants are here by their values.
+
+// Installs a filter, and returns its listener. A call that the listener has received is ended by fatal signals only (Linux 5.19). With
+// an older kernel, every signal ends it.
+static inline int clinux_install_filter(const void *instructions, size_t size, int *is_killable)
+{
+    const unsigned int new_listener = 1 << 3, wait_killable = 1 << 5;
+    struct sock_fprog program = { size / sizeof(struct sock_filter), (struct sock_filter *)instructions };
+    int listener;
+
+    *is_killable = 1;
+    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, new_listener | wait_killable, &program);
+    if (listener < 0 && errno == EINVAL) {
+        *is_killable = 0;
+        listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, new_listener, &program);
+    }
+    return listener;
+}
+
+// Whether the kernel knows such filters, and this process may have some.
+static inline int clinux_has_notifications(void)
+{
+    uint32_t action = SECCOMP_RET_USER_NOTIF;
+
+    return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0U, &action) == 0;
+}
+
+// A call of another process that waits for its answer.
+struct clinux_notification {
+    uint64_t id;
+    uint64_t arguments[6];
+    int32_t thread;
+    int32_t number;
+};
+
+static inline int clinux_receive_notification(int listener, struct clinux_notification *received)
+{
+    struct seccomp_notif notification;
+
+    // The kernel refuses memory that is not zero.
+    memset(&notification, 0, sizeof(notification));
+    if (syscall(SYS_ioctl, listener, SECCOMP_IOCTL_NOTIF_RECV, &notification) != 0)
+        return -1;
+    received->id = notification.id;
+    memcpy(received->arguments, notification.data.args, sizeof(received->arguments));
+    received->thread = notification.pid;
+    received->number = notification.data.nr;
+    return 0;
+}
+
+static inline int clinux_answer_notification(int listener, uint64_t id, int64_t value, int error)
+{
+    struct seccomp_notif_resp answer = { .id = id, .val = value, .error = -error };
+
+    return syscall(SYS_ioctl, listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+}
+
+// Lets the kernel execute the call.
+static inline int clinux_continue_notification(int listener, uint64_t id)
+{
+    struct seccomp_notif_resp answer = { .id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE };
+
+    return syscall(SYS_ioctl, listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+}
+
+// Puts a copy of a descriptor into the process, as the result of its call.
+static inline int clinux_answer_descriptor(int listener, uint64_t id, int descriptor, int flags)
+{
+    const unsigned int send = 1 << 1;
+    struct seccomp_notif_addfd answer = { .id = id, .flags = send, .srcfd = descriptor, .newfd_flags = flags };
+
+    return syscall(SYS_ioctl, listener, SECCOMP_IOCTL_NOTIF_ADDFD, &answer);
+}
+
+static inline int clinux_notification_is_valid(int listener, uint64_t id)
+{
+    return syscall(SYS_ioctl, listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+}
+
+// Lets the kernel run both sides of a call on one processor in turn (Linux 6.6).
+static inline void clinux_wake_synchronously(int listener)
+{
+    (void)syscall(SYS_ioctl, listener, _IOW(SECCOMP_IOC_MAGIC, 4, uint64_t), 1UL);
+}
+
+// The memory of another process: process_vm_readv(2), process_vm_writev(2). A part of the memory may be missing, so that the parts end
+// at the ends of pages. Both return the number of bytes, and -1 if there are none.
+
+#define CLINUX_PARTS 64
+
+static inline ssize_t clinux_copy_memory(pid_t process, void *own, uint64_t address, size_t count, int writes)
+{
+    const size_t page = 4096;
+    size_t done = 0;
+
+    while (done < count) {
+        struct iovec parts[CLINUX_PARTS], local;
+        size_t number = 0, size = 0;
+        ssize_t copied;
+
+        while (number < CLINUX_PARTS && done + size < count) {
+            uint64_t at = address + done + size;
+            size_t part = page - at % page;
+
+            if (part > count - done - size)
+                part = count - done - size;
+            parts[number++] = (struct iovec){ (void *)(uintptr_t)at, part };
+            size += part;
+        }
+        local = (struct iovec){ (char *)own + done, size };
+        copied = syscall(writes ? SYS_process_vm_writev : SYS_process_vm_readv, process, &local, 1UL, parts, number, 0UL);
+        if (copied <= 0)
+            return done > 0 ? (ssize_t)done : -1;
+        done += copied;
+        if ((size_t)copied < size)
+            break;
+    }
+    return done;
+}
+
+// The answer to statx(2), from the attributes of stat(2).
+static inline void clinux_make_statx(const struct stat *from, uint32_t major, uint32_t minor, void *answer)
+{
+    struct statx *to = answer;
+
+    memset(to, 0, sizeof(*to));
+    to->stx_mask = STATX_BASIC_STATS;
+    to->stx_blksize = from->st_blksize;
+    to->stx_nlink = from->st_nlink;
+    to->stx_uid = from->st_uid;
+    to->stx_gid = from->st_gid;
+    to->stx_mode = from->st_mode;
+    to->stx_ino = from->st_ino;
+    to->stx_atime = (struct statx_timestamp){ .tv_sec = from->st_atim.tv_sec, .tv_nsec = from->st_atim.tv_nsec };
+    to->stx_mtime = (struct statx_timestamp){ .tv_sec = from->st_mtim.tv_sec, .tv_nsec = from->st_mtim.tv_nsec };
+    to->stx_ctime = (struct statx_timestamp){ .tv_sec = from->st_ctim.tv_sec, .tv_nsec = from->st_ctim.tv_nsec };
+    to->stx_rdev_major = major;
+    to->stx_rdev_minor = minor;
+    to->stx_dev_major = gnu_dev_major(from->st_dev);
+    to->stx_dev_minor = gnu_dev_minor(from->st_dev);
+}
+
+static const size_t CLINUX_STATX_SIZE = sizeof(struct statx);
+
+// The file system and the type of a file, as far as the kernel knows them without a request to the file system's server. The path is
+// relative to no directory, or empty for the descriptor.
+static inline int clinux_known_file(int descriptor, const char *path, int follows, uint64_t *device, uint32_t *type)
+{
+    const int empty_path = 0x1000, no_follow = 0x100, dont_sync = 0x4000; // AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, AT_STATX_DONT_SYNC
+    struct statx answer;
+
+    if (syscall(SYS_statx, descriptor, path, empty_path | dont_sync | (follows ? 0 : no_follow), STATX_TYPE, &answer) != 0)
+        return -1;
+    *device = (uint64_t)answer.stx_dev_major << 32 | answer.stx_dev_minor;
+    *type = answer.stx_mode & S_IFMT;
+    return 0;
+}
+
+// Opens a path (O_PATH) if the kernel knows all names of it already: openat2(2), RESOLVE_CACHED. EAGAIN if it does not.
+static inline int clinux_open_known_path(const char *path)
+{
+    const struct {
+        uint64_t flags, mode, resolve;
+    } how = { __O_PATH | O_CLOEXEC, 0, 0x20 };
+
+    return syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
 }
 
 // Copies memory that another process can change. The compiler uses the copy from then on, and does not read the memory again.

@@ -68,6 +68,8 @@ final class Inspector: EventListener {
     super.init()
     // One operation can have more events than the stream keeps.
     events.listener = self
+    // A program that has got its reply finds the lines of its call in the log.
+    events.tellsLines = onHostLine != nil
   }
 
   deinit { events.listener = nil }
@@ -174,10 +176,16 @@ final class Inspector: EventListener {
     }
   }
 
-  override func noteOverrun() { noteEvents() }
+  override func noteLine(_ text: String, _ layer: EventLayer) {
+    changes += 1
+    let isGuest = layer == .driver
+    (isGuest ? guestRing : hostRing).append(
+      KernelLogLine(time: events.time, content: .text(text)))
+    (isGuest ? onGuestLine : onHostLine)?(text)
+  }
 
   /// Takes the events since the last call.
-  private func noteEvents() {
+  override func noteEvents() {
     let end = events.end
     ring.forEach(from: firstUnseen) { entry in
       switch entry.event {
@@ -232,6 +240,8 @@ enum GuestStop {
     case .notModelled(let word): "its kernel came to the unknown instruction \(hex(UInt64(word)))"
     case .crashed(.guest): "its kernel has crashed in the module: the file guest/dmesg says why"
     case .crashed(.host): "the host's kernel has crashed in the hook: the file host/dmesg says why"
+    case .lost:
+      "its kernel or the host's does not run any more: the files guest/dmesg and host/dmesg say why"
     }
   }
 }
@@ -258,6 +268,7 @@ extension KernelLogLine.Content: CustomStringConvertible {
     case .text(let text): text
     case .stopped(.crashed(.guest)): "the guest has stopped: its kernel has crashed"
     case .stopped(.crashed(.host)): "the guest has stopped: the host's kernel has crashed"
+    case .stopped(.lost): "the guest has stopped: its kernel or the host's does not run any more"
     case .stopped(let result): "the guest has stopped: \(result)"
     }
   }

@@ -35,12 +35,13 @@ struct TraceFormat {
   }
 
   func line(_ entry: EventStream.Entry, of events: EventStream) -> String {
-    let text =
-      if case .text(let line) = entry.event {
-        "console: \(events.text(of: line))"
-      } else {
-        entry.event.traceText
-      }
+    let text: String
+    switch entry.event {
+    // A real kernel has written the whole line.
+    case .traced(let line): return "\(events.text(of: line))\n"
+    case .text(let line): text = "console: \(events.text(of: line))"
+    default: text = entry.event.traceText
+    }
     return "\(context)\(timestamp(entry.time)): \(text)\n"
   }
 
@@ -62,6 +63,10 @@ extension MachineEvent {
       "virt_walker_seek: byte \(hex(UInt64(byte), digits: 2)) entry \(entry)"
     case .invalidation(let ipa, let level):
       "virt_walker_tlbi: ipa \(hex(ipa)) level \(level)"
+    case .localInvalidation(let ipa, let level):
+      "virt_walker_tlbi: ipa \(hex(ipa)) level \(level) local"
+    case .invalidationOfRange(let ipa, let pages):
+      "virt_walker_tlbi: ipa \(hex(ipa)) pages \(pages)"
     case .invalidationOfAll: "virt_walker_tlbi: all"
     case .dataCacheClean(let physical, let size):
       "virt_walker_dcache: address \(hex(physical)) size \(hex(size))"
@@ -70,8 +75,8 @@ extension MachineEvent {
     case .warning(let warning): "virt_walker_warning: \(warning)"
     // The tracepoint of printk().
     case .log(let message): "console: \(message)"
-    // The first two are not in the trace (``EventStream``), and the stream has the text of the third.
-    case .abort, .guestStopped, .text: ""
+    // The first two are not in the trace (``EventStream``), and the stream has the text of the others.
+    case .abort, .guestStopped, .text, .traced: ""
     }
   }
 }

@@ -6,6 +6,8 @@ import VirtWalkerDevice
 struct WalkReport {
   let configuration: VirtualMachine.Configuration
   let startLevel: Int
+  /// The guest physical address of the walk.
+  var address = HideSeek.target
   /// The entries from the start level to the leaf.
   let path: [TableVisit]
   /// The last hide or seek, as the trace has it.
@@ -13,6 +15,19 @@ struct WalkReport {
 
   /// The reason why the guest does not run any more; nil if it runs.
   let stop: GuestStopped?
+
+  init(
+    configuration: VirtualMachine.Configuration, startLevel: Int,
+    address: IntermediatePhysicalAddress, path: [TableVisit], last: EventStream.Entry?,
+    stop: GuestStopped?
+  ) {
+    self.configuration = configuration
+    self.startLevel = startLevel
+    self.address = address
+    self.path = path
+    self.last = last
+    self.stop = stop
+  }
 
   init(of engine: any Engine, last: EventStream.Entry?, stop: GuestStopped? = nil) {
     configuration = engine.machine.configuration
@@ -36,7 +51,7 @@ struct WalkReport {
   }
 
   private var heading: String {
-    "walk of \(hex(HideSeek.target)): \(configuration.granule) granule, \(configuration.ipaBits)-bit IPA, start level \(startLevel)"
+    "walk of \(hex(address)): \(configuration.granule) granule, \(configuration.ipaBits)-bit IPA, start level \(startLevel)"
   }
 
   private var table: [String] {
@@ -48,11 +63,20 @@ struct WalkReport {
 
   /// The meaning of an entry in words.
   func describe(_ visit: TableVisit) -> String {
-    let granule = configuration.granule
+    Self.describe(visit, isLast: visit == leaf, granule: configuration.granule)
+  }
+
+  /// The meaning of an entry in words.
+  ///
+  /// - Parameters:
+  ///   - visit: The entry.
+  ///   - isLast: Whether the walk ends at the entry.
+  ///   - granule: The granule of the table.
+  static func describe(_ visit: TableVisit, isLast: Bool, granule: Granule) -> String {
     let address = hex(visit.descriptor.outputAddress(granule))
     if visit.descriptor.isTable(level: visit.level) {
       // The last entry points to a table only if a table was freed in use.
-      return visit == leaf ? "a table at \(address), where none is" : "table at \(address)"
+      return isLast ? "a table at \(address), where none is" : "table at \(address)"
     }
     guard visit.descriptor.isValid else {
       return visit.descriptor.rawValue == 0 ? "empty" : "invalid, but not empty"
@@ -131,21 +155,24 @@ extension DescriptorField {
   static let byte = DescriptorField("byte", mask: 0xff << UInt64(HiddenBit.shift))
 
   /// All 64 bits side by side: the byte, the other fields, and the bits between fields without a name.
-  static let sideBySide: [DescriptorField] = {
+  static let sideBySide = withoutGaps([byte] + all.filter { $0.mask & byte.mask == 0 })
+
+  /// Fields in their order from the highest bit down, and the bits between them as fields without a name.
+  static func withoutGaps(_ named: [DescriptorField]) -> [DescriptorField] {
     var fields: [DescriptorField] = []
     var end = 64
     func addBits(downTo bit: Int) {
       guard bit < end else { return }
       fields.append(DescriptorField("", mask: (.max >> UInt64(64 - end + bit)) << UInt64(bit)))
     }
-    for field in [byte] + all where field.mask & byte.mask == 0 || field == byte {
+    for field in named {
       addBits(downTo: field.bits.upperBound + 1)
       fields.append(field)
       end = field.bits.lowerBound
     }
     addBits(downTo: 0)
     return fields
-  }()
+  }
 }
 
 /// A field of an entry with its meaning.
@@ -217,5 +244,22 @@ struct DescribedField: Sendable {
     case (true, false): "execute-never"
     case (true, true): "EL1 may execute, EL0 may not (FEAT_XNX)"
     }
+  }
+}
+
+extension StepTracer {
+  /// The text of the file `walk` of the inspection tree, for an address at a stop.
+  ///
+  /// - Parameters:
+  ///   - address: The guest physical address.
+  ///   - state: The tables at the stop.
+  public func walkText(of address: IntermediatePhysicalAddress, in state: TableState) -> String {
+    let path = state.path(to: address)
+    guard !path.isEmpty else { return "\(hex(address)) is beyond the guest's address space\n" }
+    return WalkReport(
+      configuration: engine.machine.configuration, startLevel: engine.view.startLevel,
+      address: address.aligned(to: engine.machine.configuration.granule.pageSize), path: path,
+      last: nil, stop: nil
+    ).text
   }
 }

@@ -11,35 +11,9 @@ public struct Difference: Hashable, Sendable {
   /// The observations of the engine, which is the model.
   public let model: [String]
 
-  /// Both sides as lines to print: the kernel's on the left and the model's on the right, with a `!` between lines that differ.
-  /// If that is wider than `width`, the two sides of a line stand one above the other.
+  /// Both sides as lines to print, see ``SideBySide/lines(width:titles:)``.
   public func sideBySide(width: Int? = nil) -> [String] {
-    let rows = (0..<max(kernel.count, model.count)).map { index in
-      (
-        kernel: index < kernel.count ? kernel[index] : nil,
-        model: index < model.count ? model[index] : nil
-      )
-    }
-    let titles = (kernel: "kernel" as String?, model: "model" as String?)
-    let columns = [titles] + rows
-    let left = columns.compactMap(\.kernel?.count).max() ?? 0
-    let right = columns.compactMap(\.model?.count).max() ?? 0
-    // Each line begins with two spaces, and has three between the columns.
-    guard left + right + 5 <= width ?? .max else { return stacked(rows) }
-    return columns.enumerated().map { index, row in
-      let kernel = row.kernel ?? ""
-      let padding = String(repeating: " ", count: left - kernel.count)
-      let mark = index == 0 || row.kernel == row.model ? " " : "!"
-      return "  \(kernel)\(padding) \(mark)" + (row.model.map { " \($0)" } ?? "")
-    }
-  }
-
-  private func stacked(_ rows: [(kernel: String?, model: String?)]) -> [String] {
-    rows.flatMap { row -> [String] in
-      if let both = row.kernel, both == row.model { return ["  \(both)"] }
-      return [row.kernel.map { "! kernel: \($0)" }, row.model.map { "! model:  \($0)" }]
-        .compactMap { $0 }
-    }
+    SideBySide(kernel: kernel, model: model).lines(width: width)
   }
 }
 

@@ -15,10 +15,11 @@ public struct Explainer {
   /// The machine on which `explain` hides bytes: the machine of `serve` with the same options, but with one huge page at least
   /// if its memory is hugetlb.
   public static func machine(
-    cpu: CPUModel, backing: Backing, granule: Granule = .kib4, ipaBits: Int = 40
+    cpu: CPUModel, backing: Backing, granule: Granule = .kib4, ipaBits: Int = 40,
+    kernel: KernelVersion = .standard
   ) -> MachineDescription {
     var configuration = VirtualMachine.Configuration(
-      cpu: cpu, granule: granule, ipaBits: ipaBits, backing: backing)
+      cpu: cpu, granule: granule, ipaBits: ipaBits, backing: backing, kernel: kernel)
     if backing == .hugetlb {
       configuration.memorySize = max(configuration.memorySize, granule.blockSize)
     }
@@ -54,6 +55,16 @@ public struct Explainer {
     return Explanation(
       byte: byte, before: before, after: after, warnings: warnings, outcomes: outcomes,
       invalidEntry: try invalidEntryOutcome(hiding: byte))
+  }
+
+  /// The steps that show the effect of an event on a hidden byte, on a machine at its start.
+  ///
+  /// - Parameters:
+  ///   - event: The event after the hide.
+  ///   - byte: The byte.
+  public func steps(of event: ExplainedEvent, hiding byte: UInt8) throws(EngineFailure) -> [Step] {
+    let (hide, seek) = try (hideStep(byte), seekStep)
+    return Self.boot + event.preparation + [hide] + event.steps + [seek, Self.load, seek]
   }
 
   private func outcome(
@@ -152,15 +163,22 @@ public struct Explainer {
 
   /// Hides a byte as the guest does.
   private func hide(_ byte: UInt8) throws(EngineFailure) -> [Stage2Warning] {
+    try performWatched(hideStep(byte)).1
+  }
+
+  private func hideStep(_ byte: UInt8) throws(EngineFailure) -> Step {
     let register = address(try registers.hide)
-    return try performWatched(
-      Step(constant: "guest strb w0,[\(register)] x0=\(hex(UInt64(byte)))")
-    ).1
+    return Step(constant: "guest strb w0,[\(register)] x0=\(hex(UInt64(byte)))")
+  }
+
+  private var seekStep: Step {
+    get throws(EngineFailure) {
+      Step(constant: "guest ldrb w0,[\(address(try registers.seek))]")
+    }
   }
 
   private func seek() throws(EngineFailure) -> UInt8 {
-    let register = address(try registers.seek)
-    let observations = try engine.perform(Step(constant: "guest ldrb w0,[\(register)]"))
+    let observations = try engine.perform(seekStep)
     for case .run(let run) in observations { return UInt8(truncatingIfNeeded: run.x0) }
     throw EngineFailure("a step of the guest has no run: this is a defect of the engine")
   }

@@ -37,13 +37,16 @@ public struct MachineDescription: Hashable, Sendable {
       guard values.updateValue(value.word, forKey: key) == nil else {
         throw parser.error(at: value.column, "\(key.rawValue)= stands here a second time")
       }
-      try set(key, to: value.word, parser)
     } while !parser.isAtEnd
+    // The other values depend on the version of the kernel.
+    for key in Key.allCases {
+      if let word = values[key] { try set(key, to: word, parser) }
+    }
     try check(values, parser)
   }
 
   private enum Key: String, CaseIterable {
-    case cpu, granule, ipa, backing, memory
+    case kernel, cpu, granule, ipa, backing, memory
     case dirtyLog = "dirty-log"
     case code
 
@@ -72,11 +75,11 @@ public struct MachineDescription: Hashable, Sendable {
       return found
     }
     switch key {
+    case .kernel: configuration.kernel = try choice(of: KernelVersion.recorded)
     case .cpu: configuration.cpu = try choice(of: CPUModel.allCases)
     case .granule:
       guard let found = Granule(value.text) else {
-        throw parser.error(
-          at: value, expected: alternatives(Granule.allCases.map(\.description)))
+        throw parser.error(at: value, expected: alternatives(Granule.allCases.map(\.description)))
       }
       configuration.granule = found
     case .ipa:
@@ -132,7 +135,9 @@ extension MachineDescription: CustomStringConvertible {
   public var description: String {
     let machine = configuration
     let usual = MachineDescription().configuration
-    var words = ["machine", "cpu=\(machine.cpu.rawValue)"]
+    var words = ["machine"]
+    if machine.kernel != usual.kernel { words.append("kernel=\(machine.kernel.rawValue)") }
+    words.append("cpu=\(machine.cpu.rawValue)")
     if machine.granule != usual.granule { words.append("granule=\(machine.granule)") }
     if machine.ipaBits != usual.ipaBits { words.append("ipa=\(machine.ipaBits)") }
     words.append("backing=\(machine.backing.rawValue)")

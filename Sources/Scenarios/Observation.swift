@@ -14,6 +14,10 @@ public enum Observation: Hashable, Sendable {
   case abort(syndrome: UInt64, far: GuestVirtualAddress, hpfar: UInt64)
   /// KVM has invalidated the TLB entries of one IPA.
   case invalidation(ipa: IntermediatePhysicalAddress, level: Int)
+  /// The same on the CPU of the vCPU only (`__kvm_tlb_flush_vmid_ipa_nsh`).
+  case localInvalidation(ipa: IntermediatePhysicalAddress, level: Int)
+  /// KVM has invalidated the TLB entries of a range of pages.
+  case invalidationOfRange(ipa: IntermediatePhysicalAddress, pages: UInt64)
   /// KVM has invalidated all TLB entries of the VM.
   case invalidationOfAll
   /// A line that the hook has logged.
@@ -91,6 +95,10 @@ extension Observation: CustomStringConvertible {
       "abort esr=\(hexadecimal(syndrome, digits: 8)) far=\(hexadecimal(far.rawValue, digits: 16)) hpfar=\(hexadecimal(hpfar, digits: 10))"
     case .invalidation(let ipa, let level):
       "tlbi ipa=\(hexadecimal(ipa.rawValue, digits: 10)) level=\(level)"
+    case .localInvalidation(let ipa, let level):
+      "tlbi ipa=\(hexadecimal(ipa.rawValue, digits: 10)) level=\(level) nsh"
+    case .invalidationOfRange(let ipa, let pages):
+      "tlbi ipa=\(hexadecimal(ipa.rawValue, digits: 10)) pages=\(hexadecimal(pages))"
     case .invalidationOfAll: "tlbi all"
     case .log(let line): "log \(line)"
     case .leaf(let address, let before, let after):
@@ -165,8 +173,18 @@ extension Observation {
       if words.skip("all") {
         self = .invalidationOfAll
       } else {
-        guard let ipa = words.field("ipa="), let level = words.field("level=") else { return nil }
-        self = .invalidation(ipa: IntermediatePhysicalAddress(ipa), level: Int(level))
+        guard let ipa = words.field("ipa=").map(IntermediatePhysicalAddress.init(_:)) else {
+          return nil
+        }
+        if let pages = words.field("pages=") {
+          self = .invalidationOfRange(ipa: ipa, pages: pages)
+        } else {
+          guard let level = words.field("level=") else { return nil }
+          self =
+            words.skip("nsh")
+            ? .localInvalidation(ipa: ipa, level: Int(level))
+            : .invalidation(ipa: ipa, level: Int(level))
+        }
       }
     case "log":
       self = .log(words.rest())

@@ -66,15 +66,18 @@ public final class UserCode {
   ///   - machine: The machine.
   ///   - eventCapacity: The number of events that the engine keeps, a power of two.
   ///   - hasDriver: Whether the guest has a driver. Without one, the guest has run nothing yet, as at the start of a scenario.
+  ///   - observed: The tables of the machine, if they are to be observed.
   /// - Throws: ``CodeFailure``, or an error of the engine.
   public func makeEngine(
-    _ machine: MachineDescription, eventCapacity: Int = 1 << 14, hasDriver: Bool = true
+    _ machine: MachineDescription, eventCapacity: Int = 1 << 14, hasDriver: Bool = true,
+    observed: ObservedTables? = nil
   ) throws -> ModelEngine {
     // The engine keeps the object, and not the other way round.
     let tables: TableSource? =
       hook == nil ? nil : { [launcher] size in SharedTableBlock(size: size, launcher) }
     let parts = ModelEngine.Parts(
-      tables: tables, makeHooks: { try self.makeHooks(&$0) },
+      tables: observed.map { $0.source(over: tables) } ?? tables,
+      makeHooks: { try self.makeHooks(&$0) },
       loadDriver: hasDriver ? { try self.loadDriver(&$0) } : nil)
     let engine = try ModelEngine(machine, parts, eventCapacity: eventCapacity)
     self.engine = engine

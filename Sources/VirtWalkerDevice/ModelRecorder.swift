@@ -5,9 +5,9 @@ import Stage2Sim
 /// recording has below the step.
 struct ModelRecorder {
   /// The address whose store leaves the guest after the instruction of a step.
-  private static let left: IntermediatePhysicalAddress = 0x0c00_0000
+  fileprivate static let left: IntermediatePhysicalAddress = 0x0c00_0000
   /// The address whose store leaves the guest after an exception.
-  private static let exception: IntermediatePhysicalAddress = 0x0c00_0010
+  fileprivate static let exception: IntermediatePhysicalAddress = 0x0c00_0010
   /// STR XZR, [X9]: the store to ``left``.
   private static let leave: UInt64 = 0xf900_013f
   /// STR XZR, [X10]: the store to ``exception``.
@@ -20,6 +20,8 @@ struct ModelRecorder {
   private let code: IntermediatePhysicalAddress
   private var seen = StepEvents()
   private var letters = FrameLetters()
+  /// The machine's count of frees after the last step.
+  private var freeCount = 0
   /// The settings that the VMM has chosen for the RAM slot.
   private var ram: (ipa: IntermediatePhysicalAddress, isThere: Bool, flags: MemorySlot.Flags)
 
@@ -57,7 +59,10 @@ struct ModelRecorder {
   ///   - machine: The machine of the recorder.
   /// - Returns: The lines of a recording below the step.
   mutating func perform(_ step: Step, on machine: inout VirtualMachine) -> [Observation] {
-    defer { letters.forget { !machine.isInUse(frame: $0) } }
+    defer {
+      letters.forget(onlyNew: machine.freeCount == freeCount) { !machine.isInUse(frame: $0) }
+      freeCount = machine.freeCount
+    }
     switch step {
     case .guest(let step): return perform(step, on: &machine)
     case .host(let step): return perform(step, on: &machine)
@@ -78,6 +83,7 @@ struct ModelRecorder {
     machine.observer = seen
     var observations = action(&self, &machine)
     machine.observer = observer
+    seen.next = nil
     if let targetBefore { observations.append(leaf(target, before: targetBefore, &machine)) }
     if let address, let touchedBefore,
       address.aligned(to: machine.configuration.granule.pageSize) != target
@@ -146,7 +152,7 @@ extension ModelRecorder {
     case .livelock: return GuestRun(.hung, moved: moved, x0: x0)
     case .notModelled(let word): return GuestRun(.notModelled(word), moved: moved, x0: x0)
     // The thread of KVM_RUN ends with the kernel's oops. The log has the reason.
-    case .crashed: return GuestRun(.hung, moved: moved, x0: x0)
+    case .crashed, .lost: return GuestRun(.hung, moved: moved, x0: x0)
     // KVM_RUN goes on after these.
     case .retired, .guestException: return GuestRun(.retired, moved: moved, x0: x0)
     }
@@ -319,12 +325,16 @@ extension ModelRecorder {
           .abort(syndrome: fault.syndrome.rawValue, far: fault.far, hpfar: fault.hpfar))
       case .invalidation(let ipa, let level):
         observations.append(.invalidation(ipa: ipa, level: level))
+      case .localInvalidation(let ipa, let level):
+        observations.append(.localInvalidation(ipa: ipa, level: level))
+      case .invalidationOfRange(let ipa, let pages):
+        observations.append(.invalidationOfRange(ipa: ipa, pages: pages))
       case .invalidationOfAll: observations.append(.invalidationOfAll)
       // The trace of the real kernel contains the hook's lines only.
       case .log(let message) where message.layer == .hook:
         observations.append(.log("\(message)"))
       case .dataCacheClean, .instructionCacheInvalidation, .warning, .tracepoint, .visit, .hook,
-        .log, .text, .guestStopped:
+        .log, .text, .traced, .guestStopped:
         continue
       }
     }
@@ -352,32 +362,9 @@ extension ModelRecorder {
   }
 }
 
-/// Letters for frames, in the order in which they were first seen.
-private struct FrameLetters {
-  private var known: [PhysicalAddress: String] = [:]
-  private var count = 0
-
-  /// The letters of a frame: A to Z, AA, AB and so on.
-  subscript(frame: PhysicalAddress) -> String {
-    mutating get {
-      if let text = known[frame] { return text }
-      count += 1
-      var number = count
-      var text = ""
-      while number > 0 {
-        number -= 1
-        text = "\(UnicodeScalar(UInt8(ascii: "A") + UInt8(number % 26)))\(text)"
-        number /= 26
-      }
-      known[frame] = text
-      return text
-    }
-  }
-
-  /// Forgets the letters of free frames. A frame that is freed and allocated again gets new letters.
-  mutating func forget(where isFree: (PhysicalAddress) -> Bool) {
-    known = known.filter { !isFree($0.key) }
-  }
+extension IntermediatePhysicalAddress {
+  /// Whether a store to the address is the recorder's, by which the guest leaves at the end of a step.
+  package var isOfRecorder: Bool { self == ModelRecorder.left || self == ModelRecorder.exception }
 }
 
 /// The receiver of a step's events, which passes each on to the machine's own observer.
@@ -389,7 +376,8 @@ private final class StepEvents: MachineObserver {
   }
 
   var records: [Record] = []
-  private let next: (any MachineObserver)?
+  /// The machine's own observer, during the step. It may own the engine, which owns this object.
+  var next: (any MachineObserver)?
 
   init(next: (any MachineObserver)? = nil) { self.next = next }
 
@@ -403,4 +391,10 @@ private final class StepEvents: MachineObserver {
     if layer == .hook { records.append(.line(text)) }
     next?.observe(text: text, layer: layer)
   }
+
+  var followsWalks: Bool { next?.followsWalks ?? false }
+
+  func observe(_ part: WalkPart) { next?.observe(part) }
+
+  func observe(_ call: KernelCall) { next?.observe(call) }
 }

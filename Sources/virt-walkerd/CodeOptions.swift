@@ -19,11 +19,12 @@ struct HookOptions: ParsableArguments {
   var hookFunction: String?
 
   @Option(
+    name: .customLong("patch"), parsing: .singleValue,
     help: ArgumentHelp(
-      "Your own hook: the output of git diff in the kernel's tree of --linux. It may change mmio.c, hypercalls.c and hyp/pgtable.c in arch/arm64/kvm, and headers. (default: no diff)",
+      "Your own hook: the output of git diff in the kernel's tree of --linux. It may change mmio.c, hypercalls.c and hyp/pgtable.c in arch/arm64/kvm, and headers. With --engine kernel, it may change each file of the kernel, and the option can be given several times. (default: no diff)",
       valueName: "file"),
     transform: CodePath.parse)
-  var patch: String?
+  var patches: [String] = []
 
   @Option(
     help: ArgumentHelp(
@@ -41,12 +42,12 @@ struct HookOptions: ParsableArguments {
   /// Whether there is a hook of the user's own.
   var isGiven: Bool { hook != nil || patch != nil }
 
+  /// The one diff of a hook on the model.
+  var patch: String? { patches.first }
+
   func validate() throws {
     if hook != nil && patch != nil {
       throw ValidationError("--hook and --patch both name the hook: give one of them")
-    }
-    if patch != nil && linux == nil {
-      throw ValidationError("--patch needs the kernel's tree of the diff: --linux DIRECTORY")
     }
     if hookFunction != nil && !isGiven {
       throw ValidationError("--hook-function names a function of a hook: give --hook FILE, too")
@@ -63,14 +64,20 @@ struct HookOptions: ParsableArguments {
     return sources
   }
 
-  /// Throws if there are options for code, and no code.
+  /// Throws if the options are not for code on the model: there is no code, or a diff without its tree.
   func requireCode(_ hasCode: Bool, by options: String) throws {
+    guard patches.count < 2 else {
+      throw ValidationError("the model takes one --patch: put the diffs into one file")
+    }
+    if patch != nil && linux == nil {
+      throw ValidationError("--patch needs the kernel's tree of the diff: --linux DIRECTORY")
+    }
     guard !hasCode else { return }
     if linux != nil { throw ValidationError("--linux needs code to compile: give \(options)") }
     if sanitize { throw ValidationError("--sanitize needs code to compile: give \(options)") }
   }
 
-  private static func parseFunction(_ text: String) throws -> String {
+  static func parseFunction(_ text: String) throws -> String {
     let isName = text.utf8.allSatisfy {
       switch $0 {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
@@ -104,7 +111,7 @@ struct ModuleOptions: ParsableArguments {
 
   @Flag(
     help:
-      "When a file of the module or the hook changes, compile it, and load it in the place of the old one. The machine is booted anew."
+      "When a file of the module or the hook changes, compile it, and load it in the place of the old one. The machine is booted anew. With --engine kernel, only the module is loaded."
   )
   var watchSource = false
 
@@ -122,7 +129,7 @@ struct ModuleOptions: ParsableArguments {
 }
 
 /// A path of code on the command line.
-private enum CodePath {
+enum CodePath {
   static func parse(_ text: String) throws -> String {
     guard !text.isEmpty, text.utf8.count < 4096,
       !text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f })

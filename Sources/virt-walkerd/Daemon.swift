@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import CharacterDeviceServer
 import Glibc
 import Logging
@@ -27,6 +28,8 @@ struct Daemon {
   }
 
   func run() throws {
+    // The build and the boot of a kernel take long. A signal ends the process until then, and all that it has started with it.
+    let kernel = try startKernel()
     let signals = try TerminationSignals()
     var instances: [Instance] = []
     var trees: TreesDirectory?
@@ -42,6 +45,7 @@ struct Daemon {
     }
     defer {
       for instance in instances.reversed() { instance.disconnect() }
+      kernel?.end()
       if let keeper { keeper.finish() } else { cleanUp() }
       code?.finish()
     }
@@ -53,7 +57,9 @@ struct Daemon {
       trees = try TreesDirectory(path)
     }
     for number in numbers {
-      instances.append(try Instance(options, number: number, in: directory, code: code, log: log))
+      instances.append(
+        try Instance(
+          options, number: number, in: directory, code: code, kernel: kernel, log: log))
     }
 
     // The locks come first: without them, the daemon could replace the pid file of another daemon.
@@ -64,10 +70,17 @@ struct Daemon {
       log.notice("\(signals.next()): removing \(describe(instances))")
       loop.stop()
     }
-    let followers = try Followers(instances, loop)
+    let parent = options.endWithParent ? try parentProcess() : nil
+    if let parent {
+      try loop.add(parent.descriptor) {
+        log.notice("the parent process has ended: removing \(describe(instances))")
+        loop.stop()
+      }
+    }
+    let followers = try Followers(of: instances.compactMap(\.tree), loop)
     for instance in instances {
       try serve(instance, loop, followers)
-      try instance.watchCode(in: loop)
+      try instance.watchCode(in: loop) { followers.noteNews(of: instance.tree) }
     }
     if let code {
       try code.watch(in: loop) { for instance in instances { try instance.bootAnew() } }
@@ -86,7 +99,7 @@ struct Daemon {
     try loop.add(started.descriptor) {
       switch started.readEvent() {
       case .mountsChanged:
-        for tree in try mounts.missingTrees() { dropTree(tree, loop) }
+        for tree in try mounts.missingTrees() { tree.drop(from: loop, log, "the node is served") }
       case .end:
         log.error(
           "the keeper was killed, so nothing removes \(describe(instances)) when the daemon ends: restart the daemon; otherwise, the next start removes the rest"
@@ -94,11 +107,32 @@ struct Daemon {
         loop.remove(started.descriptor)
       }
     }
+    let programCode = ProgramCode()
     try giveUpRights()
     announceReady(instances)
     try exit?.take(keepingStandardError: options.logFile != nil)
+    programCode.releasePages()
     try loop.run()
     if code == nil { systemd.send("STOPPING=1") }
+  }
+
+  /// A descriptor that is readable when the parent has ended: a change of the user clears PR_SET_PDEATHSIG.
+  private func parentProcess() throws -> OwnedDescriptor {
+    let descriptor = clinux_pidfd_open(getppid())
+    guard descriptor >= 0 else { throw Errno.current }
+    return OwnedDescriptor(FileDescriptor(rawValue: descriptor))
+  }
+
+  /// Starts the real kernel, if the options ask for one.
+  private func startKernel() throws -> InstanceKernel? {
+    guard options.realKernel.engine == .kernel else { return nil }
+    do {
+      return try InstanceKernel(
+        options, MachineDescription(options.machine),
+        eventCapacity: Instance.eventCapacity(nodes: 1), at: options.node.node, log: log)
+    } catch let failure as EngineFailure {
+      throw Failure("\(failure)", status: .unavailable)
+    }
   }
 
   /// Gives up all rights except the descriptors that are open.
@@ -127,7 +161,7 @@ struct Daemon {
   private func serve(_ instance: Instance, _ loop: EventLoop, _ followers: Followers) throws {
     try loop.add(instance.server) { result in
       switch result {
-      case .request: followers.noteNews(of: instance)
+      case .request: followers.noteNews(of: instance.tree)
       case .nothing: break
       case .end: throw Failure(takenAway: instance.node)
       }
@@ -135,27 +169,17 @@ struct Daemon {
     guard let tree = instance.tree else { return }
     try loop.add(tree.descriptor) {
       guard let result = try? tree.process(), result != .end else {
-        dropTree(tree, loop)
+        tree.drop(from: loop, log, "the node is served")
         return
       }
-      followers.noteNews(of: instance)
+      followers.noteNews(of: instance.tree)
     }
     try loop.add(tree.workDescriptor) {
       guard !loop.isServingOthers else { return }
       tree.proceed()
-      followers.noteNews(of: instance)
+      followers.noteNews(of: instance.tree)
     }
     instance.onLongStep { loop.serveOthers(than: instance.server) }
-  }
-
-  /// Removes the tree from the loop; the device is served without a tree. A second call does nothing.
-  private func dropTree(_ tree: FileTreeServer, _ loop: EventLoop) {
-    guard tree.isConnected else { return }
-    log.warning(
-      "\(tree.path) was taken away from outside (umount): the node is served without a tree")
-    loop.remove(tree.descriptor)
-    loop.remove(tree.workDescriptor)
-    tree.disconnect()
   }
 
   /// Tells the starter of the daemon and systemd that each node answers.
@@ -214,24 +238,37 @@ private final class Mounts {
   }
 }
 
+extension FileTreeServer {
+  /// Takes a tree that was unmounted out of the loop. A second call does nothing.
+  ///
+  /// - Parameter rest: The words for what goes on without the tree.
+  func drop(from loop: EventLoop, _ log: Logger, _ rest: String) {
+    guard isConnected else { return }
+    log.warning("\(path) was taken away from outside (umount): \(rest) without a tree")
+    loop.remove(descriptor)
+    loop.remove(workDescriptor)
+    disconnect()
+  }
+}
+
 /// The clients that read a pipe of a tree. The daemon wakes all of them together after a delay, so that the device does
 /// not wait for them at each byte.
-private final class Followers {
+final class Followers {
   private let timer: DelayTimer
   /// A delay as short as people can see.
   private let delay = 10  // milliseconds
 
-  init(_ instances: [Instance], _ loop: EventLoop) throws {
+  init(of trees: [FileTreeServer], _ loop: EventLoop) throws {
     timer = try DelayTimer()
     try loop.add(timer.descriptor) { [timer] in
       timer.finish()
-      for instance in instances { instance.tree?.answerWaiting() }
+      for tree in trees { tree.answerWaiting() }
     }
   }
 
   /// Starts the delay, because the machine may have new events.
-  func noteNews(of instance: Instance) {
-    if instance.tree?.hasWaiting == true { timer.start(milliseconds: delay) }
+  func noteNews(of tree: FileTreeServer?) {
+    if tree?.hasWaiting == true { timer.start(milliseconds: delay) }
   }
 }
 
@@ -253,7 +290,7 @@ private func openStandardDescriptors() throws {
 }
 
 /// Opens `path` for appending in place of standard error.
-private func redirectStandardError(to path: FilePath) throws {
+func redirectStandardError(to path: FilePath) throws {
   do throws(Errno) {
     let file = try DirectoryEntry(path, followsLink: true)
       .openRegularFile(O_WRONLY | O_APPEND | O_CREAT, mode: 0o640)

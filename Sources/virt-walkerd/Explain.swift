@@ -27,7 +27,7 @@ struct Explain: ParsableCommand {
 
       A byte is harmless if it has no warning except ref, and if loads, stores and fetches keep it.
 
-      Exit status: 0 success; 64 wrong usage; 65 the code of --hook does not compile; 69 the model does not support the machine; 71 a system error.
+      Exit status: 0 success; 64 wrong usage; 65 the code of --hook does not compile; 69 the model does not support the machine; 71 a system error; 73 or 77 the page of --page cannot be written.
       """)
 
   @Argument(
@@ -38,31 +38,49 @@ struct Explain: ParsableCommand {
   @Flag(help: "Print a table of all 256 bytes.")
   var all = false
 
+  @Option(
+    help: ArgumentHelp(
+      "The version of Linux on the host, or all for one table with all versions side by side. (values: \((KernelVersion.allValueStrings + ["all"]).joined(separator: ", ")); default: \(KernelVersion.standard.rawValue))",
+      valueName: "version"),
+    transform: Explain.parseVersions)
+  var kernel = [KernelVersion.standard]
+
+  @Option(
+    help: ArgumentHelp(
+      "Write a page in HTML to this file, and print nothing about the byte. The page plays each event after a hide of the byte step by step in a browser. (default: no page)",
+      valueName: "file"))
+  var page: String?
+
   @OptionGroup var host: HostOptions
 
   @OptionGroup(title: "Your own code") var ownHook: HookOptions
 
   func validate() throws {
+    guard page != "" else { throw ValidationError("an empty name is not a file") }
+    guard page == nil || !all else {
+      throw ValidationError("--page shows one byte, and --all prints a table: give one of them")
+    }
     try ownHook.requireCode(ownHook.isGiven, by: "--hook")
     guard (byte == nil) == all else {
       throw ValidationError(
         "give a byte to explain, such as 0x41, or --all, and not both")
     }
+    guard !all || kernel.count == 1 else {
+      throw ValidationError("--all is a table of one version, and --kernel all one of a byte")
+    }
   }
 
   func run() throws {
     try reportingFailures {
-      let explainer: Explainer
-      do {
-        let machine = Explainer.machine(
-          cpu: host.cpu, backing: host.backing, granule: host.granule, ipaBits: host.ipa)
-        explainer = Explainer(on: try HookRunner(ownHook).makeEngine(machine))
-      } catch let failure as CodeFailure {
-        throw failure
-      } catch {
-        throw Failure("\(error)", status: .unavailable)
-      }
-      if let byte {
+      let file = try page.map { try PageFile($0) }
+      let hook = try HookRunner(ownHook)
+      let explainers = try kernel.map { try makeExplainer($0, hook) }
+      let explainer = explainers[0]
+      if let byte, let file {
+        try writePage(of: byte, explainers, to: file, hook)
+      } else if let byte, explainers.count > 1 {
+        try write(tableOfVersions(try explainers.map { ($0.machine, try $0.explain(byte)) }))
+      } else if let byte {
         try write(explainer.explain(byte).report(on: explainer.machine))
       } else {
         let explanations = try (0...UInt8.max).map {
@@ -71,6 +89,49 @@ struct Explain: ParsableCommand {
         try write(tableOfAll(explanations, on: explainer.machine))
       }
     }
+  }
+
+  /// Writes a page that plays each event, with a machine for each event and version.
+  private func writePage(
+    of byte: UInt8, _ explainers: [Explainer], to file: PageFile, _ hook: HookRunner?
+  ) throws {
+    var pages = PageBuilder(hook)
+    let explanations = try explainers.map { try $0.explain(byte) }
+    for index in explanations[0].outcomes.indices {
+      for (explainer, explanation) in zip(explainers, explanations) {
+        let outcome = explanation.outcomes[index]
+        let version = explainer.machine.configuration.kernel.rawValue
+        let recording = outcome.event.recording(for: explainer.machine)
+        try pages.add(
+          explainer.machine, explainer.steps(of: outcome.event, hiding: byte),
+          named: outcome.event.title + (explainers.count > 1 ? ", Linux \(version)" : ""),
+          notes: ["the byte 0x\(hex(byte)): \(outcome.words)"]
+            + (recording.map { ["recorded on the real kernel: \($0)"] } ?? []))
+      }
+    }
+    try pages.write(to: file, title: "Byte 0x\(hex(byte)) hidden into the entry of 0x40000000")
+  }
+
+  private func makeExplainer(_ kernel: KernelVersion, _ hook: HookRunner?) throws -> Explainer {
+    let machine = Explainer.machine(
+      cpu: host.cpu, backing: host.backing, granule: host.granule, ipaBits: host.ipa,
+      kernel: kernel)
+    do {
+      return Explainer(on: try hook.makeEngine(machine))
+    } catch let failure as CodeFailure {
+      throw failure
+    } catch {
+      throw Failure("\(error)", status: .unavailable)
+    }
+  }
+
+  private static func parseVersions(_ text: String) throws -> [KernelVersion] {
+    if text == "all" { return KernelVersion.recorded }
+    guard let version = KernelVersion(argument: text) else {
+      let values = KernelVersion.allValueStrings.joined(separator: ", ")
+      throw ValidationError("'\(text)' is not a version of the model: give \(values) or all")
+    }
+    return [version]
   }
 
   private static func parseByte(_ text: String) throws -> UInt8 {
@@ -123,23 +184,12 @@ extension Explanation {
   private func describeEvents(on machine: MachineDescription) -> [String] {
     [row("event", "the byte", "recorded in")]
       + outcomes.map { outcome in
-        row(outcome.event.title, describe(outcome), outcome.event.recording(for: machine) ?? "-")
+        row(outcome.event.title, outcome.words, outcome.event.recording(for: machine) ?? "-")
       }
   }
 
   private func row(_ event: String, _ byte: String, _ recording: String) -> String {
     "\(pad(event, 34)) \(pad(byte, 22)) \(recording)"
-  }
-
-  private func describe(_ outcome: EventOutcome) -> String {
-    let fate =
-      switch outcome.fate {
-      case .kept: "kept"
-      case .changed: "changed to \(hex(outcome.seek))"
-      case .lost: "lost: \(hex(outcome.seek)), then \(hex(outcome.seekAfterLoad))"
-      }
-    if outcome.isHung { return "\(fate), guest hangs" }
-    return outcome.refusal.map { "refused: \($0), \(fate)" } ?? fate
   }
 
   private func describeWarnings(on machine: MachineDescription) -> [String] {
@@ -169,6 +219,20 @@ extension Explanation {
         "a hide into an entry that maps nothing", Explanation.invalidEntryRecording(for: machine))
     }
     return ["warnings"] + (lines.isEmpty ? ["  none"] : lines)
+  }
+}
+
+extension EventOutcome {
+  /// The effect on the byte, in a few words.
+  fileprivate var words: String {
+    let words =
+      switch fate {
+      case .kept: "kept"
+      case .changed: "changed to \(hex(seek))"
+      case .lost: "lost: \(hex(seek)), then \(hex(seekAfterLoad))"
+      }
+    if isHung { return "\(words), guest hangs" }
+    return refusal.map { "refused: \($0), \(words)" } ?? words
   }
 }
 
@@ -207,6 +271,50 @@ extension Stage2Warning {
       "ESR_EL2 \(fault.syndrome) for \(fault.pageAddress) again and again: KVM finds nothing more to allow"
     }
   }
+}
+
+// MARK: - All versions
+
+/// The effects of one byte on several versions of Linux, side by side. Below the table are the causes of the differences.
+private func tableOfVersions(
+  _ versions: [(machine: MachineDescription, explanation: Explanation)]
+) -> String {
+  var usual = versions[0].machine
+  usual.configuration.kernel = .standard
+  let kernels = versions.map(\.machine.configuration.kernel)
+  let explanations = versions.map(\.explanation)
+  var rows: [(title: String, cells: [String], changes: [VersionChange])] = [
+    ("entry before the hide", explanations.map { "\($0.before.descriptor)" }, []),
+    ("entry after the hide", explanations.map { "\($0.after.descriptor)" }, []),
+  ]
+  for (index, outcome) in explanations[0].outcomes.enumerated() {
+    let outcomes = explanations.map { $0.outcomes[index] }
+    rows.append(
+      (outcome.event.title, outcomes.map(\.words), VersionChange.explaining(outcomes)))
+  }
+  rows.append(("warnings", explanations.map { list($0.flags, separator: ",") }, []))
+  rows.append(("harmless", explanations.map { $0.isHarmless ? "yes" : "no" }, []))
+  let widths = kernels.indices.map { column in
+    max(kernels[column].rawValue.count, rows.map { $0.cells[column].count }.max() ?? 0)
+  }
+  func line(_ mark: String, _ title: String, _ cells: [String]) -> String {
+    let text =
+      "\(mark) \(pad(title, 34)) \(zip(cells, widths).map { pad($0, $1) }.joined(separator: "  "))"
+    return String(text.reversed().drop { $0 == " " }.reversed())
+  }
+  var causes: [String] = []
+  var lines =
+    ["byte 0x\(hex(explanations[0].byte)) hidden into the entry of 0x40000000"] + usual.heading + [
+      "", line(" ", "event", kernels.map(\.rawValue)),
+    ]
+  for row in rows {
+    let isDifferent = Set(row.cells).count > 1
+    lines.append(line(isDifferent ? "!" : " ", row.title, row.cells))
+    guard isDifferent else { continue }
+    for change in row.changes where !causes.contains(change.text) { causes.append(change.text) }
+  }
+  if !causes.isEmpty { lines += ["", "the causes"] + causes.map { "  \($0)" } }
+  return lines.map { "\($0)\n" }.joined()
 }
 
 // MARK: - All bytes

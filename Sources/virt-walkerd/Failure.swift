@@ -1,6 +1,7 @@
 import ArgumentParser
 import CharacterDeviceServer
 import Glibc
+import KernelLab
 import Scenarios
 import SystemPackage
 import UserCode
@@ -26,6 +27,10 @@ struct Failure: Error {
     } else {
       self.init(failure.description, status: .dataError)
     }
+  }
+
+  init(_ failure: LabFailure) {
+    self.init(failure.description, status: .dataError, after: failure.lines)
   }
 
   init(_ error: NodeError) {
@@ -75,6 +80,7 @@ func reportingFailures(_ body: () throws -> Void) throws {
     case let error as Failure: failure = error
     case let error as NodeError: failure = Failure(error)
     case let error as CodeFailure: failure = Failure(error)
+    case let error as LabFailure: failure = Failure(error)
     case let error as Errno: failure = Failure("\(error)", status: .systemError)
     default: throw error
     }

@@ -2,6 +2,7 @@ import CLinux
 import CharacterDeviceServer
 import Glibc
 import Inspection
+import KernelEngine
 import Logging
 import Scenarios
 import Stage2Sim
@@ -24,9 +25,11 @@ final class Instance {
   private let device: InspectedDevice
   /// The user's own code; nil if there is none.
   private let code: InstanceCode?
+  /// The real kernel; nil if the engine is the model.
+  private let kernel: InstanceKernel?
 
   /// The name of the program and its advice, for the library.
-  private static let application = {
+  static let application = {
     var advice = Application.Advice()
     advice.otherNode = "choose another node with --name or --path"
     advice.ownNode = "a node that you may make: --path FILE"
@@ -42,14 +45,16 @@ final class Instance {
   ///
   /// - Parameter number: The number of this node among several; nil if the daemon serves one node.
   init(
-    _ options: Serve, number: Int?, in directory: RuntimeDirectory, code: OwnCode?, log: Logger
+    _ options: Serve, number: Int?, in directory: RuntimeDirectory, code: OwnCode?,
+    kernel: InstanceKernel?, log: Logger
   ) throws {
+    self.kernel = kernel
     self.options = options
     self.log = log
     node = try options.node.node.numbered(number)
     lock = try NodeLock(node, in: directory)
     do {
-      (device, self.code) = try Self.boot(options, node, code)
+      (device, self.code) = try Self.boot(options, node, code, kernel)
       // All nodes get the same backend for the same reason, so only the first node logs the reason.
       (server, backend) = try Self.makeServer(
         options, node, device, notice: { if number ?? 0 == 0 { log.notice("\($0)") } })
@@ -63,7 +68,9 @@ final class Instance {
       logBootFailures()
       try lock.write(
         RuntimeRecord(
-          node: node, backend: backend.rawValue, machine: options.machine.summary,
+          node: node, backend: backend.rawValue,
+          machine: options.machine.summary
+            + (kernel.map { ", Linux \($0.engine.kernelRelease)" } ?? ""),
           tree: tree?.path, code: options.code?.description,
           process: ServerProcess(servingAs: options.runAs.user?.id ?? geteuid())))
     } catch {
@@ -127,7 +134,7 @@ final class Instance {
   func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
 
   /// The number of events that each node keeps. All nodes together need a few megabytes for them.
-  private static func eventCapacity(nodes: Int) -> Int {
+  static func eventCapacity(nodes: Int) -> Int {
     var capacity = 1 << 14
     while capacity * nodes > 1 << 17, capacity > 1 << 9 { capacity /= 2 }
     return capacity
@@ -136,19 +143,25 @@ final class Instance {
   /// Boots the machine anew, as a write to the file `reset` of the tree does.
   func bootAnew() throws { try device.bootAnew() }
 
-  /// Takes the events of the user's own code.
-  func watchCode(in loop: EventLoop) throws(Errno) { try code?.watch(device, in: loop) }
+  /// Takes the events of the user's own code, and those of the real kernel.
+  func watchCode(in loop: EventLoop, onNews: @escaping () -> Void) throws(Errno) {
+    try code?.watch(device, in: loop)
+    try kernel?.watch(device, in: loop, onNews: onNews)
+  }
 
-  private static func boot(
-    _ options: Serve, _ node: FilePath, _ code: OwnCode?
+  /// Boots the machine behind a node.
+  static func boot(
+    _ options: Serve, _ node: FilePath, _ code: OwnCode?, _ kernel: InstanceKernel?
   ) throws -> (InspectedDevice, InstanceCode?) {
     let device: InspectedDevice
     var own: InstanceCode?
     do {
-      let machine = MachineDescription(options.machine.configuration)
+      let machine = MachineDescription(options.machine)
       let capacity = eventCapacity(nodes: options.count ?? 1)
-      let engine: ModelEngine
-      if let code {
+      let engine: any InspectedDevice.NodeEngine
+      if let kernel {
+        engine = kernel.engine
+      } else if let code {
         let made = try InstanceCode(code, options, machine, eventCapacity: capacity, at: node)
         engine = made.engine
         own = made
@@ -168,6 +181,7 @@ final class Instance {
         status: .systemError)
     }
     if let own { device.codeReport = { own.report } }
+    if let kernel { device.codeReport = { kernel.report } }
     return (device, own)
   }
 
@@ -244,7 +258,10 @@ final class Instance {
   }
 
   /// The default path: in /run for root, otherwise in $XDG_RUNTIME_DIR; nil if the user has no such directory.
-  private var usualTree: FilePath? {
+  private var usualTree: FilePath? { Self.usualTree(of: node) }
+
+  /// The default path of the tree of a node.
+  static func usualTree(of node: FilePath) -> FilePath? {
     let directory =
       geteuid() == 0
       ? FilePath("/run") : getenv("XDG_RUNTIME_DIR").map { FilePath(platformString: $0) }
@@ -275,9 +292,10 @@ extension FilePath {
   }
 }
 
-extension MachineOptions {
+extension VirtualMachine.Configuration {
   /// A description of the machine for people.
-  fileprivate var summary: String {
-    "\(host.cpu.rawValue) \(host.backing.rawValue) \(memory >> 20)M \(host.granule) pages \(host.ipa)-bit IPA"
+  var summary: String {
+    "\(cpu.rawValue) \(backing.rawValue) \(memorySize >> 20)M \(granule) pages \(ipaBits)-bit IPA"
+      + (kernel == .standard ? "" : " Linux \(kernel.rawValue)")
   }
 }

@@ -87,7 +87,11 @@ struct NodeLock {
     // A daemon that was killed may have left such a file.
     entry.remove()
     do throws(Errno) {
-      return try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: geteuid() == 0 ? 0o644 : 0o600)
+      let mode: mode_t = geteuid() == 0 ? 0o644 : 0o600
+      let file = try entry.open(O_WRONLY | O_CREAT | O_EXCL, mode: mode)
+      // All users may read the record of root's daemon, also if the daemon was started with a stricter umask.
+      fchmod(file.descriptor.rawValue, mode)
+      return file
     } catch {
       lock.remove()
       directory.removeIfEmpty()

@@ -9,6 +9,21 @@ extension CPUModel: ExpressibleByArgument {}
 
 extension Backing: ExpressibleByArgument {}
 
+extension KernelVersion: ExpressibleByArgument {
+  public init?(argument: String) {
+    guard let version = Self.recorded.first(where: { $0.rawValue == argument }) else { return nil }
+    self = version
+  }
+
+  public static var allValueStrings: [String] { recorded.map(\.rawValue) }
+
+  /// The recorded versions in words: `5.10, 6.1, 6.12 or 7.3`.
+  static var recordedWords: String {
+    let names = recorded.map(\.rawValue)
+    return names.dropLast().joined(separator: ", ") + " or " + (names.last ?? "")
+  }
+}
+
 /// The options that select a node.
 struct NodeOptions: ParsableArguments {
   @Option(help: "The node is /dev/NAME. (default: virt_walker)", transform: NodeOptions.parseName)
@@ -26,6 +41,9 @@ struct NodeOptions: ParsableArguments {
       throw ValidationError("--name and --path both name the node: give one of them")
     }
   }
+
+  /// The user has named the node.
+  var isGiven: Bool { name != nil || path != nil }
 
   /// The node as the mount table and other daemons name it: the directory contains no symbolic links.
   var node: FilePath {
@@ -140,24 +158,20 @@ struct HostOptions: ParsableArguments {
   }
 }
 
-/// The parts of the machine behind the node.
-struct MachineOptions: ParsableArguments {
-  @OptionGroup var host: HostOptions
-
+/// The guest RAM of the machine behind the node.
+///
+/// A group in a group would be the place for ``HostOptions``. A debug build checks the options of a group at each start, several times
+/// for each group around it, so that groups in groups make each start slow.
+struct MemoryOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits of IPA. The daemon does not allocate this memory. (default: \(MachineOptions.size(VirtualMachine.Configuration().memorySize)))",
+      "Guest RAM, in bytes or with K, M, G or T: 4M to 1023G with 40 bits of IPA. The daemon does not allocate this memory. (default: \(MemoryOptions.size(VirtualMachine.Configuration().memorySize)))",
       valueName: "size"),
-    transform: MachineOptions.parseMemory)
+    transform: MemoryOptions.parseMemory)
   var memory = VirtualMachine.Configuration().memorySize
 
-  var configuration: VirtualMachine.Configuration {
-    .init(
-      cpu: host.cpu, granule: host.granule, ipaBits: host.ipa, backing: host.backing,
-      memorySize: memory)
-  }
-
-  func validate() throws {
+  /// Checks that the guest can have the memory on `host`.
+  func check(on host: HostOptions) throws {
     let allowed = VirtualMachine.Configuration.memorySizes(ipaBits: host.ipa)
     guard allowed.contains(memory) else {
       throw ValidationError(

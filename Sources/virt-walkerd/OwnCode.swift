@@ -2,6 +2,7 @@ import CharacterDeviceServer
 import Inspection
 import Logging
 import Scenarios
+import Stage2Sim
 import SystemPackage
 import UserCode
 import VirtWalkerDevice
@@ -137,11 +138,17 @@ final class HookRunner {
   deinit { builder.finish() }
 
   /// Makes a machine with the hook. Each mistake of the hook goes to standard error.
-  func makeEngine(_ machine: MachineDescription) throws -> any Engine {
+  ///
+  /// - Parameters:
+  ///   - machine: The machine.
+  ///   - observed: The tables of the machine, if they are to be observed.
+  func makeEngine(
+    _ machine: MachineDescription, observed: ObservedTables? = nil
+  ) throws -> ModelEngine {
     let code = UserCode(builder, hook: .init(name: name))
     // The engine keeps the function, and so the builder.
     code.onFinding = { [self] in report($0) }
-    return try code.makeEngine(machine, hasDriver: false)
+    return try code.makeEngine(machine, hasDriver: false, observed: observed)
   }
 
   private func report(_ finding: CodeFinding) { Self.print("\(finding)") }
@@ -156,5 +163,11 @@ extension HookRunner? {
   /// Makes a machine with the user's hook, or with the built-in one.
   func makeEngine(_ machine: MachineDescription) throws -> any Engine {
     try self?.makeEngine(machine) ?? ModelEngine(machine)
+  }
+
+  /// Makes a machine with the user's hook, or with the built-in one, whose tables are observed.
+  func makeTracer(_ machine: MachineDescription) throws -> StepTracer {
+    guard let self else { return try StepTracer(machine) }
+    return try StepTracer { try self.makeEngine(machine, observed: $0) }
   }
 }

@@ -1,20 +1,28 @@
 import ArgumentParser
 import Glibc
+import PageTableCases
 import Scenarios
+import Stage2Sim
 import SystemPackage
 import UserCode
 
 struct Replay: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Run scenarios on the model, or compare recordings of the real kernel with it.",
+    abstract:
+      "Run scenarios or page-table cases on the model, or compare recordings of the real kernel with it.",
     discussion: """
       A scenario is a text with a line for the machine and a line for each step of its guest or its host. A recording \
       also has the observations of each step, below the step. docs/scenario.md describes the language. Without --check, the \
       command prints one recording for each file: the lines of the file, with the model's observations instead of the \
-      file's observations.
+      file's observations. With --against, it prints each step that another version of Linux performs otherwise.
 
-      Exit status: 0 success; 1 with --check, a recording differs; 65 a text is not a scenario, or with --check not a \
-      recording, or the code of --hook does not compile; 66 a file cannot be read; 69 the model does not support the machine. No file is run unless all files \
+      A page-table case is a text with lines for the version of Linux and a page table, and a line for each operation on the table, which may \
+      have its results below (oracle/README.md, Tests/PageTableCases). The first line tells a case: it begins with kernel, or \
+      has fwb=. The model of the page table alone performs the operations. --check and --against work as for scenarios. With --tables, the \
+      table begins with the entries of a dump.
+
+      Exit status: 0 success; 1 with --check, a recording differs, or with --against, a step differs; 64 wrong usage; 65 a text is not a scenario or a case, or the file of --tables does not fit the machine, or with --check not a \
+      recording, or the code of --hook does not compile; 66 a file cannot be read; 69 the model does not support the machine; 73 or 77 the page of --page cannot be written. No file is run unless all files \
       can be read.
       """)
 
@@ -25,154 +33,320 @@ struct Replay: ParsableCommand {
       """)
   var check = false
 
+  @Option(
+    help: ArgumentHelp(
+      "The version of Linux on the host, or of the page table of a case. A scenario has \(KernelVersion.recordedWords). (default: that of the file)",
+      valueName: "version"))
+  var kernel: ReplayVersion?
+
+  @Option(
+    help: ArgumentHelp(
+      "Run each file on this version of Linux, too. Print the steps with other observations, this version on the right, and the number of these steps. (default: no other version)",
+      valueName: "version"))
+  var against: ReplayVersion?
+
+  @Flag(
+    help: """
+      Stop at each event inside of a step: abort, walk, visit of an entry, write of an entry, TLB invalidation. On a terminal, keys go \
+      forward and back. Otherwise, print all events.
+      """)
+  var step = false
+
+  @Flag(
+    help: """
+      Print the writes of entries and the TLB invalidations as a log for casemate, which checks break-before-make. The machine needs pages of 4K \
+      and a space of at least 35 bits.
+      """)
+  var casemate = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Write a page in HTML to this file, and print no observations. The page plays the scenarios step by step in a browser, two of them side by side. With --against, each scenario runs on both versions. (default: no page)",
+      valueName: "file"))
+  var page: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The page table of each case begins with the entries of this file, which is stage2_page_tables of the inspection tree, or of /sys/kernel/debug/kvm of a real host. It is not for scenarios. (default: an empty table)",
+      valueName: "file"))
+  var tables: String?
+
   @OptionGroup(title: "Your own code") var ownHook: HookOptions
 
   @Argument(
-    help: ArgumentHelp("Scenarios or recordings; - is standard input.", valueName: "file"))
+    help: ArgumentHelp(
+      "Scenarios, recordings or page-table cases; - is standard input.", valueName: "file"))
   var files: [String]
 
   func validate() throws {
-    guard !files.contains("") else { throw ValidationError("an empty name is not a file") }
+    guard !files.contains(""), tables != "", page != "" else {
+      throw ValidationError("an empty name is not a file")
+    }
+    guard [check, against != nil, step, casemate].count(where: { $0 }) < 2 else {
+      throw ValidationError(
+        "--check, --against, --step and --casemate print different things: give one of them")
+    }
+    guard page == nil || !(check || step || casemate) else {
+      throw ValidationError(
+        "--page writes a page, and --check, --step and --casemate print: give one of them")
+    }
     try ownHook.requireCode(ownHook.isGiven, by: "--hook")
   }
 
   func run() throws {
     try reportingFailures {
       // All files are read before the first one is played. Only one text at a time stays in memory.
-      let texts = try files.map(Text.init)
+      let dump = try tables.map { try TextInput($0, kind: "a file stage2_page_tables") }
+      let texts = try files.map { try read($0, dump) }
+      let file = try page.map { try PageFile($0) }
       let hook = try HookRunner(ownHook)
-      if check {
-        try compare(texts, hook)
+      if let file {
+        try writePage(of: try scenarios(texts, of: "--page"), to: file, hook)
+      } else if casemate {
+        let texts = try scenarios(texts, of: "--casemate")
+        guard texts.count == 1 else {
+          throw Failure(
+            "--casemate writes the log of one machine: name one scenario",
+            status: .validationFailure)
+        }
+        try SingleStep(texts[0], hook).printCasemateLog()
+      } else if step {
+        try show(try scenarios(texts, of: "--step"), hook)
+      } else if let against {
+        try compareVersions(of: texts, against.version, hook)
+      } else if check {
+        try checkResults(of: texts, hook)
       } else {
-        for text in texts { try text.play(hook) }
+        for text in texts {
+          switch text {
+          case .scenario(let text): try text.play(hook, isOfFile: kernel == nil)
+          case .tables(let text): try text.play()
+          }
+        }
       }
     }
   }
 
-  private func compare(_ texts: [Text], _ hook: HookRunner?) throws {
-    for text in texts { try text.requireObservations() }
+  /// Writes a page with all scenarios.
+  private func writePage(
+    of texts: [ScenarioText], to file: PageFile, _ hook: HookRunner?
+  ) throws {
+    var pages = PageBuilder(hook)
+    for text in texts {
+      guard let against else {
+        try pages.add(text, named: text.name)
+        continue
+      }
+      for version in [text.machine.configuration.kernel, against.version] {
+        try pages.add(text, on: version, named: "\(text.name), Linux \(version.rawValue)")
+      }
+    }
+    try pages.write(to: file, title: texts.map(\.name).joined(separator: ", "))
+  }
+
+  /// Shows or prints each event inside of the steps.
+  private func show(_ texts: [ScenarioText], _ hook: HookRunner?) throws {
+    guard isatty(STDOUT_FILENO) == 1, let screen = try? Screen() else {
+      for text in texts { try SingleStep(text, hook).printAll() }
+      return
+    }
+    guard texts.count == 1 else {
+      throw Failure(
+        "--step shows one scenario on a terminal: name one, or write to a file",
+        status: .validationFailure)
+    }
+    try SingleStep(texts[0], hook).run(on: screen)
+  }
+
+  /// The scenarios, for an option that has no meaning for a page-table case.
+  private func scenarios(_ texts: [ReplayText], of option: String) throws -> [ScenarioText] {
+    try texts.map { text in
+      switch text {
+      case .scenario(let text): return text
+      case .tables(let text):
+        throw Failure(
+          "\(text.name) is a page-table case, which has no steps of a guest: leave out \(option)",
+          status: .usage)
+      }
+    }
+  }
+
+  private func read(_ path: String, _ dump: TextInput?) throws -> ReplayText {
+    let input = try TextInput(path, kind: "a scenario, a recording or a page-table case")
+    guard let line = input.firstLine, CaseReader.isFirstLine(line) else {
+      for (option, version) in [("--kernel", kernel), ("--against", against)] {
+        try version?.check(option, forScenario: input.name)
+      }
+      guard dump == nil else {
+        throw Failure(
+          "--tables: \(input.name) is a scenario, and the entries of its machine belong to pages of the host, which a dump does not have: give a page-table case",
+          status: .usage)
+      }
+      return .scenario(try ScenarioText(input, kernel?.version))
+    }
+    guard !ownHook.isGiven else {
+      throw Failure(
+        "\(input.name) is a page-table case, which has no guest and no hook: leave out --\(ownHook.hook != nil ? "hook" : "patch")",
+        status: .usage)
+    }
+    return .tables(try CaseText(input, dump, kernel?.version, other: against?.version))
+  }
+
+  /// Compares texts with the model, and prints the first difference of each.
+  private func checkResults(of texts: [ReplayText], _ hook: HookRunner?) throws {
+    for text in texts {
+      switch text {
+      case .scenario(let text): try text.requireObservations()
+      case .tables(let text): try text.requireResults()
+      }
+    }
     let width = outputWidth()
     var matching = 0
     for text in texts {
-      if let difference = try text.difference(width: width, hook) {
-        try write(difference)
-      } else {
-        matching += 1
-      }
+      let difference =
+        switch text {
+        case .scenario(let text): try text.difference(width: width, hook)
+        case .tables(let text): try text.difference(width: width)
+        }
+      if let difference { try write(difference) } else { matching += 1 }
     }
     guard matching == texts.count else {
       let differing = texts.count - matching
       try write(
-        "\(matching) of \(count(texts.count, "recording")) match, \(differing) \(differing == 1 ? "differs" : "differ")\n"
+        "\(matching) of \(ReplayCounts(texts).texts("recording")) match, \(differing) \(differing == 1 ? "differs" : "differ")\n"
       )
       throw ExitCode.failure
     }
-    let steps = texts.map(\.stepCount).reduce(0, +)
-    try write("\(count(texts.count, "recording")), \(count(steps, "step")): all match\n")
+    try write("\(ReplayCounts(texts).summary("recording")): all match\n")
   }
 
-  private func count(_ number: Int, _ what: String) -> String {
-    "\(number) \(what)\(number == 1 ? "" : "s")"
+  /// Prints the steps and the operations in which two versions of Linux differ.
+  private func compareVersions(
+    of texts: [ReplayText], _ other: KernelVersion, _ hook: HookRunner?
+  ) throws {
+    let width = outputWidth()
+    var different = 0
+    for text in texts {
+      switch text {
+      case .scenario(let text):
+        different += try text.differences(from: other, width: width, hook)
+      case .tables(let text): different += try text.differences(from: other, width: width)
+      }
+    }
+    try write(
+      "\(ReplayCounts(texts).summary("scenario")): \(different == 0 ? "all same" : "\(different) \(different == 1 ? "differs" : "differ")")\n"
+    )
+    if different > 0 { throw ExitCode.failure }
   }
 }
 
-/// A scenario or recording that the command line names.
-private struct Text {
-  private let path: String
-  private let name: String
-  /// The content of a file that cannot be read a second time, such as a pipe.
-  private let bytes: [UInt8]?
-  private let machine: MachineDescription
-  let stepCount: Int
-  private let hasObservations: Bool
+/// A version of Linux that a scenario or a case can have.
+struct ReplayVersion: ExpressibleByArgument {
+  let version: KernelVersion
 
-  init(_ path: String) throws {
-    self.path = path
-    name = path == "-" ? "standard input" : path
-    let (bytes, canBeReadAgain) = try Self.read(path, name)
-    self.bytes = canBeReadAgain ? nil : bytes
-    (machine, stepCount, hasObservations) = try Self.parsing(bytes, name) { reader in
-      while try reader.next(keepsObservations: false) != nil {}
-      return (try reader.requireMachine(), reader.stepCount, reader.hasObservations)
-    }
+  init?(argument: String) {
+    guard let version = KernelVersion(rawValue: argument) else { return nil }
+    self.version = version
   }
 
-  /// - Throws: ``Failure`` with the place of the error in the text.
-  private static func parsing<Result>(
-    _ bytes: [UInt8], _ name: String, _ parse: (inout RecordingReader) throws -> Result
-  ) throws -> Result {
-    guard bytes.count <= Scenario.maximumSize else {
-      throw Failure(
-        "\(name) is longer than \(Scenario.maximumSize >> 20) MiB: divide it into more scenarios",
-        status: .dataError)
-    }
-    guard String(validating: bytes, as: UTF8.self) != nil else {
-      throw Failure("\(name) is not UTF-8 text: give a scenario or a recording", status: .dataError)
-    }
-    do {
-      var reader = try RecordingReader(bytes)
-      return try parse(&reader)
-    } catch let error as ScenarioError {
-      throw Failure("\(name):\(error): docs/scenario.md describes the language", status: .dataError)
-    }
-  }
+  static var allValueStrings: [String] { KernelVersion.allCases.map(\.rawValue) }
 
-  /// Returns the bytes of the file, at most a little more than the maximum size, and whether the file can be read
-  /// again.
-  private static func read(_ path: String, _ name: String) throws -> ([UInt8], Bool) {
-    do {
-      let file =
-        path == "-"
-        ? FileDescriptor.standardInput
-        : try FileDescriptor.open(FilePath(path), .readOnly, options: [.closeOnExec])
-      defer { if path != "-" { try? file.close() } }
-      var status = stat()
-      guard fstat(file.rawValue, &status) == 0 else { throw Errno(rawValue: errno) }
-      let isRegular = status.st_mode & S_IFMT == S_IFREG
-      var bytes: [UInt8] = []
-      if isRegular { bytes.reserveCapacity(min(Int(status.st_size), Scenario.maximumSize) + 1) }
-      var buffer = [UInt8](repeating: 0, count: 1 << 16)
-      while bytes.count <= Scenario.maximumSize {
-        let count = try buffer.withUnsafeMutableBytes { try file.read(into: $0) }
-        guard count > 0 else { break }
-        bytes += buffer[..<count]
+  /// - Throws: ``Failure`` if only page-table cases have the version.
+  func check(_ option: String, forScenario name: String) throws {
+    guard !KernelVersion.recorded.contains(version) else { return }
+    throw Failure(
+      "\(option) \(version.rawValue): the model has only the page tables of Linux \(version.rawValue), for page-table cases, and \(name) is a scenario: give \(KernelVersion.recordedWords)",
+      status: .usage)
+  }
+}
+
+/// A text that is replayed.
+private enum ReplayText {
+  case scenario(ScenarioText)
+  case tables(CaseText)
+}
+
+/// The numbers of texts, and of their steps and operations.
+private struct ReplayCounts {
+  private var (scenarios, steps, cases, operations) = (0, 0, 0, 0)
+
+  init(_ texts: [ReplayText]) {
+    for text in texts {
+      switch text {
+      case .scenario(let text):
+        scenarios += 1
+        steps += text.stepCount
+      case .tables(let text):
+        cases += 1
+        operations += text.operationCount
       }
-      return (bytes, isRegular && path != "-")
-    } catch {
-      throw Failure(
-        "cannot read \(name): \(error): give the path of a scenario or a recording",
-        status: .noInput)
     }
   }
 
-  private func parsingAgain<Result>(
-    _ parse: (inout RecordingReader) throws -> Result
-  ) throws -> Result {
-    try Self.parsing(try bytes ?? Self.read(path, name).0, name, parse)
+  /// The texts, such as `3 recordings`, `1 case` or `3 recordings and cases`.
+  ///
+  /// - Parameter scenario: The name of a scenario.
+  func texts(_ scenario: String) -> String {
+    switch (scenarios, cases) {
+    case (_, 0): count(scenarios, scenario)
+    case (0, _): count(cases, "case")
+    default: "\(scenarios + cases) \(scenario)s and cases"
+    }
   }
 
-  func requireObservations() throws {
-    guard hasObservations else {
-      throw Failure(
-        "\(name) has no observations to compare: it is a scenario; run it without --check",
-        status: .dataError)
+  /// All numbers, such as `2 recordings, 7 steps`.
+  func summary(_ scenario: String) -> String {
+    var parts: [String] = []
+    if scenarios > 0 || cases == 0 { parts += [count(scenarios, scenario), count(steps, "step")] }
+    if cases > 0 { parts += [count(cases, "case"), count(operations, "operation")] }
+    return parts.joined(separator: ", ")
+  }
+}
+
+extension ScenarioText {
+  private func makeEngine(_ machine: MachineDescription, _ hook: HookRunner?) throws -> any Engine {
+    do {
+      return try hook.makeEngine(machine)
+    } catch let failure as CodeFailure {
+      throw failure
+    } catch {
+      throw Failure("cannot run \(name): \(error)", status: .unavailable)
+    }
+  }
+
+  /// Prints each step that another version of Linux performs otherwise, and returns their number.
+  func differences(from other: KernelVersion, width: Int?, _ hook: HookRunner?) throws -> Int {
+    var otherMachine = machine
+    otherMachine.configuration.kernel = other
+    let engines = try [machine, otherMachine].map { try makeEngine($0, hook) }
+    let titles = (
+      left: "Linux \(machine.configuration.kernel.rawValue)", right: "Linux \(other.rawValue)"
+    )
+    return try parsingAgain { reader in
+      var different = 0
+      while let line = try reader.next(keepsObservations: false) {
+        guard case .step(let step) = line.line.content else { continue }
+        let seen = try engines.map { try $0.perform(step).map(\.description) }
+        guard seen[0] != seen[1] else { continue }
+        different += 1
+        let title = "\(name):\(line.number): step \(reader.stepCount): \(line.line.text)"
+        let sides = SideBySide(kernel: seen[0], model: seen[1])
+        try write(
+          ([title] + sides.lines(width: width, titles: titles)).map { "\($0)\n" }.joined())
+      }
+      return different
     }
   }
 
   /// Prints each step after it was performed, with the comments before it.
-  func play(_ hook: HookRunner?) throws {
+  ///
+  /// - Parameter isOfFile: Whether the machine is that of the file.
+  func play(_ hook: HookRunner?, isOfFile: Bool) throws {
     try parsingAgain { reader in
-      let engine: any Engine
-      do {
-        engine = try hook.makeEngine(machine)
-      } catch let failure as CodeFailure {
-        throw failure
-      } catch {
-        throw Failure("cannot run \(name): \(error)", status: .unavailable)
-      }
+      let engine = try makeEngine(machine, hook)
       var output = ""
       while let line = try reader.next(keepsObservations: false) {
-        output += line.description
+        output += isOfFile || line.line.content != .machine ? line.description : "\(machine)\n"
         if case .step(let step) = line.line.content {
           for seen in try engine.perform(step) { output += "  \(seen)\n" }
         } else if output.utf8.count < 1 << 16 {
@@ -213,7 +387,7 @@ func write(_ text: String) throws {
 }
 
 /// The number of columns of the terminal; nil if lines can have any length.
-private func outputWidth() -> Int? {
+func outputWidth() -> Int? {
   if let columns = getenv("COLUMNS").flatMap({ Int(String(cString: $0)) }), columns > 0 {
     return columns
   }

@@ -75,7 +75,10 @@ final class RuntimeDirectory {
     } catch {
       throw Failure(refused: error, doing: "create", at: path)
     }
-    return try open(entry, owner: geteuid(), allowed: mode, at: path)
+    let directory = try open(entry, owner: geteuid(), allowed: mode, at: path)
+    // The umask of the first daemon must not close root's directory to the users of the later daemons.
+    if let directory { fchmod(directory.descriptor.rawValue, mode) }
+    return directory
   }
 
   /// Opens a directory to list its records.

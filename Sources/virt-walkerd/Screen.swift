@@ -48,6 +48,22 @@ final class Screen {
     tcsetattr(descriptor.rawValue, TCSANOW, &settings)
   }
 
+  /// Draws anew after a change of the size and after a stop of the process, and ends the loop at a signal that ends the program.
+  func handleSignals(in loop: EventLoop, _ draw: @escaping () -> Void) throws {
+    let signals = try TerminationSignals(and: [SIGWINCH, SIGTSTP, SIGCONT])
+    try loop.add(signals.descriptor) { [self] in
+      switch signals.next() {
+      case "SIGWINCH", "SIGCONT": enter()
+      case "SIGTSTP":
+        leave()
+        signals.passOn(SIGTSTP)
+        enter()
+      default: return loop.stop()
+      }
+      draw()
+    }
+  }
+
   /// The size that is assumed if the terminal does not know its own.
   private static let usualSize = (columns: 80, rows: 24)
 
@@ -70,6 +86,11 @@ final class Screen {
       return error as? Errno == .resourceTemporarilyUnavailable ? [] : nil
     }
   }
+
+  /// Whether the user wants colours (https://no-color.org).
+  static let hasColours =
+    (getenv("NO_COLOR").map { String(cString: $0) } ?? "").isEmpty
+    && getenv("TERM").map { String(cString: $0) } != "dumb"
 
   /// Shows `lines`, one for each row, each at most as long as a row. Only changed lines are written.
   func draw(_ lines: [String]) {

@@ -46,7 +46,18 @@ struct Serve: ParsableCommand {
       valueName: "time"),
     transform: Serve.parsePolling)
   var poll = PollPolicy.automatic
-  @OptionGroup(title: "Machine") var machine: MachineOptions
+
+  @OptionGroup(title: "Machine") var realKernel: KernelOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "The version of Linux on the host of the model. The real kernel takes --linux.",
+      valueName: "version"))
+  var kernel = KernelVersion.standard
+
+  @OptionGroup(title: "Machine") var host: HostOptions
+
+  @OptionGroup(title: "Machine") var memory: MemoryOptions
 
   @OptionGroup(title: "Your own code") var ownModule: ModuleOptions
 
@@ -76,11 +87,22 @@ struct Serve: ParsableCommand {
   @Option(help: .hidden)
   var readyDescriptor: Int32?
 
+  @Flag(help: .hidden)
+  var endWithParent = false
+
   /// The limit follows from PTHREAD_KEYS_MAX: a process has 1024 keys for thread-specific data, and libfuse takes one
   /// for each node and each tree.
   private static let mostNodes = 500
 
+  /// The machine behind the node.
+  var machine: VirtualMachine.Configuration {
+    .init(
+      cpu: host.cpu, granule: host.granule, ipaBits: host.ipa, backing: host.backing,
+      memorySize: memory.memory, kernel: kernel)
+  }
+
   func validate() throws {
+    try memory.check(on: host)
     if let count, !(1...Self.mostNodes).contains(count) {
       throw ValidationError("--count \(count): one daemon serves 1 to \(Self.mostNodes) nodes")
     }
@@ -88,6 +110,8 @@ struct Serve: ParsableCommand {
       throw ValidationError(
         "CUSE makes nodes in /dev only: give --name, or --backend fuse with --path")
     }
+    if realKernel.engine == .kernel { return try realKernel.check(self) }
+    try realKernel.checkModel()
     let hasCode = ownModule.module != nil || ownHook.isGiven
     try ownHook.requireCode(hasCode, by: "--module or --hook")
     if ownModule.watchSource && !hasCode {
@@ -97,6 +121,7 @@ struct Serve: ParsableCommand {
 
   /// The user's own code; nil if there is none.
   var code: CodeSources? {
+    guard realKernel.engine == .model else { return nil }
     var sources = ownHook.sources
     sources.module = ownModule.module
     sources.isWatched = ownModule.watchSource

@@ -35,7 +35,7 @@ struct ServerProcess: Equatable {
 
   /// Reads the fields of a record; nil if a field is missing, or if the process cannot be a daemon's.
   init?(_ field: (String) -> String?) {
-    guard let pid = field("pid").flatMap({ pid_t($0) }), pid > 1,
+    guard let pid = field("pid").flatMap({ pid_t($0) }), pid > 0,
       let start = field("start").flatMap({ UInt64($0) }), let boot = field("boot"),
       let namespace = field("pid_namespace").flatMap({ UInt64($0) }),
       let program = field("program"), let user = field("user").flatMap({ uid_t($0) })

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CharacterDeviceServer
 import Scenarios
 import SystemPackage
 import UserCode
@@ -15,18 +16,28 @@ struct VirtWalkerd: ParsableCommand {
       Exit status: 0 ended by SIGTERM, SIGINT or SIGHUP; 64 wrong usage; 65 the code of --module or --hook \
       does not compile or does not start; 69 not possible on this machine; \
       71 a system error; 73 the node already exists or is already served; 77 not permitted. \
-      For status, watch, replay and explain, see virt-walkerd help COMMAND.
+      For the other commands, see virt-walkerd help COMMAND.
       """,
     version: version,
     subcommands: [
-      Serve.self, Status.self, Stop.self, Watch.self, Replay.self, Explain.self, Grade.self,
+      Serve.self, Exec.self, Status.self, Stop.self, Watch.self, Walk.self, Tree.self, Control.self,
+      LivePageCommand.self,
+      Replay.self, Explain.self, Compare.self,
+      Grade.self, Lab.self,
     ],
     defaultSubcommand: Serve.self)
 
   /// Runs the command that the arguments name. An unknown word is reported here, because the parser would take it for
   /// an argument of the default command.
   static func main() {
+    guard !CommandLine.arguments.isEmpty else {
+      // Swift reads them from /proc/self/cmdline.
+      _ = try? FileDescriptor.standardError.writeAll(
+        "virt-walkerd: cannot read the arguments: mount /proc: mount -t proc proc /proc\n".utf8)
+      exit(withError: ExitCode.unavailable)
+    }
     if CodeBuilder.isRequested { CodeBuilder.run() }
+    if SupervisedCommand.isRequested { SupervisedCommand.run("virt-walkerd") }
     var words = CommandLine.arguments.dropFirst()
     if words.first == "help" { words.removeFirst() }
     if let word = words.first, !word.hasPrefix("-"), !commands.contains(word) {
@@ -38,7 +49,9 @@ struct VirtWalkerd: ParsableCommand {
       var command = try parseAsRoot()
       try command.run()
     } catch {
-      let message = fullMessage(for: error)
+      // The parser takes Serve, whose options Exec has, for a command around it.
+      let message = fullMessage(for: error).replacing(
+        "virt-walkerd serve exec", with: "virt-walkerd exec")
       guard exitCode(for: error) == .validationFailure, !message.isEmpty else {
         exit(withError: error)
       }

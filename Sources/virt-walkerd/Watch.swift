@@ -17,22 +17,13 @@ struct Watch: ParsableCommand {
       no daemon serves the node, the node has no tree, or the daemon has ended; 77 not permitted.
       """)
 
-  @OptionGroup var node: NodeOptions
-
-  @Option(
-    help: ArgumentHelp(
-      "The directory of the inspection tree. (default: the tree of the node)", valueName: "dir"))
-  var tree: String?
+  @OptionGroup var place: RunningTreeOptions
 
   @Option(
     help: ArgumentHelp("The time between two updates, 0.1 to 60 seconds.", valueName: "seconds"))
   var interval = 0.25
 
   func validate() throws {
-    guard tree == nil || node.name == nil && node.path == nil else {
-      throw ValidationError("--tree names the tree, --name and --path its node: give one of them")
-    }
-    guard tree?.isEmpty != true else { throw ValidationError("an empty name is not a directory") }
     guard (0.1...60).contains(interval) else {
       throw ValidationError("--interval \(interval): give 0.1 to 60 seconds")
     }
@@ -40,46 +31,27 @@ struct Watch: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
-      let (tree, record) = try findTree()
-      let title = record.map { "\($0.node): \($0.machine)" } ?? tree.string
+      let tree = try place.find()
       let files = try WatchedFiles(tree)
       guard isatty(STDOUT_FILENO) == 1, let screen = try? Screen() else {
         throw Failure(
-          "standard output is not a terminal: watch on one, or print the walk once: cat \(tree)/walk",
+          "standard output is not a terminal: watch on one, or print the walk once: virt-walkerd walk",
           status: .validationFailure)
       }
       let watcher = Watcher(
-        files, of: record?.node ?? tree, on: screen, WatchView(title: title),
+        files, of: tree.subject, on: screen, WatchView(title: tree.title),
         milliseconds: Int(interval * 1000))
       try watcher.run()
     }
   }
-
-  /// The tree, and the record of its daemon, if one is known.
-  private func findTree() throws -> (FilePath, RuntimeRecord?) {
-    if let tree {
-      let path = realpath(tree, nil).map { resolved in
-        defer { free(resolved) }
-        return FilePath(platformString: resolved)
-      }
-      let found = try RuntimeRecord.all().first { !$0.hasEnded && $0.record.tree == path }
-      return (path ?? FilePath(tree), found?.record)
-    }
-    let record = try RuntimeRecord.running(at: node.node).record
-    guard let tree = record.tree else {
-      throw Failure(
-        "\(record.node) has no inspection tree: start its daemon again with --tree DIR",
-        status: .unavailable)
-    }
-    return (tree, record)
-  }
 }
 
-/// The files of a tree that are shown. The files are opened once, so that all of them belong to one daemon.
+/// The files of a tree that are shown. They are opened once, so that all of them belong to one daemon.
 private struct WatchedFiles {
-  private let walk: FileDescriptor
-  private let stats: FileDescriptor
-  private let tracePipe: FileDescriptor
+  private let walk: () throws -> String
+  private let stats: () throws -> String
+  /// The next lines of the trace; empty if there are none at the moment.
+  private let nextTrace: () throws -> String
 
   /// The size of the buffer: larger than each text, and than the result of one read of the pipe.
   private static let size = 1 << 14
@@ -87,24 +59,25 @@ private struct WatchedFiles {
   /// neither the view nor the device waits for a long trace.
   private static let mostReads = 64
 
-  init(_ tree: FilePath) throws {
-    func open(_ name: String) throws -> FileDescriptor {
-      let path = tree.appending(name)
-      do {
-        return try FileDescriptor.open(path, .readOnly, options: [.nonBlocking, .closeOnExec])
-      } catch {
-        let errno = error as? Errno ?? .ioError
-        throw errno == .permissionDenied
-          ? Failure(
-            "cannot open \(path): \(errno): run as the daemon's user, or serve with another --tree-mode",
-            status: .noPermission)
-          : Failure(
-            "cannot open \(path): \(errno): virt-walkerd status lists the trees", status: .noInput)
+  init(_ tree: RunningTree) throws {
+    switch tree.place {
+    case .directory(let path):
+      let (walk, stats) = (try path.openTreeFile("walk"), try path.openTreeFile("stats"))
+      let trace = try path.openTreeFile("trace_pipe")
+      self.walk = { try Self.text { try walk.read(fromAbsoluteOffset: 0, into: $0) } }
+      self.stats = { try Self.text { try stats.read(fromAbsoluteOffset: 0, into: $0) } }
+      nextTrace = {
+        do {
+          return try Self.text { try trace.read(into: $0) }
+        } catch Errno.resourceTemporarilyUnavailable {
+          return ""
+        }
       }
+    case .socket(let client):
+      walk = { try client.read("walk") }
+      stats = { try client.read("stats") }
+      nextTrace = { try client.read("trace_pipe") }
     }
-    walk = try open("walk")
-    stats = try open("stats")
-    tracePipe = try open("trace_pipe")
   }
 
   /// Returns the present texts of `walk` and `stats`, and the lines of `trace_pipe` since the last call.
@@ -112,19 +85,15 @@ private struct WatchedFiles {
     // The events are read first, so that the walk is at least as new as they are.
     let (trace, isBehind) = try readTrace()
     return WatchedTexts(
-      walk: try Self.text { try walk.read(fromAbsoluteOffset: 0, into: $0) },
-      stats: try Self.text { try stats.read(fromAbsoluteOffset: 0, into: $0) },
-      trace: trace, isBehind: isBehind)
+      walk: try walk(), stats: try stats(), trace: trace, isBehind: isBehind)
   }
 
   private func readTrace() throws -> (text: String, isBehind: Bool) {
     var text = ""
     for _ in 0..<Self.mostReads {
-      do {
-        text += try Self.text { try tracePipe.read(into: $0) }
-      } catch Errno.resourceTemporarilyUnavailable {
-        return (text, false)
-      }
+      let part = try nextTrace()
+      if part.isEmpty { return (text, false) }
+      text += part
     }
     return (text, true)
   }
@@ -142,18 +111,15 @@ private struct WatchedFiles {
 private final class Watcher {
   private let files: WatchedFiles
   /// The node or the tree that is shown, for messages.
-  private let subject: FilePath
+  private let subject: String
   private let screen: Screen
   private var view: WatchView
   private let interval: Int  // milliseconds
   /// The interval in milliseconds while the trace has more lines than one update takes.
   private static let catchingUp = 100
-  private let hasColours =
-    (getenv("NO_COLOR").map { String(cString: $0) } ?? "").isEmpty
-    && getenv("TERM").map { String(cString: $0) } != "dumb"
 
   init(
-    _ files: WatchedFiles, of subject: FilePath, on screen: Screen, _ view: WatchView,
+    _ files: WatchedFiles, of subject: String, on screen: Screen, _ view: WatchView,
     milliseconds: Int
   ) {
     self.files = files
@@ -165,20 +131,9 @@ private final class Watcher {
 
   /// - Throws: ``Failure`` if the files no longer answer.
   func run() throws {
-    let signals = try TerminationSignals(and: [SIGWINCH, SIGTSTP, SIGCONT])
     let timer = try DelayTimer()
     let loop = try EventLoop()
-    try loop.add(signals.descriptor) { [self] in
-      switch signals.next() {
-      case "SIGWINCH", "SIGCONT": screen.enter()
-      case "SIGTSTP":
-        screen.leave()
-        signals.passOn(SIGTSTP)
-        screen.enter()
-      default: return loop.stop()
-      }
-      draw()
-    }
+    try screen.handleSignals(in: loop, draw)
     try loop.add(screen.descriptor) { [self] in
       guard let keys = screen.keys(), !keys.contains(UInt8(ascii: "q")) else { return loop.stop() }
       for key in keys where "p ".utf8.contains(key) { view.isPaused.toggle() }
@@ -217,6 +172,6 @@ private final class Watcher {
     let size = screen.size
     screen.draw(
       view.lines(columns: size.columns, rows: size.rows)
-        .map { $0.rendered(columns: size.columns, colours: hasColours) })
+        .map { $0.rendered(columns: size.columns, colours: Screen.hasColours) })
   }
 }

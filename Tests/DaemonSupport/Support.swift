@@ -247,6 +247,12 @@ package actor Probe {
   package static let treeClient = Probe("TreeClient/client.c", "tree-client")
   /// A client that makes each system call on the devices of the examples.
   package static let deviceClient = Probe("DeviceClient/client.c", "device-client")
+  /// A client that makes system calls as no ordinary program does.
+  package static let hostileClient = Probe("HostileClient/client.c", "hostile-client")
+  /// A program that forbids a system call.
+  package static let refuser = Probe("Refuser/refuser.c", "refuser")
+  /// A program in the place of QEMU.
+  package static let fakeHost = Probe("FakeHost/fake-host.c", "fake-host")
 
   private let source: String
   private let name: String

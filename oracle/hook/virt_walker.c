@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The hook of the original system, and the files for an observer of it.
+ * The hook of the original system, and the files for an observer of it, for Linux 5.10 and later.
  *
  * The hook claims three bytes of guest physical address space. A one-byte write to HIDE puts the byte into bits [58:51]
  * of the stage-2 entry of the first page of guest RAM; a one-byte read of SEEK gets it from there.
@@ -15,6 +15,7 @@
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/uaccess.h>
+#include <linux/version.h>
 #include <asm/kvm_emulate.h>
 #include <asm/kvm_mmu.h>
 #include <asm/kvm_pgtable.h>
@@ -26,6 +27,8 @@
 #define CLAIM_END	0x0b000002UL	/* inclusive */
 #define TARGET		0x40000000UL
 #define HIDDEN_BITS	GENMASK_ULL(58, 51)
+#define LAST_LEVEL	3
+#define MOST_LEVELS	5	/* with LPA2 */
 
 /* --- The trace */
 
@@ -53,14 +56,57 @@ void virt_walker_trace_abort(struct kvm_vcpu *vcpu)
 	      kvm_vcpu_get_hfar(vcpu), vcpu->arch.fault.hpfar_el2);
 }
 
-void virt_walker_trace_tlbi_ipa(u64 ipa, u32 level)
+/* Level 0 stands for any level. From 6.8 on, KVM has TLBI_TTL_UNKNOWN for this, which is beyond all levels. */
+static void trace_tlbi(u64 ipa, int level, const char *scope)
 {
-	trace("tlbi ipa=%010llx level=%u\n", ipa, level);
+	trace("tlbi ipa=%010llx level=%d%s\n", ipa, level > LAST_LEVEL ? 0 : level, scope);
+}
+
+void virt_walker_trace_tlbi_ipa(u64 ipa, int level)
+{
+	trace_tlbi(ipa, level, "");
+}
+
+void virt_walker_trace_tlbi_ipa_nsh(u64 ipa, int level)
+{
+	trace_tlbi(ipa, level, " nsh");
+}
+
+void virt_walker_trace_tlbi_range(u64 ipa, unsigned long pages)
+{
+	trace("tlbi ipa=%010llx pages=%lx\n", ipa, pages);
 }
 
 void virt_walker_trace_tlbi_vmid(void)
 {
 	trace("tlbi all\n");
+}
+
+/* --- The form of a walker's callback, which depends on the version */
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+#define DEFINE_CALLBACK(name, visit)							\
+	static int name(const struct kvm_pgtable_visit_ctx *ctx,			\
+			enum kvm_pgtable_walk_flags flag)				\
+	{										\
+		return visit(ctx->addr, ctx->level, ctx->ptep, flag, ctx->arg);		\
+	}
+#else
+#define DEFINE_CALLBACK(name, visit)							\
+	static int name(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,			\
+			enum kvm_pgtable_walk_flags flag, void * const arg)		\
+	{										\
+		return visit(addr, level, ptep, flag, arg);				\
+	}
+#endif
+
+static void skip_instruction(struct kvm_vcpu *vcpu)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
+	kvm_incr_pc(vcpu);
+#else
+	kvm_skip_instr(vcpu, kvm_vcpu_trap_il_is32bit(vcpu));
+#endif
 }
 
 /* --- The hook */
@@ -71,8 +117,8 @@ struct hide_seek {
 	u8 byte;
 };
 
-static int hide_seek_visit(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,
-			   enum kvm_pgtable_walk_flags flag, void * const arg)
+static int hide_seek_visit(u64 addr, int level, kvm_pte_t *ptep,
+			   enum kvm_pgtable_walk_flags flag, void *arg)
 {
 	struct hide_seek *op = arg;
 
@@ -86,10 +132,12 @@ static int hide_seek_visit(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,
 	return 0;
 }
 
+DEFINE_CALLBACK(hide_seek_callback, hide_seek_visit)
+
 static int hide_seek(struct kvm_vcpu *vcpu, struct hide_seek *op)
 {
 	struct kvm_pgtable_walker walker = {
-		.cb	= hide_seek_visit,
+		.cb	= hide_seek_callback,
 		.arg	= op,
 		.flags	= KVM_PGTABLE_WALK_LEAF,
 	};
@@ -127,21 +175,30 @@ int virt_walker_mmio(struct kvm_vcpu *vcpu, phys_addr_t ipa, bool is_write, int 
 	if (ret)
 		return ret;
 
-	kvm_incr_pc(vcpu);
+	skip_instruction(vcpu);
 	return 1;
 }
 
 /* --- The observer's files */
 
+/* Before 5.13, mmu_lock is a spinlock. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
+#define lock_mmu(kvm)	write_lock(&(kvm)->mmu_lock)
+#define unlock_mmu(kvm)	write_unlock(&(kvm)->mmu_lock)
+#else
+#define lock_mmu(kvm)	spin_lock(&(kvm)->mmu_lock)
+#define unlock_mmu(kvm)	spin_unlock(&(kvm)->mmu_lock)
+#endif
+
 struct leaf {
-	u32 level;
+	int level;
 	kvm_pte_t pte;
 	int tables;
-	int counts[KVM_PGTABLE_MAX_LEVELS];
+	int counts[MOST_LEVELS];
 };
 
-static int leaf_visit(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,
-		      enum kvm_pgtable_walk_flags flag, void * const arg)
+static int leaf_visit(u64 addr, int level, kvm_pte_t *ptep, enum kvm_pgtable_walk_flags flag,
+		      void *arg)
 {
 	struct leaf *leaf = arg;
 
@@ -150,6 +207,8 @@ static int leaf_visit(u64 addr, u64 end, u32 level, kvm_pte_t *ptep,
 	leaf->counts[leaf->tables++] = page_count(virt_to_page(ptep));
 	return 0;
 }
+
+DEFINE_CALLBACK(leaf_callback, leaf_visit)
 
 static u64 leaf_address;
 
@@ -164,7 +223,7 @@ static ssize_t leaf_read(struct file *file, char __user *buffer, size_t count, l
 {
 	struct leaf leaf = {};
 	struct kvm_pgtable_walker walker = {
-		.cb	= leaf_visit,
+		.cb	= leaf_callback,
 		.arg	= &leaf,
 		.flags	= KVM_PGTABLE_WALK_LEAF | KVM_PGTABLE_WALK_TABLE_PRE,
 	};
@@ -176,16 +235,16 @@ static ssize_t leaf_read(struct file *file, char __user *buffer, size_t count, l
 	mutex_lock(&kvm_lock);
 	kvm = list_first_entry_or_null(&vm_list, struct kvm, vm_list);
 	if (kvm) {
-		write_lock(&kvm->mmu_lock);
+		lock_mmu(kvm);
 		if (kvm->arch.mmu.pgt)
 			ret = kvm_pgtable_walk(kvm->arch.mmu.pgt, leaf_address, PAGE_SIZE, &walker);
-		write_unlock(&kvm->mmu_lock);
+		unlock_mmu(kvm);
 	}
 	mutex_unlock(&kvm_lock);
 	if (ret)
 		return ret;
 
-	length = scnprintf(text, sizeof(text), "level %u pte %016llx counts", leaf.level, leaf.pte);
+	length = scnprintf(text, sizeof(text), "level %d pte %016llx counts", leaf.level, leaf.pte);
 	for (i = 0; i < leaf.tables; i++)
 		length += scnprintf(text + length, sizeof(text) - length, " %d", leaf.counts[i]);
 	length += scnprintf(text + length, sizeof(text) - length, "\n");

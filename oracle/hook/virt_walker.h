@@ -5,7 +5,9 @@
 #ifdef __KVM_NVHE_HYPERVISOR__
 
 /* The page-table code is built for EL2 as well, for EL2's own tables. The observer does not read these. */
-static inline void virt_walker_trace_tlbi_ipa(u64 ipa, u32 level) { }
+static inline void virt_walker_trace_tlbi_ipa(u64 ipa, int level) { }
+static inline void virt_walker_trace_tlbi_ipa_nsh(u64 ipa, int level) { }
+static inline void virt_walker_trace_tlbi_range(u64 ipa, unsigned long pages) { }
 static inline void virt_walker_trace_tlbi_vmid(void) { }
 
 #else
@@ -17,7 +19,9 @@ int virt_walker_mmio(struct kvm_vcpu *vcpu, phys_addr_t ipa, bool is_write, int 
 		     unsigned long rt);
 
 void virt_walker_trace_abort(struct kvm_vcpu *vcpu);
-void virt_walker_trace_tlbi_ipa(u64 ipa, u32 level);
+void virt_walker_trace_tlbi_ipa(u64 ipa, int level);
+void virt_walker_trace_tlbi_ipa_nsh(u64 ipa, int level);
+void virt_walker_trace_tlbi_range(u64 ipa, unsigned long pages);
 void virt_walker_trace_tlbi_vmid(void);
 
 #endif

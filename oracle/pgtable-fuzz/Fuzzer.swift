@@ -1,3 +1,4 @@
+import PageTableCases
 import Stage2Sim
 import VirtWalkerDevice
 
@@ -6,7 +7,7 @@ struct Fuzzer {
   /// A difference between the model and the kernel's code, or a trap or an endless loop of the model.
   struct Difference {
     let session: UInt64
-    let found: Case
+    let found: TableCase
     /// The end of the child that found the difference.
     let ending: KernelLibrary.Ending
   }
@@ -19,7 +20,7 @@ struct Fuzzer {
   }
 
   private static let errnos: [KernelError?] = [
-    nil, .tryAgain, .outOfMemory, .badAddress, .invalidArgument, .outOfRange,
+    nil, .tryAgain, .outOfMemory, .badAddress, .invalidArgument, .outOfRange, .noEntry,
   ]
 
   /// The limit of CPU seconds for the operations of one table. A model that needs more is in an endless loop.
@@ -56,17 +57,27 @@ struct Fuzzer {
   /// The outcomes that a long run must reach, but has not reached: results of each function, and tables that are
   /// replaced or used after they were freed.
   var unreached: [String] {
-    let expected: [(Operation.Kind, [KernelError?])] = [
-      (.map, [nil, .tryAgain, .outOfMemory, .invalidArgument, .outOfRange]),
+    let version = kernel.kernel
+    var expected: [(TableOperation.Kind, [KernelError?])] = [
+      (.map, [nil, .outOfMemory, .invalidArgument, .outOfRange]),
       (.setOwner, [nil, .outOfMemory, .invalidArgument, .outOfRange]),
+      (.annotate, [nil, .outOfMemory, .invalidArgument, .outOfRange]),
       (.unmap, [nil, .outOfRange]), (.writeProtect, [nil, .outOfRange]), (.makeYoung, [nil]),
-      (.makeOld, [nil]), (.isYoung, [nil]), (.relax, [nil, .invalidArgument, .outOfRange]),
+      (.makeOld, [nil]), (.isYoung, [nil]), (.testYoung, [nil]), (.relax, [nil, .outOfRange]),
       (.flush, [nil, .outOfRange]), (.leaf, [nil, .outOfRange]), (.hide, [nil, .badAddress]),
-      (.seek, [nil, .badAddress]), (.destroy, [nil]),
+      (.seek, [nil, .badAddress]), (.split, [nil, .outOfMemory, .outOfRange]),
+      (.createUnlinked, [nil, .invalidArgument]), (.freeUnlinked, [nil, .noEntry]),
+      (.destroyRange, [nil]), (.destroy, [nil]),
     ]
+    // Version 5.10 allows the same mapping again, and ignores software bits.
+    if version != .linux510 { expected += [(.map, [.tryAgain]), (.relax, [.invalidArgument])] }
+    if version.hasNewFunctions { expected.append((.relax, [.tryAgain])) }
     var missing = self[.collapses] == 0 ? ["a table that a block replaces"] : []
-    if self[.misuses] == 0 { missing.append("a table that is used after it was freed") }
-    for (kind, errors) in expected {
+    // In 5.10, a hide into an invalid entry changes no reference.
+    if self[.misuses] == 0, version != .linux510 {
+      missing.append("a table that is used after it was freed")
+    }
+    for (kind, errors) in expected where kind.isAvailable(in: version) {
       for error in errors where kernel[shared: Self.slot(kind, error?.rawValue ?? 0)] == 0 {
         missing.append("\(kind.name) that returns \(error?.description ?? "0")")
       }
@@ -76,27 +87,27 @@ struct Fuzzer {
 
   var summary: String {
     """
-    \(kernel.granule.name): \(self[.operations]) operations on \(self[.session]) tables of up to \(self[.largest]) \
+    Linux \(kernel.kernel.rawValue), \(kernel.granule): \(self[.operations]) operations on \(self[.session]) tables of up to \(self[.largest]) \
     pages, seed \(seed): no difference. \(self[.collapses]) put blocks in the place of tables, \(self[.misuses]) times \
     a table was used after it was freed, \(self[.warnings]) WARN_ONs fired; \(self[.lost]) tables were left where the kernel \
     follows an entry out of table memory.
     """
   }
 
-  private static func slot(_ kind: Operation.Kind, _ error: Int32) -> Int {
+  private static func slot(_ kind: TableOperation.Kind, _ error: Int32) -> Int {
     let index = errnos.firstIndex { ($0?.rawValue ?? 0) == error } ?? errnos.count
     return Shared.outcomes.rawValue + Int(kind.rawValue) * (errnos.count + 1) + index
   }
 
   /// Runs one session, from the creation of its table to its end. Returns false if the two sides differ.
   private func runSession(_ index: UInt64) -> Bool {
-    var session = Session(kernel.granule, seed: seed, index: index)
+    var session = Session(kernel.kernel, kernel.granule, seed: seed, index: index)
     kernel.limitTime(seconds: Self.patience)
     kernel.create(session.machine)
-    var model = Model(session.machine)
+    var model = TableModel(session.machine)
     self[.step] = 0
     guard kernel.agrees(with: model) else { return false }
-    var operation: Operation
+    var operation: TableOperation
     repeat {
       operation = next(of: &session, step: self[.step])
       let outcome = kernel.run(operation)
@@ -114,37 +125,37 @@ struct Fuzzer {
     return true
   }
 
-  private func next(of session: inout Session, step: UInt64) -> Operation {
+  private func next(of session: inout Session, step: UInt64) -> TableOperation {
     guard step < Session.length, !session.isLarge(pages: kernel.pages) else {
-      return Operation(.destroy)
+      return session.last()
     }
     return session.next {
-      kernel.run(Operation(.leaf, address: $0)).value & Stage2Descriptor.valid != 0
+      kernel.run(TableOperation(.leaf, address: $0)).value & Stage2Descriptor.valid != 0
     }
   }
 
   /// Generates the operations of a session again. Only the kernel's code influences them.
-  private func replay(_ index: UInt64, through last: UInt64) -> Case {
-    var session = Session(kernel.granule, seed: seed, index: index)
-    var operations: [Operation] = []
+  private func replay(_ index: UInt64, through last: UInt64) -> TableCase {
+    var session = Session(kernel.kernel, kernel.granule, seed: seed, index: index)
+    var operations: [TableOperation] = []
     kernel.create(session.machine)
     while operations.count <= last, operations.last?.kind != .destroy {
       operations.append(next(of: &session, step: UInt64(operations.count)))
       _ = kernel.run(operations.last!)
     }
-    return Case(machine: session.machine, operations: operations)
+    return TableCase(machine: session.machine, operations: operations)
   }
 
   // MARK: - Shrinking
 
   /// Returns the operations up to the first difference; nil if there is no difference.
-  func difference(in tried: Case) throws(LibraryError) -> Case? {
+  func difference(in tried: TableCase) throws(LibraryError) -> TableCase? {
     self[.isDifferent] = 0
     self[.step] = 0
     let ending = try kernel.inChild {
       kernel.limitTime(seconds: Self.patience)
       kernel.create(tried.machine)
-      var model = Model(tried.machine)
+      var model = TableModel(tried.machine)
       guard kernel.agrees(with: model) else {
         self[.isDifferent] = 1
         return
@@ -166,9 +177,9 @@ struct Fuzzer {
   }
 
   /// Returns a shorter case with a difference, in which no operation can be left out and no argument can be simplified.
-  func shrink(_ found: Case) throws(LibraryError) -> Case {
+  func shrink(_ found: TableCase) throws(LibraryError) -> TableCase {
     guard var smallest = try difference(in: found) else { return found }
-    var before: Case
+    var before: TableCase
     repeat {
       before = smallest
       try deleteOperations(&smallest)
@@ -192,7 +203,7 @@ struct Fuzzer {
     return smallest
   }
 
-  private func deleteOperations(_ smallest: inout Case) throws(LibraryError) {
+  private func deleteOperations(_ smallest: inout TableCase) throws(LibraryError) {
     var length = max(1, smallest.operations.count / 2)
     while true {
       var start = 0
@@ -211,20 +222,29 @@ struct Fuzzer {
     }
   }
 
-  private func simpler(_ machine: Machine) -> [Machine] {
+  private func simpler(_ machine: TableMachine) -> [TableMachine] {
     var plain = machine
     plain.hasFWB = false
     var usual = machine
     usual.ipaBits = 40
-    return [plain, usual].filter { $0 != machine }
+    var machines = [plain, usual]
+    if machine.ipaBits <= 48 {
+      var small = machine
+      small.has52Bits = false
+      machines.append(small)
+    }
+    var withoutRange = machine
+    withoutRange.hasTLBRange = false
+    machines.append(withoutRange)
+    return machines.filter { $0 != machine }
   }
 
   /// The operations that are simpler in one argument. No simplification can undo another one.
-  private func simpler(_ operation: Operation) -> [Operation] {
+  private func simpler(_ operation: TableOperation) -> [TableOperation] {
     let pageSize = kernel.granule.pageSize
     let blockSize = kernel.granule.blockSize
-    var simpler: [Operation] = []
-    func add<Value: Equatable>(_ path: WritableKeyPath<Operation, Value>, _ value: Value) {
+    var simpler: [TableOperation] = []
+    func add<Value: Equatable>(_ path: WritableKeyPath<TableOperation, Value>, _ value: Value) {
       var copy = operation
       copy[keyPath: path] = value
       if copy != operation { simpler.append(copy) }
@@ -244,11 +264,17 @@ struct Fuzzer {
     if operation.physical >= blockSize { add(\.physical, operation.physical & (blockSize - 1)) }
     add(\.physical, operation.physical & ~(blockSize - 1))
     for part in [
-      Protection.execute, .write, .read, .device, .software3, .software2, .software1, .software0,
+      Protection.execute, .privilegedExecute, .unprivilegedExecute, .write, .read, .device,
+      .normalNonCacheable, .software3, .software2, .software1, .software0,
     ] {
       add(\.protection, operation.protection.subtracting(part))
     }
-    if operation.byte > 1 { add(\.byte, 1) }
+    for flag in [WalkFlags.shared, .handleFault, .ignoreTryAgain] {
+      add(\.flags, operation.flags.subtracting(flag))
+    }
+    if operation.byte > 1, operation.kind != .annotate, operation.kind != .createUnlinked {
+      add(\.byte, 1)
+    }
     add(\.canAllocate, true)
     return simpler
   }

@@ -1,5 +1,6 @@
 import CPageTable
 import Glibc
+import PageTableCases
 import Stage2Sim
 
 /// The kernel's pgtable.c, as oracle/pgtable builds it for one page size.
@@ -8,11 +9,15 @@ import Stage2Sim
 /// library and its memory exist until the process ends.
 struct KernelLibrary {
   private let library: pgtable_library
+  let kernel: KernelVersion
   let granule: Granule
 
-  /// - Parameter directory: The directory with `libpgtable-4K.so`, `-16K` and `-64K`.
-  init(_ granule: Granule, in directory: String) throws(LibraryError) {
-    let path = "\(directory)/libpgtable-\(granule.name).so"
+  /// - Parameter directory: The directory whose directories `6.1` and so on have `libpgtable-4K.so`, `-16K` and `-64K`.
+  init(
+    _ kernel: KernelVersion, _ granule: Granule, in directory: String
+  ) throws(LibraryError) {
+    let directory = "\(directory)/\(kernel.rawValue)"
+    let path = "\(directory)/libpgtable-\(granule).so"
     guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL) else {
       throw LibraryError(
         "cannot load \(String(cString: dlerror())); oracle/pgtable builds it")
@@ -23,6 +28,12 @@ struct KernelLibrary {
     }
     library = symbol.assumingMemoryBound(to: pgtable_library.self).pointee
     self.granule = granule
+    self.kernel = kernel
+    let version = "\(library.version >> 16).\(library.version >> 8 & 0xff)"
+    guard version == kernel.rawValue else {
+      throw LibraryError(
+        "\(path) is from Linux \(version): remove it, and oracle/pgtable builds it again")
+    }
     guard library.page_shift == granule.pageShift else {
       throw LibraryError(
         "\(path) is for pages of \(1 << library.page_shift) bytes: remove it, and oracle/pgtable builds it again"
@@ -33,20 +44,25 @@ struct KernelLibrary {
   // MARK: - The table
 
   /// Makes a table in fresh memory, in place of the table before.
-  func create(_ machine: Machine) {
-    precondition(machine.granule == granule)
-    library.create(UInt32(machine.ipaBits), machine.hasFWB ? 1 : 0)
+  func create(_ machine: TableMachine) {
+    precondition(machine.granule == granule && machine.kernel == kernel)
+    var argument = pgtable_machine(
+      ipa_bits: UInt32(machine.ipaBits), has_fwb: machine.hasFWB ? 1 : 0,
+      has_xnx: machine.hasXNX ? 1 : 0, has_tlb_range: machine.hasTLBRange ? 1 : 0,
+      has_52_bits: machine.has52Bits ? 1 : 0)
+    library.create(&argument)
   }
 
-  func run(_ operation: Operation) -> Outcome {
+  func run(_ operation: TableOperation) -> TableOutcome {
     var argument = pgtable_operation(
       kind: operation.kind.rawValue, can_allocate: operation.canAllocate ? 1 : 0,
-      byte: UInt32(operation.byte), reserved: 0, address: operation.address,
+      byte: UInt32(operation.byte), flags: UInt32(operation.flags.rawValue),
+      count: operation.count, reserved: 0, address: operation.address,
       size: operation.size, physical: operation.physical,
       protection: operation.protection.rawValue)
     var result = pgtable_result()
     library.run(&argument, &result)
-    return Outcome(
+    return TableOutcome(
       error: result.error, level: Int(result.level), value: result.value,
       protection: Protection(rawValue: result.protection))
   }
@@ -68,28 +84,33 @@ struct KernelLibrary {
     nonmutating set { library.state.pointee.is_logging = newValue ? 1 : 0 }
   }
 
-  private var events: UnsafeBufferPointer<pgtable_event> {
+  private var recordedEvents: UnsafeBufferPointer<pgtable_event> {
     let state = library.state.pointee
     return UnsafeBufferPointer(start: state.events, count: Int(state.event_count))
   }
 
-  /// Whether the last operation invalidated the TLB of the whole VM.
+  /// The events of the last operation.
+  var events: [TableEvent] { recordedEvents.map(TableEvent.init) }
+
+  /// Whether the last operation invalidated the TLB of the whole VM, or of a range.
   var hasInvalidatedAll: Bool {
-    events.contains { $0.kind == PGTABLE_INVALIDATE_ALL.rawValue }
+    recordedEvents.contains {
+      $0.kind == PGTABLE_INVALIDATE_ALL.rawValue || $0.kind == PGTABLE_INVALIDATE_RANGE.rawValue
+    }
   }
 
-  var snapshot: Snapshot {
+  /// The state of the table. It is valid until the next operation.
+  var state: TableState {
     let state = library.state.pointee
-    return Snapshot(
-      words: Array(
-        UnsafeBufferPointer(start: state.words, count: pages * granule.entriesPerTable)),
-      counts: Array(UnsafeBufferPointer(start: state.counts, count: pages)),
-      pagesInUse: Int(state.pages_in_use), events: Array(events))
+    return TableState(
+      words: UnsafeBufferPointer(start: state.words, count: pages * granule.entriesPerTable),
+      counts: UnsafeBufferPointer(start: state.counts, count: pages),
+      pagesInUse: Int(state.pages_in_use))
   }
 
   /// Whether both sides have the same entries in each page that has been a table, the same reference counts, pages in
   /// use, and events of the last operation.
-  func agrees(with model: borrowing Model) -> Bool {
+  func agrees(with model: borrowing TableModel) -> Bool {
     let state = library.state.pointee
     let memory = model.table.memory
     guard memory.pagesInUse == state.pages_in_use,
@@ -101,10 +122,7 @@ struct KernelLibrary {
         && memcmp(counts.baseAddress!, state.counts, counts.count * 4) == 0
     }
     return hasEqualTables
-      && (state.event_count == 0
-        || model.trace.events.withUnsafeBytes {
-          memcmp($0.baseAddress!, state.events, $0.count) == 0
-        })
+      && zip(model.trace.events, recordedEvents).allSatisfy { $0 == TableEvent($1) }
   }
 
   // MARK: - Child processes
@@ -154,11 +172,17 @@ struct LibraryError: Error, CustomStringConvertible {
   init(_ description: String) { self.description = description }
 }
 
-extension Granule {
-  var name: String { "\(pageSize >> 10)K" }
-
-  init?(name: some StringProtocol) {
-    guard let granule = Granule.allCases.first(where: { $0.name == name }) else { return nil }
-    self = granule
+extension TableEvent {
+  init(_ event: pgtable_event) {
+    let level = Int(event.level)
+    switch pgtable_event_kind(event.kind) {
+    case PGTABLE_INVALIDATE: self = .invalidation(address: event.address, level: level)
+    case PGTABLE_INVALIDATE_LOCAL: self = .localInvalidation(address: event.address, level: level)
+    case PGTABLE_INVALIDATE_RANGE:
+      self = .invalidationOfRange(address: event.address, pages: event.size)
+    case PGTABLE_INVALIDATE_ALL: self = .invalidationOfAll
+    case PGTABLE_DATA_CACHE: self = .dataCache(physical: event.address, size: event.size)
+    default: self = .instructionCache(physical: event.address, size: event.size)
+    }
   }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import PageTableCases
 import Stage2Sim
 
 @main
@@ -17,12 +18,12 @@ struct PgtableFuzz: ParsableCommand {
 }
 
 struct LibraryOptions: ParsableArguments {
-  @Option(help: "The directory with libpgtable-4K.so, -16K and -64K.")
+  @Option(help: "The directory with a directory for each version, with libpgtable-4K.so and so on.")
   var libraries = ".build/oracle/pgtable"
 
-  func kernel(_ granule: Granule) throws -> KernelLibrary {
+  func library(_ kernel: KernelVersion, _ granule: Granule) throws -> KernelLibrary {
     do {
-      return try KernelLibrary(granule, in: libraries)
+      return try KernelLibrary(kernel, granule, in: libraries)
     } catch {
       print("pgtable-fuzz: \(error)", to: .standardError)
       throw ExitCode(69)
@@ -30,8 +31,10 @@ struct LibraryOptions: ParsableArguments {
   }
 }
 
+extension KernelVersion: ExpressibleByArgument {}
+
 extension Granule: ExpressibleByArgument {
-  public init?(argument: String) { self.init(name: argument) }
+  public init?(argument: String) { self.init(argument) }
 }
 
 struct Fuzz: ParsableCommand {
@@ -39,6 +42,9 @@ struct Fuzz: ParsableCommand {
     abstract: "Runs random operations; prints the first difference as a short case.")
 
   @OptionGroup var libraries: LibraryOptions
+
+  @Option(help: "The version of Linux.")
+  var kernel = KernelVersion.linux61
 
   @Option(help: "The page size: 4K, 16K or 64K.")
   var granule = Granule.kib4
@@ -53,7 +59,7 @@ struct Fuzz: ParsableCommand {
   private static let reach: UInt64 = 100_000
 
   func run() throws {
-    let fuzzer = Fuzzer(kernel: try libraries.kernel(granule), seed: seed)
+    let fuzzer = Fuzzer(kernel: try libraries.library(kernel, granule), seed: seed)
     let clock = ContinuousClock()
     let start = clock.now
     let difference = try fuzzer.run(operations: operations)
@@ -62,7 +68,7 @@ struct Fuzz: ParsableCommand {
       print(fuzzer.summary, "\(Int(seconds.rounded())) s.")
       guard operations < Self.reach || fuzzer.unreached.isEmpty else {
         print(
-          "pgtable-fuzz: \(granule.name), seed \(seed): the operations never reached \(fuzzer.unreached.joined(separator: ", ")): adapt Session.swift",
+          "pgtable-fuzz: Linux \(kernel.rawValue), \(granule), seed \(seed): the operations never reached \(fuzzer.unreached.joined(separator: ", ")): adapt Session.swift",
           to: .standardError)
         throw ExitCode.failure
       }
@@ -75,21 +81,21 @@ struct Fuzz: ParsableCommand {
   private func report(_ difference: Fuzzer.Difference, of fuzzer: Fuzzer) throws {
     guard try fuzzer.difference(in: difference.found) != nil else {
       print(
-        "pgtable-fuzz: \(granule.name), seed \(seed): session \(difference.session) ended with \(difference.ending), but not when it was run alone: the fault is in pgtable-fuzz or in its library",
+        "pgtable-fuzz: \(granule), seed \(seed): session \(difference.session) ended with \(difference.ending), but not when it was run alone: the fault is in pgtable-fuzz or in its library",
         to: .standardError)
       return
     }
     let shortest = try fuzzer.shrink(difference.found)
     print(
-      "# \(granule.name), seed \(seed), session \(difference.session): \(shortest.operations.count) of \(difference.found.operations.count) operations are enough. The kernel's code:"
+      "# \(granule), seed \(seed), session \(difference.session): \(shortest.operations.count) of \(difference.found.operations.count) operations are enough. The kernel's code:"
     )
-    let kernel = Recorder.record(shortest, on: fuzzer.kernel)
-    print(kernel.joined(separator: "\n"))
+    let original = shortest.record(on: fuzzer.kernel)
+    print(original.joined(separator: "\n"))
     print("# The model, where it differs:")
     let ending = try fuzzer.kernel.inChild {
       fuzzer.kernel.limitTime(seconds: Fuzzer.patience)
-      let model = Recorder.record(shortest)
-      let difference = model.difference(from: kernel)
+      let model = shortest.played
+      let difference = model.difference(from: original)
       for case .remove(_, let line, _) in difference.removals { print("# -\(line)") }
       for case .insert(_, let line, _) in difference.insertions { print("# +\(line)") }
     }
@@ -99,7 +105,7 @@ struct Fuzz: ParsableCommand {
     case .signal(let number): print("# traps (signal \(number))")
     }
     print(
-      "pgtable-fuzz: the model differs from the kernel's code. Correct it in Sources/Stage2Sim/PageTables, and keep the case above as Tests/PageTableCases/6.1/NAME.txt",
+      "pgtable-fuzz: the model differs from the kernel's code. Correct it in Sources/Stage2Sim/PageTables, and keep the case above as Tests/PageTableCases/\(kernel.rawValue)/NAME.txt",
       to: .standardError)
   }
 }
@@ -107,7 +113,7 @@ struct Fuzz: ParsableCommand {
 struct Cases: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract:
-      "Checks that the kernel's code has the results in the files of Tests/PageTableCases/6.1.")
+      "Checks that the kernel's code has the results in the files of Tests/PageTableCases.")
 
   @OptionGroup var libraries: LibraryOptions
 
@@ -118,18 +124,22 @@ struct Cases: ParsableCommand {
   var files: [String]
 
   func run() throws {
-    var kernels: [Granule: KernelLibrary] = [:]
+    struct Key: Hashable {
+      let kernel: KernelVersion
+      let granule: Granule
+    }
+    var kernels: [Key: KernelLibrary] = [:]
     var differences = 0
     for file in files {
       do {
         let text = try String(contentsOf: URL(filePath: file), encoding: .utf8)
-        let tried = try Case(text)
-        let granule = tried.machine.granule
-        let kernel = try kernels[granule] ?? libraries.kernel(granule)
-        kernels[granule] = kernel
+        let tried = try TableCase(text)
+        let key = Key(kernel: tried.machine.kernel, granule: tried.machine.granule)
+        let kernel = try kernels[key] ?? libraries.library(key.kernel, key.granule)
+        kernels[key] = kernel
         let comments = text.split(separator: "\n").prefix { $0.hasPrefix("#") }.map(String.init)
         let recorded =
-          (comments + Recorder.record(tried, on: kernel)).joined(separator: "\n") + "\n"
+          (comments + tried.record(on: kernel)).joined(separator: "\n") + "\n"
         if write {
           try recorded.write(to: URL(filePath: file), atomically: true, encoding: .utf8)
         } else if recorded != text {
@@ -139,7 +149,7 @@ struct Cases: ParsableCommand {
             to: .standardError)
         }
       } catch let error as CaseError {
-        print("pgtable-fuzz: \(file): \(error)", to: .standardError)
+        print("pgtable-fuzz: \(file):\(error)", to: .standardError)
         throw ExitCode.failure
       }
     }
@@ -154,11 +164,14 @@ struct Time: ParsableCommand {
 
   @OptionGroup var libraries: LibraryOptions
 
+  @Option(help: "The version of Linux.")
+  var kernel = KernelVersion.linux61
+
   func run() throws {
     for granule in Granule.allCases {
-      let rows = Timing(kernel: try libraries.kernel(granule)).rows()
+      let rows = Timing(kernel: try libraries.library(kernel, granule)).rows()
       print(
-        "\n\(pad("\(granule.name), ns per operation", 38))\(pad("model", -8))\(pad("kernel", -8))\(pad("ratio", -8))"
+        "\n\(pad("\(granule), ns per operation", 38))\(pad("model", -8))\(pad("kernel", -8))\(pad("ratio", -8))"
       )
       for row in rows {
         let ratio = row.modelNanoseconds / row.kernelNanoseconds

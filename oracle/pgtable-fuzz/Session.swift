@@ -1,3 +1,4 @@
+import PageTableCases
 import SeededRandom
 import Stage2Sim
 import VirtWalkerDevice
@@ -27,8 +28,10 @@ struct Session {
   /// The number of operations, after which the table is destroyed.
   static let length = 400
 
-  let machine: Machine
+  let machine: TableMachine
   private let hidesAnywhere: Bool
+  private let rootPages: Int
+  private var hasDestroyedRange = false
   private var areas: [UInt64] = []
   private var frames: [UInt64] = []
   private var random: Random
@@ -38,29 +41,39 @@ struct Session {
   private var blockSize: UInt64 { granule.blockSize }
 
   /// Makes session `index` of the run with `seed`.
-  init(_ granule: Granule, seed: UInt64, index: UInt64) {
+  init(_ kernel: KernelVersion, _ granule: Granule, seed: UInt64, index: UInt64) {
     var seeds = Random(seed: seed)
     random = Random(seed: seeds.next() &+ index &* 0xd134_2543_de82_ef95)
     var ipaBits = 32 + random.below(17)
     // Each comparison takes long with several concatenated start tables of 64 KiB.
     if granule == .kib64, (43...46).contains(ipaBits), !random.one(in: 4) { ipaBits = 42 }
     if random.one(in: 4) { ipaBits = 40 }
-    machine = Machine(granule: granule, ipaBits: ipaBits, hasFWB: random.one(in: 3))
+    var machine = TableMachine(
+      kernel: kernel, granule: granule, ipaBits: ipaBits, hasFWB: random.one(in: 3))
+    if kernel.hasNewFunctions {
+      machine.hasTLBRange = random.one(in: 2)
+      machine.has52Bits = random.one(in: 3)
+      if machine.has52Bits, !random.one(in: 3) { machine.ipaBits = 48 + random.below(5) }
+      if kernel == .linux73 { machine.hasXNX = !random.one(in: 4) }
+    }
+    self.machine = machine
+    rootPages = machine.table.rootTables
     // A hide into an invalid entry corrupts the table, and makes the later operations less useful.
     hidesAnywhere = random.one(in: 6)
     for _ in 0..<2 + random.below(2) { areas.append(area()) }
-    for _ in 0..<2 { frames.append(random.below(1 << 16 as UInt64) << 30) }
+    let frameBits: UInt64 = machine.has52Bits ? 22 : 16
+    for _ in 0..<2 { frames.append(random.below(1 << frameBits) << 30) }
   }
 
   /// Whether the table has so many pages that a comparison takes long.
   func isLarge(pages: Int) -> Bool {
-    let rootPages = Stage2PageTable(granule: granule, ipaBits: machine.ipaBits).rootTables
-    return pages > rootPages + [.kib4: 40, .kib16: 20, .kib64: 12][granule]!
+    pages > rootPages + [.kib4: 40, .kib16: 20, .kib64: 12][granule]!
   }
 
   /// - Parameter isValid: Whether the leaf for an address is valid now.
-  mutating func next(isValid: (UInt64) -> Bool) -> Operation {
-    var operation = Operation(kind(), address: address())
+  mutating func next(isValid: (UInt64) -> Bool) -> TableOperation {
+    var operation = TableOperation(available(kind()), address: address())
+    if operation.kind.hasFlags(in: machine.kernel) { operation.flags = flags() }
     switch operation.kind {
     case .map:
       operation.protection = protection()
@@ -71,21 +84,101 @@ struct Session {
       operation.canAllocate = !random.one(in: 16)
       operation.size = fewPages()
       if random.one(in: 128) { operation.size = blockSize }
-    case .unmap, .writeProtect, .flush: operation.size = size()
+    case .annotate:
+      operation.byte = [2, 2, 2, 3, 15, 0, 1][random.below(7)]
+      operation.physical = annotation()
+      operation.canAllocate = !random.one(in: 16)
+      operation.size = fewPages()
+      if random.one(in: 128) { operation.size = blockSize }
+    case .unmap:
+      operation.size = size()
+      // Each two million pages of a range need an invalidation.
+      if machine.hasTLBRange, machine.hasFWB { operation.size &= (1 << 47) - 1 }
+    case .writeProtect, .flush: operation.size = size()
+    case .testYoung:
+      operation.size = size()
+      operation.byte = UInt8(random.below(2))
+    case .split:
+      operation.size = size()
+      operation.count = [0, 1, 1, 2, 3, 8][random.below(6)]
+      if random.one(in: 12) { operation.count = UInt32(granule.entriesPerTable + random.below(3)) }
+    case .createUnlinked:
+      operation.address = 0
+      operation.byte = random.one(in: 4) ? 1 : 2
+      operation.count = operation.byte == 2 || granule == .kib4 && random.one(in: 8) ? 1 : 0
+      if random.one(in: 3) { operation.count = 0 }
+      operation.protection = protection()
+      operation.physical = frames[0] & ~(granule.size(level: Int(operation.byte)) - 1)
+      if random.one(in: 8) { operation.physical &+= pageSize }
+    case .freeUnlinked: operation.address = 0
     case .relax:
-      operation.protection = Protection(rawValue: UInt64(random.below(8)))
+      operation.protection = executable(Protection(rawValue: UInt64(random.below(8))))
       if random.one(in: 16) { operation.protection.formUnion(protection()) }
     case .hide:
       operation.byte = UInt8(random.below(256))
       if !hidesAnywhere, !isValid(operation.address) {
-        operation = Operation(.seek, address: operation.address)
+        operation = TableOperation(.seek, address: operation.address)
       }
     default: break
     }
     return operation
   }
 
-  private mutating func kind() -> Operation.Kind {
+  /// The operations that end the session: the last one destroys the table.
+  mutating func last() -> TableOperation {
+    guard machine.kernel == .linux73, !hasDestroyedRange, random.one(in: 2) else {
+      return TableOperation(.destroy)
+    }
+    hasDestroyedRange = true
+    var operation = TableOperation(.destroyRange, address: address())
+    operation.size = size()
+    return operation
+  }
+
+  /// A kind that the version has, in place of another one.
+  private mutating func available(_ kind: TableOperation.Kind) -> TableOperation.Kind {
+    guard machine.kernel != .linux61 else { return kind }
+    if machine.kernel.hasNewFunctions, random.one(in: 10) {
+      return [.split, .split, .split, .createUnlinked, .freeUnlinked][random.below(5)]
+    }
+    guard !kind.isAvailable(in: machine.kernel) else { return kind }
+    return switch kind {
+    case .setOwner: machine.kernel == .linux73 ? .annotate : .map
+    default: .testYoung
+    }
+  }
+
+  /// Mostly the flags that KVM gives to a walk at a fault.
+  private mutating func flags() -> WalkFlags {
+    let other: WalkFlags = machine.kernel == .linux73 ? .ignoreTryAgain : .handleFault
+    switch random.below(8) {
+    case 0: return []
+    case 1: return .shared
+    case 2: return other
+    case 3: return [.shared, other]
+    default: return machine.kernel == .linux73 ? .shared : [.shared, .handleFault]
+    }
+  }
+
+  private mutating func annotation() -> UInt64 {
+    switch random.below(8) {
+    case 0: 0
+    case 1: random.next()
+    case 2, 3: UInt64(random.below(16)) << 55
+    default: random.next() & ((1 << 60) - 2)
+    }
+  }
+
+  /// In 7.3, the guest may also execute at one exception level only.
+  private mutating func executable(_ protection: Protection) -> Protection {
+    guard machine.kernel == .linux73, protection.contains(.execute), random.one(in: 2) else {
+      return protection
+    }
+    return protection.subtracting(.execute).union(
+      random.one(in: 2) ? .privilegedExecute : .unprivilegedExecute)
+  }
+
+  private mutating func kind() -> TableOperation.Kind {
     switch random.below(100) {
     case 0..<34: .map
     case 34..<48: .unmap
@@ -157,7 +250,7 @@ struct Session {
     }
   }
 
-  private mutating func setMapping(_ operation: inout Operation) {
+  private mutating func setMapping(_ operation: inout TableOperation) {
     operation.size = fewPages()
     // Usually, an address has the same frames each time.
     operation.physical = frames[random.below(frames.count)] &+ operation.address
@@ -182,7 +275,9 @@ struct Session {
     case 21..<26: operation.physical &+= (1 + random.below(3 as UInt64)) * pageSize
     case 26, 27: operation.physical &+= random.below(pageSize)
     case 28: operation.physical = random.below(16 as UInt64) * pageSize
-    case 29, 30: operation.physical = 1 << 48 &- random.below(4 as UInt64) * pageSize
+    case 29, 30:
+      let bits: UInt64 = machine.has52Bits ? 52 : 48
+      operation.physical = 1 << bits &- random.below(4 as UInt64) * pageSize
     case 31: operation.physical = 1 << 48 | random.next()
     case 32: operation.physical = random.next()
     case 33: operation.physical = TableMemory.base.rawValue + random.below(16 as UInt64) * pageSize
@@ -194,11 +289,19 @@ struct Session {
   }
 
   private mutating func protection() -> Protection {
-    var protection = Protection(rawValue: UInt64(random.below(8)))
+    var protection = executable(Protection(rawValue: UInt64(random.below(8))))
+    if machine.kernel.hasNewFunctions, random.one(in: 12) {
+      protection.insert(.normalNonCacheable)
+    }
     if random.one(in: 8) { protection.insert(.device) }
     if random.one(in: 8) {
       protection.formUnion(Protection(rawValue: UInt64(random.below(16)) << 55))
     }
     return protection
   }
+}
+
+extension KernelVersion {
+  /// Whether it has what came since 6.1: splitting, tables without an entry, range invalidation, and 52 bits.
+  var hasNewFunctions: Bool { self == .linux612 || self == .linux73 }
 }

@@ -1,3 +1,4 @@
+import PageTableCases
 import Stage2Sim
 import VirtWalkerDevice
 
@@ -9,30 +10,30 @@ struct Timing {
 
   /// The model or the kernel's code.
   private protocol Subject {
-    mutating func create(_ machine: Machine)
-    mutating func run(_ operation: Operation) -> Outcome
+    mutating func create(_ machine: TableMachine)
+    mutating func run(_ operation: TableOperation) -> TableOutcome
   }
 
   private struct Original: Subject {
     let kernel: KernelLibrary
-    func create(_ machine: Machine) { kernel.create(machine) }
-    func run(_ operation: Operation) -> Outcome { kernel.run(operation) }
+    func create(_ machine: TableMachine) { kernel.create(machine) }
+    func run(_ operation: TableOperation) -> TableOutcome { kernel.run(operation) }
   }
 
   private struct Modelled: Subject {
-    var model: Model
-    mutating func create(_ machine: Machine) {
-      model = Model(machine)
+    var model: TableModel
+    mutating func create(_ machine: TableMachine) {
+      model = TableModel(machine)
       model.table.observer = nil
     }
-    mutating func run(_ operation: Operation) -> Outcome { model.run(operation) }
+    mutating func run(_ operation: TableOperation) -> TableOutcome { model.run(operation) }
   }
 
   /// The timed work: a batch of the same operation, after the operations that prepare the table.
   private struct Workload {
     let name: String
-    var preparation: [Operation] = []
-    let timed: [Operation]
+    var preparation: [TableOperation] = []
+    let timed: [TableOperation]
     /// The number of pages or blocks in each operation.
     var units = 1
   }
@@ -50,8 +51,8 @@ struct Timing {
     kernel.isLogging = false
     defer { kernel.isLogging = true }
     var original = Original(kernel: kernel)
-    let machine = Machine(granule: kernel.granule)
-    var modelled = Modelled(model: Model(machine))
+    let machine = TableMachine(kernel: kernel.kernel, granule: kernel.granule)
+    var modelled = Modelled(model: TableModel(machine))
     return workloads.map { workload in
       // The rounds alternate between the two, because the clock rate of a CPU changes.
       var times: (model: [Duration], kernel: [Duration]) = ([], [])
@@ -71,9 +72,9 @@ struct Timing {
 
   /// Measures one round.
   private func time<Side: Subject>(
-    _ workload: Workload, on machine: Machine, with side: inout Side
+    _ workload: Workload, on machine: TableMachine, with side: inout Side
   ) -> Duration {
-    var everything = Operation(.unmap)
+    var everything = TableOperation(.unmap)
     everything.size = 1 << UInt64(machine.ipaBits)
     side.create(machine)
     // The operations run once before they are timed, so that the tables are in memory that was used before. The first
@@ -92,11 +93,15 @@ struct Timing {
     let pageSize = kernel.granule.pageSize
     let blockSize = kernel.granule.blockSize
     func each(
-      _ kind: Operation.Kind, step: UInt64, size: UInt64 = 0, count: Int = Self.batch
-    ) -> [Operation] {
+      _ kind: TableOperation.Kind, step: UInt64, size: UInt64 = 0, count: Int = Self.batch
+    ) -> [TableOperation] {
       (0..<count).map { index in
-        var operation = Operation(kind, address: HideSeek.target.rawValue + UInt64(index) * step)
+        var operation = TableOperation(
+          kind, address: HideSeek.target.rawValue + UInt64(index) * step)
         operation.size = size
+        if kind.hasFlags(in: kernel.kernel) {
+          operation.flags = kernel.kernel == .linux73 ? .shared : [.shared, .handleFault]
+        }
         if kind == .map { operation.physical = operation.address &+ 1 << 41 }
         if kind == .map || kind == .relax { operation.protection = [.read, .write] }
         operation.byte = UInt8(index)
@@ -109,16 +114,20 @@ struct Timing {
     let splits = Array(each(.map, step: blockSize, size: pageSize).prefix(32))
     // One operation maps all pages of four tables. The alignment of their frames allows no block.
     let rangePages = 4 * kernel.granule.entriesPerTable
-    func range(_ kind: Operation.Kind) -> [Operation] {
+    func range(_ kind: TableOperation.Kind) -> [TableOperation] {
       var operations = each(kind, step: 0, size: UInt64(rangePages) * pageSize, count: 1)
       operations[0].physical &+= pageSize
       return operations
     }
     var random = Random(seed: 1)
     let lookups = (0..<Self.batch).map { _ in
-      Operation(
+      TableOperation(
         .leaf, address: HideSeek.target.rawValue + random.below(UInt64(Self.batch)) * pageSize)
     }
+    // The byte of each operation but the first is not 0, so that the pages become old.
+    let old =
+      kernel.kernel.hasNewFunctions
+      ? each(.testYoung, step: pageSize, size: pageSize) : each(.makeOld, step: pageSize)
     return [
       Workload(name: "map a page", preparation: [pages[0]], timed: Array(pages.dropFirst())),
       Workload(name: "map a range, per page", timed: range(.map), units: rangePages),
@@ -133,7 +142,7 @@ struct Timing {
         name: "write-protect a range, per page", preparation: range(.map),
         timed: range(.writeProtect), units: rangePages),
       Workload(
-        name: "make a page old", preparation: pages, timed: each(.makeOld, step: pageSize)),
+        name: "make a page old", preparation: pages, timed: old),
       Workload(
         name: "relax permissions",
         preparation: pages + each(.writeProtect, step: pageSize, size: pageSize),

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-// The operations, in the order of pgtable-fuzz's Operation.Kind.
+// The operations, in the order of TableOperation.Kind of Sources/PageTableCases.
 enum pgtable_kind {
   PGTABLE_MAP,
   PGTABLE_SET_OWNER,
@@ -21,18 +21,35 @@ enum pgtable_kind {
   PGTABLE_HIDE,
   PGTABLE_SEEK,
   PGTABLE_DESTROY,
+  PGTABLE_ANNOTATE,
+  PGTABLE_TEST_YOUNG,
+  PGTABLE_SPLIT,
+  PGTABLE_CREATE_UNLINKED,
+  PGTABLE_FREE_UNLINKED,
+  PGTABLE_DESTROY_RANGE,
+};
+
+// A machine.
+struct pgtable_machine {
+  uint32_t ipa_bits;
+  uint32_t has_fwb;
+  uint32_t has_xnx;
+  uint32_t has_tlb_range;
+  uint32_t has_52_bits;
 };
 
 // One operation. Fields that its kind does not need are 0.
 struct pgtable_operation {
   uint32_t kind;
   uint32_t can_allocate;
-  uint32_t byte; // the owner, or the hidden byte
+  uint32_t byte;  // the owner, the hidden byte, the type of an annotation, a level, or whether pages become old
+  uint32_t flags; // of the walk, as the model's WalkFlags
+  uint32_t count; // pages in a cache, or whether an unlinked table is to have pages only
   uint32_t reserved;
   uint64_t address;
   uint64_t size;
-  uint64_t physical;
-  uint64_t protection;
+  uint64_t physical;   // or an annotation
+  uint64_t protection; // as the model's Protection
 };
 
 // The result of an operation.
@@ -48,6 +65,8 @@ enum pgtable_event_kind {
   PGTABLE_INVALIDATE_ALL,
   PGTABLE_DATA_CACHE,        // address (physical) and size
   PGTABLE_INSTRUCTION_CACHE, // address (physical) and size
+  PGTABLE_INVALIDATE_LOCAL,  // address and level
+  PGTABLE_INVALIDATE_RANGE,  // address, and the number of pages as size
 };
 
 // A TLB invalidation, or an operation of cache maintenance.
@@ -78,9 +97,10 @@ struct pgtable_state {
 // The type of the only symbol, `pgtable_library`.
 struct pgtable_library {
   uint32_t page_shift;
+  uint32_t version; // of Linux: 0x060100 is 6.1
   struct pgtable_state *state;
   // Makes a table in fresh memory, in place of the table before.
-  void (*create)(uint32_t ipa_bits, uint32_t has_fwb);
+  void (*create)(const struct pgtable_machine *machine);
   void (*run)(const struct pgtable_operation *operation, struct pgtable_result *result);
   // Runs `body` in a child process, and returns the child's wait status, or -1. If `body` returns, the child ends with
   // status 0.

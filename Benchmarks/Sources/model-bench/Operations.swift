@@ -14,8 +14,15 @@ struct Operations: ParsableCommand {
   @Argument(help: "The number of rounds. The median round is printed.")
   var rounds: Int
 
+  @Option(help: "The version of Linux.")
+  var kernel = KernelVersion.standard.rawValue
+
   func run() throws {
-    var bench = TableBench()
+    guard let version = KernelVersion(rawValue: kernel) else {
+      throw ValidationError(
+        "there is no version '\(kernel)' of the model: give 5.10, 6.1, 6.12 or 7.3")
+    }
+    var bench = TableBench(table: Stage2PageTable(kernel: version))
     let operations = TableBench.operations
     var samples = [[Double]](repeating: [], count: operations.count)
     var sums = [UInt64](repeating: 0, count: operations.count)
@@ -66,7 +73,7 @@ struct TableBench {
   /// The address is one page off the alignment of a block, so that a range is mapped by pages.
   static let physicalPages = physicalBlocks + page
 
-  private var table = Stage2PageTable()
+  var table = Stage2PageTable()
 
   var pagesInUse: UInt64 { UInt64(table.memory.pagesInUse) }
 

@@ -28,11 +28,30 @@ public final class TerminationSignals {
 
   deinit { try? descriptor.close() }
 
-  /// The name of the signal that came.
-  public func next() -> String {
+  /// A signal that came.
+  public struct Signal: Sendable {
+    public let number: Int32
+    /// A process has sent the signal, and not the kernel. A signal from a terminal comes from the kernel.
+    public let isFromProcess: Bool
+  }
+
+  /// Takes the signal that came; nil if there is none.
+  public func take() -> Signal? {
+    receive().map {
+      // The codes of the kernel are greater than 0: sigaction(2).
+      Signal(number: Int32($0.ssi_signo), isFromProcess: $0.ssi_code <= 0)
+    }
+  }
+
+  private func receive() -> signalfd_siginfo? {
     var info = signalfd_siginfo()
     let count = withUnsafeMutableBytes(of: &info) { try? descriptor.read(into: $0) }
-    guard count == MemoryLayout<signalfd_siginfo>.size else { return "a signal" }
+    return count == MemoryLayout<signalfd_siginfo>.size ? info : nil
+  }
+
+  /// The name of the signal that came.
+  public func next() -> String {
+    guard let info = receive() else { return "a signal" }
     let names = [
       SIGTERM: "SIGTERM", SIGINT: "SIGINT", SIGQUIT: "SIGQUIT", SIGHUP: "SIGHUP",
       SIGUSR1: "SIGUSR1", SIGUSR2: "SIGUSR2", SIGALRM: "SIGALRM", SIGWINCH: "SIGWINCH",

@@ -90,6 +90,9 @@ final class DeviceContext: FuseSession.Context {
   let hasOffsets: Bool
   /// The attributes of a FUSE node. A CUSE node has the kernel's own inode.
   var fileState = FileState()
+  /// Takes libfuse's answers if the requests come from this process, see ``DeviceConnection``. It returns whether the client gets the
+  /// answer.
+  var onAnswer: ((UnsafeBufferPointer<iovec>) -> Bool)?
   /// The open files by their addresses, which are the handles that the kernel has.
   private var files: [UInt64: AnyOpenFile] = [:]
 

@@ -5,17 +5,24 @@ import SystemPackage
 ///
 ///     usage: PROGRAM FILE                                 a FUSE node, which is a file
 ///            PROGRAM --cuse NAME [--unrestricted-ioctl]   a CUSE node, /dev/NAME
+///            PROGRAM --exec FILE COMMAND...               a node for a command: ``SeccompServer``
 ///
 /// It prints "NODE is ready" when the node answers. It ends with status 0 after a signal, 1 after an error, and 64 if its arguments
-/// are wrong. A program with options of its own makes a server and calls ``NodeServer/serve(until:ready:)``.
+/// are wrong. With `--exec`, it prints nothing, and its status is that of the command. A program with options of its own makes a server and calls ``NodeServer/serve(until:ready:)``.
 public enum DeviceProgram {
   /// Runs the program. Call this in `main` before the program starts a second thread.
   public static func run(_ device: some CharacterDevice, name: String) -> Never {
+    if SupervisedCommand.isRequested { SupervisedCommand.run(name) }
     do {
+      if CommandLine.arguments.count > 3, CommandLine.arguments[1] == "--exec" {
+        exit(try runCommand(device))
+      }
       let signals = try TerminationSignals()
       let application = Application(name: name)
       guard let server = try server(device, application) else {
-        write("usage: \(name) FILE | \(name) --cuse NAME [--unrestricted-ioctl]\n", .standardError)
+        write(
+          "usage: \(name) FILE | \(name) --cuse NAME [--unrestricted-ioctl] | \(name) --exec FILE COMMAND...\n",
+          .standardError)
         exit(64)
       }
       try server.serve(until: signals) { write("\(server.path) is ready\n", .standardOutput) }
@@ -24,6 +31,21 @@ public enum DeviceProgram {
       exit(1)
     }
     exit(0)
+  }
+
+  private static func runCommand(_ device: some CharacterDevice) throws -> Int32 {
+    let given = SupervisedCommand.Signals()
+    let signals = try TerminationSignals(and: [SIGCHLD])
+    let arguments = CommandLine.arguments
+    let command = try SupervisedCommand(Array(arguments.dropFirst(3)), signals: given)
+    let server = try SeccompServer(
+      path: FilePath(arguments[2]), command: command, device: device)
+    defer { server.close() }
+    let loop = try EventLoop()
+    try server.serve(command, signals: signals, in: loop)
+    command.begin()
+    try loop.run()
+    return command.waitForExitStatus()
   }
 
   private static func server(

@@ -17,6 +17,23 @@ package final class OwnedDescriptor {
     self.init(FileDescriptor(rawValue: result))
   }
 
+  /// The names in this directory in their order, without `.` and `..`; none if it is not a directory.
+  ///
+  /// - Parameter limit: The most names to take.
+  package func entryNames(atMost limit: Int = .max) -> [String] {
+    guard let stream = fdopendir(dup(descriptor.rawValue)) else { return [] }
+    defer { closedir(stream) }
+    rewinddir(stream)
+    var names: [String] = []
+    while let entry = readdir(stream) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if name != ".", name != "..", names.count < limit { names.append(name) }
+    }
+    return names.sorted()
+  }
+
   package func close() {
     if isOpen { try? descriptor.close() }
     isOpen = false

@@ -156,7 +156,7 @@ extension DeviceContext {
     }
   }
 
-  fileprivate func seek(
+  func seek(
     _ request: fuse_req_t?, _ offset: off_t, from origin: SeekRequest.Origin,
     _ info: UnsafeMutablePointer<fuse_file_info>?
   ) {

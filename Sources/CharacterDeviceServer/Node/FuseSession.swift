@@ -73,6 +73,40 @@ final class FuseSession {
     }
   }
 
+  /// Makes a session whose requests come from this process, by ``deliver(_:)``, and not from the kernel.
+  ///
+  /// - Parameters:
+  ///   - session: The session, made with `context` as its user data.
+  ///   - context: The state for libfuse's callbacks.
+  ///   - io: The functions of the session. Libfuse gives its answers to `writev`, with `context` as user data.
+  init(
+    _ session: OpaquePointer, context: Context, io: fuse_custom_io
+  ) throws(NodeError) {
+    self.session = session
+    self.context = context
+    context.raw = session
+    var io = io
+    // Libfuse wants a descriptor, and closes it with the session. Nothing uses it.
+    let nowhere = eventfd(0, Int32(EFD_CLOEXEC))
+    guard nowhere >= 0, cfuse_session_custom_io(session, &io, nowhere) == 0 else {
+      let errno = Errno.current
+      fuse_session_destroy(session)
+      throw NodeError(
+        .system, "cannot make a session of libfuse: \(errno)",
+        advice: "allow more open files: ulimit -n")
+    }
+    descriptor = FileDescriptor(rawValue: nowhere)
+  }
+
+  /// Gives a request to libfuse, which calls the operations of the session before this returns.
+  func deliver(_ request: UnsafeMutableRawBufferPointer) {
+    context.thread = pthread_self()
+    var message = fuse_buf()
+    message.mem = request.baseAddress
+    message.size = request.count
+    fuse_session_process_buf(session, &message)
+  }
+
   /// Answers requests until the kernel's first request, INIT, is answered.
   private func initialize(_ what: String) throws(NodeError) {
     let limit: Int32 = 10_000  // milliseconds

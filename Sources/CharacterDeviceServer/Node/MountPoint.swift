@@ -1,6 +1,7 @@
 import CFuse
 import CLinux
 import Glibc
+import Synchronization
 import SystemPackage
 
 /// The plain file or the directory that a FUSE server makes for its mount, and removes in the end.
@@ -16,7 +17,16 @@ final class MountPoint {
   /// Whether this object made the file or directory. A directory that was there before stays.
   private let isMade: Bool
   /// The kernel's number of the mount; nil before there is one.
-  private var mountID: Int?
+  private var mountID: Int? {
+    didSet {
+      Self.ownMounts.withLock {
+        if let oldValue { $0.remove(oldValue) }
+        if let mountID { $0.insert(mountID) }
+      }
+    }
+  }
+  /// The mounts that this process serves. A request of this process to one of them would wait for this process itself.
+  private static let ownMounts = Mutex<Set<Int>>([])
 
   /// Makes the file or the directory; an empty directory may be there already.
   init(_ kind: Kind, _ path: FilePath, of application: Application) throws(NodeError) {
@@ -109,6 +119,7 @@ final class MountPoint {
     if let mount = try? Mounted(at: entry), mount.id == mountID, mount.isDead {
       mount.unmount(path)
     }
+    mountID = nil
     guard isMade, (try? entry.identity) == identity else { return }
     switch kind {
     case .file: entry.remove()
@@ -120,6 +131,11 @@ final class MountPoint {
   static func removeStale(at path: FilePath, of application: Application) throws(NodeError) {
     // If the path cannot be reached, the server that is made next reports the reason.
     guard let entry = try? DirectoryEntry(path), let mount = try? Mounted(at: entry) else { return }
+    guard !Self.ownMounts.withLock({ $0.contains(mount.id) }) else {
+      throw NodeError(
+        .exists, "\(path) is a node or a tree of this process already",
+        advice: application.advice.otherDirectory)
+    }
     if mount.id != (try? Mounted(entry.directory))?.id {
       // The mount of a server that runs stays, and so does a mount of another type. The type is compared first, because a request to a
       // server that hangs would not return.

@@ -17,6 +17,24 @@ package func waitForEnd(of child: pid_t) -> Int32 {
   return status
 }
 
+/// The children of this process. None of these numbers can become that of another process before this process has waited for it.
+package func childProcesses() -> [pid_t] {
+  guard let directory = opendir("/proc") else { return [] }
+  defer { closedir(directory) }
+  var found: [pid_t] = []
+  while let entry = readdir(directory) {
+    let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+      String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    // Field 4 is the parent.
+    guard let process = pid_t(name),
+      ProcFile.stat(of: process, field: 4).flatMap({ pid_t($0) }) == getpid()
+    else { continue }
+    found.append(process)
+  }
+  return found
+}
+
 /// Closes all descriptors of this process except the standard ones and `kept`.
 package func closeDescriptors(but kept: [Int32]) {
   var first = UInt32(STDERR_FILENO + 1)

@@ -1,17 +1,25 @@
 import Glibc
 import SystemPackage
 
-/// Files of proc(5), which are read whole at once.
+/// Files of proc(5), which are read whole.
 package enum ProcFile {
-  /// The first 4096 bytes of a file; empty if it cannot be read.
-  package static func text(of path: String) -> String {
+  /// The first bytes of a file, as many as `limit`; empty if it cannot be read.
+  package static func text(of path: String, limit: Int = 4096) -> String {
     guard let file = try? FileDescriptor.open(path, .readOnly, options: [.closeOnExec]) else {
       return ""
     }
     defer { try? file.close() }
-    var bytes = [UInt8](repeating: 0, count: 4096)
-    let count = try? bytes.withUnsafeMutableBytes { try file.read(into: $0) }
-    return String(decoding: bytes.prefix(count ?? 0), as: UTF8.self)
+    var bytes = [UInt8](repeating: 0, count: limit)
+    var count = 0
+    // The kernel gives a page of a long file at a time.
+    while count < limit,
+      let part = try? bytes.withUnsafeMutableBytes({
+        try file.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[count...]))
+      }), part > 0
+    {
+      count += part
+    }
+    return String(decoding: bytes.prefix(count), as: UTF8.self)
   }
 
   /// A field of proc_pid_stat(5), 3 (the state) or a later one; nil if there is no such process.

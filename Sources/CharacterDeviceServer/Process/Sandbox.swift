@@ -61,6 +61,26 @@ public enum Sandbox {
     return Confinement(seccomp: seccomp, landlock: landlock)
   }
 
+  /// Gives up root, all capabilities and access to files and to the network except by open descriptors, but no system calls: for a program
+  /// whose libraries make system calls of their own. The process cannot get these rights back. Call it while the process has one thread.
+  ///
+  /// - Throws: ``NodeError``, as ``enter(as:advice:messages:)``.
+  package static func enterUnfiltered() throws(NodeError) {
+    dropBoundingSet()
+    try dropCapabilities()
+    guard clinux_prctl(PR_SET_NO_NEW_PRIVS, 1) == 0 else {
+      throw refused("set no_new_privs", .current)
+    }
+    _ = try denyFiles()
+  }
+
+  /// Becomes a user for a program that is executed next.
+  package static func becomeForProgram(_ user: User, advice: String) throws(NodeError) {
+    // The bounding set is first, because a change of it needs a capability.
+    dropBoundingSet()
+    try become(user, advice)
+  }
+
   /// Takes all rights from a ``Keeper`` that it does not need to clean up. If the kernel refuses a part of this, the keeper goes on.
   static func enterKeeper(capabilities: [Int32]) {
     dropBoundingSet()

@@ -13,6 +13,12 @@ public enum CPUModel: String, CaseIterable, Sendable {
   /// FEAT_S2FWB: stage 2 decides over memory types alone (`ARM64_HAS_STAGE2_FWB`).
   public var hasFWB: Bool { self == .max }
 
+  /// FEAT_TLBIRANGE: an instruction invalidates the TLB entries of a range (`ARM64_HAS_TLB_RANGE`).
+  public var hasTLBRange: Bool { self == .max }
+
+  /// FEAT_HAFDBS: the CPU can set the access flag of an entry itself (Arm ARM D8.5, "Hardware management of the Access flag").
+  public var hasHardwareAccessFlag: Bool { self != .cortexA72 }
+
   /// ID_AA64MMFR0_EL1.PARange in bits.
   public var physicalAddressBits: Int {
     switch self {

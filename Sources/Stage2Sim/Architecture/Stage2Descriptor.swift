@@ -32,6 +32,10 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   public static let executeNever: UInt64 = 1 << 54
   /// Bits [58:55]: left to software by the architecture.
   public static let software: UInt64 = 0xf << 55
+  /// Bits [59:1], for a note in an invalid entry: `KVM_INVALID_PTE_ANNOT_MASK` of 7.3, whose bits [63:60] are its type.
+  static let annotation: UInt64 = (1 << 60) - 2
+  /// The type of an invalid entry that is being replaced: `KVM_INVALID_PTE_TYPE_LOCKED` of 7.3.
+  static let lockedType: UInt8 = 1
   /// SH of inner shareable memory.
   public static let innerShareable: UInt64 = 3 << 8
 
@@ -81,17 +85,26 @@ public struct Stage2Descriptor: RawRepresentable, Hashable, Sendable {
   /// `stage2_pte_executable`: KVM looks at XN[1] alone.
   public var isExecutable: Bool { rawValue & Self.executeNever == 0 }
 
-  /// `kvm_pgtable_stage2_pte_prot`: the protection that would make this entry.
-  public var protection: Protection {
+  /// `kvm_pgtable_stage2_pte_prot`: the protection that would make this entry, in versions before 7.0.
+  public var protection: Protection { protection(in: .standard) }
+
+  /// `kvm_pgtable_stage2_pte_prot` of a version: the protection that would make this entry. Version 5.10 has no such function,
+  /// and the result is that of 6.1.
+  public func protection(in kernel: KernelVersion) -> Protection {
     var protection = Protection(rawValue: rawValue & Self.software)
     guard isValid else { return protection }
     if rawValue & Self.read != 0 { protection.insert(.read) }
     if rawValue & Self.write != 0 { protection.insert(.write) }
-    if isExecutable { protection.insert(.execute) }
+    let hasXN1 = rawValue & Self.executeNever != 0
+    if kernel == .linux73, rawValue & Self.executeNever0 != 0 {
+      protection.insert(hasXN1 ? .privilegedExecute : .unprivilegedExecute)
+    } else if !hasXN1 {
+      protection.insert(.execute)
+    }
     return protection
   }
 
-  /// `stage2_pte_is_counted`: any non-zero entry, valid or not, holds a reference on its table.
+  /// `stage2_pte_is_counted` since 5.13: any non-zero entry, valid or not, holds a reference on its table.
   public var isCounted: Bool { rawValue != 0 }
 }
 

@@ -123,7 +123,7 @@ extension VirtualMachine {
     switch result {
     // KVM may have injected the exception for an abort.
     case .mmio, .failed, .livelock, .guestException: vcpu.fault
-    case .retired, .notModelled, .crashed: nil
+    case .retired, .notModelled, .crashed, .lost: nil
     }
   }
 }

@@ -15,6 +15,8 @@ public enum RunResult: Hashable, Sendable {
   case notModelled(UInt32)
   /// A kernel has crashed in code of a user. Its log has the reason.
   case crashed(CrashedKernel)
+  /// A real kernel does not run any more: it has crashed, or hangs. Its log has the reason.
+  case lost
 }
 
 /// The kernel that has crashed.
@@ -217,7 +219,7 @@ extension VirtualMachine {
     guard ipa.fits(bits: configuration.cpu.physicalAddressBits) else {
       throw .exception(.addressSize(at: vcpu.pc, isInstruction: true, isWrite: false))
     }
-    switch kvm.stage2.translate(ipa, for: .execute, cpu: configuration.cpu) {
+    switch translateStage2(ipa, for: .execute) {
     case .physical(let place):
       // The Arm ARM has this before the fault. The recorded CPUs, QEMU's, look at the page first.
       guard vcpu.pc.isAligned(to: 4) else { throw .exception(.unalignedPC(vcpu.pc)) }
@@ -270,9 +272,7 @@ extension VirtualMachine {
     guard address.isAligned(to: UInt64(access.size.bytes)) else {
       throw .exception(.alignment(at: address, isWrite: access.isStore))
     }
-    switch kvm.stage2.translate(
-      ipa, for: access.isStore ? .write : .read, cpu: configuration.cpu)
-    {
+    switch translateStage2(ipa, for: access.isStore ? .write : .read) {
     case .physical(let place): return place
     case .fault(let status, let level):
       vcpu.fault = FaultInfo(
@@ -280,6 +280,19 @@ extension VirtualMachine {
         far: address, ipa: ipa)
       throw .abort
     }
+  }
+
+  /// The CPU's walk of stage 2, which may set the access flag.
+  @inline(__always)
+  private mutating func translateStage2(
+    _ ipa: IntermediatePhysicalAddress, for access: AccessKind
+  ) -> Stage2Translation {
+    let cpu = configuration.cpu
+    let translation = kvm.stage2.translate(ipa, for: access, cpu: cpu)
+    guard case .fault(.accessFlag, _) = translation, cpu.hasHardwareAccessFlag,
+      configuration.kernel.usesHardwareAccessFlag
+    else { return translation }
+    return kvm.stage2.translateSettingAccessFlag(ipa, for: access, cpu: cpu)
   }
 
   private mutating func move(_ access: LoadStore, register: Int, at physical: PhysicalAddress) {

@@ -41,6 +41,22 @@ extension Stage2PageTable {
   }
 }
 
+extension Stage2PageTable {
+  /// The same walk of a CPU that sets the access flag itself, for an entry without the flag. An access without permission leaves the
+  /// flag as it is.
+  @inline(never)
+  mutating func translateSettingAccessFlag(
+    _ ipa: IntermediatePhysicalAddress, for access: AccessKind, cpu: CPUModel
+  ) -> Stage2Translation {
+    let (entry, level) = lastReference(for: ipa)
+    let descriptor = memory[entry]
+    guard descriptor.permits(access, cpu: cpu) else { return .fault(.permission, level: level) }
+    memory.makeUnique()
+    memory[entry] = Stage2Descriptor(rawValue: descriptor.rawValue | Stage2Descriptor.accessFlag)
+    return translate(ipa, for: access, cpu: cpu)
+  }
+}
+
 extension Stage2Descriptor {
   /// S2AP, and XN for an instruction fetch, at EL1 (Arm ARM D8.4, "Stage 2 permissions").
   @inline(__always)

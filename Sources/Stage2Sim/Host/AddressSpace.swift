@@ -22,8 +22,15 @@ struct AddressSpace: Sendable {
   var directory: [UInt64: DirectoryEntry] = [:]
   /// The entries of pages by address / page size.
   var entries: [UInt64: HostEntry] = [:]
+  /// The groups of pages that had the contiguous bit (`CONT_PTES`), by address / size of a group, in which an entry was changed alone
+  /// since (`contpte_try_unfold` of arch/arm64/mm/contpte.c).
+  private(set) var unfolded: Set<UInt64> = []
   /// The mergeable ranges in which a child has pages, as the VMM had them at the fork.
   var mergeable: [Range<HostVirtualAddress>] = []
+  /// The ranges that a child maps of the file, as the VMM had them at the fork.
+  var fileRanges: [Range<HostVirtualAddress>] = []
+  /// The number of changes of the VMM's areas before the fork.
+  var areaChanges = 0
   /// Whether a child has areas that KSM may merge, with pages or without.
   var hasMergeableAreas = false
   /// The directories, by address / size of the range of one directory. They stay when their entries go.
@@ -33,6 +40,45 @@ struct AddressSpace: Sendable {
   subscript(block number: UInt64) -> HostEntry? {
     get { if case .block(let entry) = directory[number] { entry } else { nil } }
     set { directory[number] = newValue.map { .block($0) } }
+  }
+
+  /// `contpte_set_ptes`: the pages of a split huge page get the contiguous bit.
+  mutating func foldPages(ofBlock block: UInt64, granule: Granule) {
+    guard !unfolded.isEmpty else { return }
+    let groups = UInt64(granule.entriesPerTable / granule.contiguousPages)
+    unfolded.subtract(block * groups..<(block + 1) * groups)
+  }
+
+  /// An entry loses the contiguous bit, and so does its group.
+  mutating func unfold(page: UInt64, granule: Granule) {
+    unfolded.insert(page / UInt64(granule.contiguousPages))
+  }
+
+  /// The entries of a range of pages were changed one after the other. A group gets the contiguous bit back with its last entry, if
+  /// its entries are alike (`contpte_try_fold`).
+  mutating func refold(pages: Range<UInt64>, granule: Granule) {
+    let count = UInt64(granule.contiguousPages)
+    guard let last = pages.last else { return }
+    for group in pages.lowerBound / count...last / count {
+      let first = group * count
+      let entry = entries[first]
+      let isAlike =
+        pages.contains(first + count - 1)
+        && (0..<count).allSatisfy { index in
+          guard let entry, let other = entries[first + index] else { return false }
+          return other.isWritable == entry.isWritable
+            && other.frame == entry.frame + index << UInt64(granule.pageShift)
+        }
+      if isAlike { unfolded.remove(group) } else { unfolded.insert(group) }
+    }
+  }
+
+  /// Whether all entries of a range of pages, or none, have the contiguous bit (`folio_pte_batch` of mm/internal.h compares it, too).
+  func isFoldedAlike(pages: Range<UInt64>, granule: Granule) -> Bool {
+    let count = UInt64(granule.contiguousPages)
+    let groups = pages.lowerBound / count..<(pages.upperBound + count - 1) / count
+    let changed = groups.count { unfolded.contains($0) }
+    return changed == 0 || changed == groups.count
   }
 
   /// `mm_find_pmd`: whether there is a directory, whatever its entry says.
@@ -73,6 +119,11 @@ struct AddressSpace: Sendable {
 
 /// Numbers and addresses of pages and huge pages.
 extension Granule {
+  /// `CONT_PTES`
+  var contiguousPages: Int {
+    self == .kib4 ? 16 : self == .kib16 ? 128 : 32
+  }
+
   func page(of address: HostVirtualAddress) -> UInt64 { address.rawValue >> UInt64(pageShift) }
 
   func address(ofPage number: UInt64) -> HostVirtualAddress {

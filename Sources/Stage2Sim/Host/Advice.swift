@@ -32,7 +32,13 @@ extension HostMemory {
   mutating func advise(
     _ advice: MemoryAdvice, _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) throws(KernelError) {
+    guard kernel.knows(advice) else { throw .invalidArgument }
     let end = try wholePages(range).upperBound
+    if kernel.populateEndsAtHole, advice == .populateRead || advice == .populateWrite {
+      try populate(
+        range.lowerBound..<end, for: advice == .populateWrite ? .write : .read, notifier: &notifier)
+      return
+    }
     var start = range.lowerBound
     var isHole = false
     while start < end {
@@ -160,25 +166,30 @@ extension HostMemory {
     var range = range
     if area.flags.contains(.hugetlb) {
       // `madvise_dontneed_free_valid_vma`
+      guard kernel.discardsHugetlb else { throw .invalidArgument }
       guard range.lowerBound.isAligned(to: hugePageSize) else { throw .invalidArgument }
       range = range.lowerBound..<range.upperBound.aligned(to: hugePageSize)
       guard !range.isEmpty else { return }
     }
-    physical.drainLRU()
+    if kernel.drainsLRUAtUnmapping { physical.drainLRU() }
     notifier.invalidateRangeStart(range)
-    zap(range, area: area, notifier: &notifier)
+    zap(range, area: area, reclaimingTables: kernel.reclaimsTables, notifier: &notifier)
     notifier.invalidateRangeEnd(range)
   }
 
-  /// `unmap_single_vma`: the entries go, and the pages that only these entries held. Tables stay.
+  /// `unmap_single_vma`: the entries go, and the pages that only these entries held.
+  ///
+  /// - Parameter reclaimingTables: Whether a table goes, too, if the range has all its entries
+  ///   (`pte_table_reclaim_possible`). Otherwise, tables stay.
   mutating func zap(
-    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, reclaimingTables: Bool = false,
+    notifier: inout some MMUNotifier
   ) {
     if area.flags.contains(.hugetlb) {
       // `__unmap_hugepage_range`
-      notifier.invalidateRangeStart(range)
-      defer { notifier.invalidateRangeEnd(range) }
+      if kernel.notifiesOfHugetlbAreas { notifier.invalidateRangeStart(range) }
       for block in process.blocks(in: range, granule: granule) { removeBlock(block) }
+      if kernel.notifiesOfHugetlbAreas { notifier.invalidateRangeEnd(range) }
       return
     }
     for block in process.blocks(in: range, granule: granule) {
@@ -191,6 +202,7 @@ extension HostMemory {
         splitHugePMD(at: part.lowerBound, in: area, notifier: &notifier)
       }
       for page in pages(in: part) { removeEntry(at: page) }
+      if reclaimingTables, part.size == hugePageSize { process.directory[block] = nil }
     }
   }
 
@@ -231,16 +243,46 @@ extension HostMemory {
   private mutating func freePagesLazily(
     _ range: Range<HostVirtualAddress>, notifier: inout some MMUNotifier
   ) {
+    // The pages before it belong to a huge page that was dealt with.
+    var firstAfterFolio: UInt64 = 0
     for page in pages(in: range) {
       guard let entry = process.entries[page], let head = physical.folio(of: entry.frame) else {
         continue
       }
-      if physical[folio: head].size > pageSize {
-        // `folio_estimated_sharers`: how often the folio's first page is mapped.
-        guard mappingCount(of: head) == 1 else { return }
+      if kernel.freesHugePagesWhole, physical[folio: head].size > pageSize {
+        if page < firstAfterFolio { continue }
+        // `madvise_folio_pte_batch`
+        let first = page - (entry.frame - head) / pageSize
+        let count = hugePageSize / pageSize
+        let rest = pages(in: part(ofPages: page..<first + count, in: range))
+        let batch = zip(rest, page...).prefix {
+          $0 == $1 && process.entries[$0]?.frame == head + ($0 - first) * pageSize
+        }.count
+        if batch < count || !process.isFoldedAlike(pages: first..<first + count, granule: granule) {
+          if isLikelyShared(head) {
+            firstAfterFolio = page + UInt64(batch)
+            continue
+          }
+          splitFolio(head, notifier: &notifier)
+        } else {
+          firstAfterFolio = page + count
+          if physical[folio: head].isDirty {
+            guard physical[folio: head].mappings == count else { continue }
+            physical[folio: head].isDirty = false
+          }
+          for page in rest { process.entries[page]?.isDirty = false }
+          continue
+        }
+      } else if physical[folio: head].size > pageSize {
+        guard mappingCount(of: kernel.estimatesSharersOfHugePages ? head : entry.frame) == 1 else {
+          return
+        }
         splitFolio(head, notifier: &notifier)
       }
-      guard let folio = physical.folio(of: entry.frame) else { continue }
+      // The zero page may have taken the place of the page.
+      guard process.entries[page]?.frame == entry.frame,
+        let folio = physical.folio(of: entry.frame)
+      else { continue }
       if physical[folio: folio].isDirty {
         guard physical[folio: folio].mappings == 1 else { continue }
         physical[folio: folio].isDirty = false
@@ -248,6 +290,27 @@ extension HostMemory {
       process.entries[page]?.isDirty = false
       physical.freeLazily(folio)
     }
+  }
+
+  private func part(
+    ofPages pages: Range<UInt64>, in range: Range<HostVirtualAddress>
+  ) -> Range<HostVirtualAddress> {
+    range.clamped(
+      to: granule.address(ofPage: pages.lowerBound)..<granule.address(ofPage: pages.upperBound))
+  }
+
+  /// `folio_likely_mapped_shared` of a huge page, in 7.3 `folio_maybe_mapped_shared`: whether more than one process seems to map it.
+  private func isLikelyShared(_ head: PhysicalAddress) -> Bool {
+    let mappings = physical[folio: head].mappings
+    guard mappings > 1 else { return false }
+    if kernel.knowsProcessesOfHugePages { return isShared(head) }
+    if mappings > hugePageSize / pageSize { return true }
+    let isMappedWhole = ([process] + children).contains { space in
+      space.directory.values.contains {
+        if case .block(let entry) = $0 { entry.frame == head } else { false }
+      }
+    }
+    return isMappedWhole || mappingCount(of: head) > 1
   }
 
   /// `page_mapcount`: how many entries map the page at `frame`, alone or with its huge page.
@@ -261,7 +324,21 @@ extension HostMemory {
     }
   }
 
-  /// `madvise_populate`
+  /// `madvise_populate` since 6.9: over areas, up to the first hole.
+  private mutating func populate(
+    _ range: Range<HostVirtualAddress>, for access: HostAccess, notifier: inout some MMUNotifier
+  ) throws(KernelError) {
+    defer { physical.drainLRU() }
+    var start = range.lowerBound
+    while start < range.upperBound {
+      guard let area = area(at: start) else { throw .outOfMemory }
+      let end = min(area.end, range.upperBound)
+      try populate(start..<end, area: area, for: access, notifier: &notifier)
+      start = end
+    }
+  }
+
+  /// `madvise_populate` of one area.
   private mutating func populate(
     _ range: Range<HostVirtualAddress>, area: MemoryArea, for access: HostAccess,
     notifier: inout some MMUNotifier

@@ -36,8 +36,15 @@ extension HostMemory {
   /// mapping leave the page cache, and dirty ones are to be reclaimed (`invalidate_mapping_pagevec`).
   private mutating func dropCaches() {
     physical.drainLRU()
-    for (head, folio) in physical.folios {
-      guard case .cached(let offset) = folio.kind, folio.mappings == 0 else { continue }
+    let cached = physical.folios.compactMap { head, folio in
+      if case .cached(let offset) = folio.kind, folio.mappings == 0 {
+        (head, folio, offset)
+      } else {
+        nil
+      }
+    }
+    // In the order of the file, in which the pages become free.
+    for (head, folio, offset) in cached.sorted(by: { $0.2 < $1.2 }) {
       guard !folio.isDirty else {
         // `lru_deactivate_file_fn`
         physical[folio: head].isToBeReclaimed = true

@@ -50,15 +50,18 @@ extension HostMemory {
     }
     let block = granule.block(of: address)
     switch process.directory[block] {
-    case nil: return .ends(.invalidArgument)
+    case nil:
+      return kernel.collapsesReadOnlyPages
+        ? .goesOn(.invalidArgument) : .ends(.invalidArgument)
     case .block: return .succeeded
     case .table: break
     }
     let range = address..<address + hugePageSize
     let pages = pages(in: range)
-    guard pages.contains(where: { process.entries[$0]?.isWritable == true }) else {
-      return .goesOn(.invalidArgument)
-    }
+    guard
+      kernel.collapsesReadOnlyPages
+        || pages.contains(where: { process.entries[$0]?.isWritable == true })
+    else { return .goesOn(.invalidArgument) }
     guard hasFreePage else { return .ends(.outOfMemory) }
     notifier.invalidateRangeStart(range)
     notifier.invalidateRangeEnd(range)
@@ -71,7 +74,8 @@ extension HostMemory {
     }
     physical.retain(head)
     process[block: block] = HostEntry(
-      frame: head, isWritable: area.flags.contains(.write), isDirty: true, isExclusive: true)
+      frame: head, isWritable: area.flags.contains(.write), isDirty: true,
+      isExclusive: kernel.knowsExclusivePages)
     return .succeeded
   }
 
@@ -101,6 +105,17 @@ extension HostMemory {
       physical.free(frame)
     }
     for offset in offsets { pageCache[offset] = head + (offset - start) }
+    if kernel.mapsCollapsedFileAlways {
+      // `retract_page_tables`
+      let block = granule.block(of: address)
+      let range = address..<address + hugePageSize
+      if area.anonymousFamily == nil, area.covers(range), process.directory[block] != nil {
+        notifier.invalidateRangeStart(range)
+        process.directory[block] = nil
+        notifier.invalidateRangeEnd(range)
+      }
+      return mapPageCacheHugePage(head, at: address, area: area, notifier: &notifier)
+    }
     // `retract_page_tables`: a private mapping that was written keeps its pages, and a range without a table gets none.
     let block = granule.block(of: address)
     guard area.anonymousFamily == nil, process.directory[block] != nil else {
@@ -109,13 +124,17 @@ extension HostMemory {
     return mapPageCacheHugePage(head, at: address, area: area, notifier: &notifier)
   }
 
-  /// `try_to_unmap` of a page of the page cache in each process. The MMU notifiers are called for each area that could map the
-  /// page, although a private one may have a copy there.
+  /// `try_to_unmap` of a page of the page cache in each process. The MMU notifiers are called for the VMM's area, although a private
+  /// one may have a copy there. They are not called if the page has no mapping any more when the walk over the file's areas gets there
+  /// (`rmap_walk_file`).
   private mutating func unmapEverywhere(
     _ frame: PhysicalAddress, at address: HostVirtualAddress, notifier: inout some MMUNotifier
   ) {
     guard let head = physical.folio(of: frame), physical[folio: head].mappings > 0 else { return }
-    if area(at: address)?.file == .temporary {
+    if let area = area(at: address), area.file == .temporary,
+      process.entries[granule.page(of: address)]?.frame == frame
+        || children.contains(where: { $0.isMapped(frame, at: address, behind: area, granule) })
+    {
       let page = granule.page(of: address)
       notifier.invalidateRangeStart(address..<address + pageSize)
       if process.entries[page]?.frame == frame { removeEntry(at: page) }
@@ -135,6 +154,11 @@ extension HostMemory {
     notifier: inout some MMUNotifier
   ) -> Outcome {
     let block = granule.block(of: address)
+    if kernel.mapsCollapsedFileAlways,
+      !process.hasDirectory(for: address, granule: granule)
+    {
+      return .goesOn(.invalidArgument)
+    }
     switch process.directory[block] {
     case .block: return .succeeded
     case nil: break
@@ -154,5 +178,19 @@ extension HostMemory {
     // `set_huge_pmd`
     let isMapped = mapCachedHugePage(at: address, frame: head, for: .read, area: area)
     return isMapped ? .succeeded : .ends(.invalidArgument)
+  }
+}
+
+extension AddressSpace {
+  /// Whether a child maps a page of the file, in an area that the file's tree has behind the VMM's. The copy of an area by fork(2) is
+  /// behind it, until the VMM's area changes.
+  fileprivate func isMapped(
+    _ frame: PhysicalAddress, at address: HostVirtualAddress, behind area: MemoryArea,
+    _ granule: Granule
+  ) -> Bool {
+    guard entries[granule.page(of: address)]?.frame == frame,
+      let start = fileRanges.first(where: { $0.contains(address) })?.lowerBound
+    else { return false }
+    return start > area.start || start == area.start && areaChanges >= area.insertion
   }
 }

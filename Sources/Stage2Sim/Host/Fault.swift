@@ -59,6 +59,13 @@ extension HostMemory {
       }
     case .block(let entry):
       guard access == .write, !entry.isWritable else { return }
+      if kernel.replacesHugeZeroPage, physical.isZeroPage(entry.frame) {
+        let range = granule.address(ofBlock: block)..<granule.address(ofBlock: block + 1)
+        notifier.invalidateRangeStart(range)
+        mapHugePage(block, for: .write, area: index)
+        notifier.invalidateRangeEnd(range)
+        return
+      }
       if areas[index].isAnonymous, reuseHugePage(block, area: areas[index]) { return }
       splitHugePMD(at: address, in: areas[index], notifier: &notifier)
     case .table: break
@@ -78,7 +85,7 @@ extension HostMemory {
     physical.retain(frame)
     process[block: block] = HostEntry(
       frame: frame, isWritable: areas[index].flags.contains(.write), isDirty: true,
-      isExclusive: true)
+      isExclusive: kernel.knowsExclusivePages)
   }
 
   /// `do_huge_pmd_wp_page`: false if another process shares the huge page.
@@ -87,7 +94,7 @@ extension HostMemory {
       let head = physical.folio(of: entry.frame)
     else { return false }
     guard entry.isExclusive || physical[folio: head].mappings == 1 else { return false }
-    entry.isExclusive = true
+    entry.isExclusive = kernel.knowsExclusivePages
     entry.isDirty = true
     entry.isWritable = area.flags.contains(.write)
     process[block: block] = entry
@@ -127,20 +134,21 @@ extension HostMemory {
         frame: PhysicalMemory.zeroPage, isWritable: false, isDirty: false, isExclusive: false)
       return
     }
-    mapNewPage(page, contentsOf: nil, area: index)
+    map(newPage(area: index), at: page, area: index)
   }
 
-  /// A page of the VMM's own, with a copy of `source` or zeros in it.
-  private mutating func mapNewPage(
-    _ page: UInt64, contentsOf source: PhysicalAddress?, area index: Int
-  ) {
+  /// A new anonymous page, which nothing maps yet.
+  private mutating func newPage(area index: Int) -> PhysicalAddress {
     prepareAnonymousFamily(of: index)
-    let frame = physical.allocate(.anonymous, size: pageSize)
-    if let source { physical.copy(from: source, to: frame, size: pageSize) }
+    return physical.allocate(.anonymous, size: pageSize)
+  }
+
+  /// Maps a new page of the VMM's own.
+  private mutating func map(_ frame: PhysicalAddress, at page: UInt64, area index: Int) {
     physical.retain(frame)
     process.entries[page] = HostEntry(
       frame: frame, isWritable: areas[index].flags.contains(.write), isDirty: true,
-      isExclusive: true)
+      isExclusive: kernel.knowsExclusivePages)
   }
 
   /// `do_wp_page`: a store to a page that is there and may not be written.
@@ -153,27 +161,60 @@ extension HostMemory {
     if let head = physical.folio(of: entry.frame) {
       let isAnonymous = physical[folio: head].isAnonymous
       let isReusable =
-        isAnonymous ? entry.isExclusive || isHeldByOneEntry(head) : !area.isPrivate
+        isAnonymous ? isReusable(entry, of: head) : !area.isPrivate
       if isReusable {
         // `wp_page_reuse`
-        entry.isExclusive = isAnonymous
+        entry.isExclusive = isAnonymous && kernel.knowsExclusivePages
         entry.isDirty = true
         entry.isWritable = area.flags.contains(.write)
         process.entries[page] = entry
+        if kernel.hasContiguousEntries { process.unfold(page: page, granule: granule) }
         return
       }
     }
     copyPage(page, area: index, notifier: &notifier)
   }
 
+  /// Whether a store through an entry needs no copy of the anonymous page.
+  private mutating func isReusable(_ entry: HostEntry, of head: PhysicalAddress) -> Bool {
+    if kernel.knowsExclusivePages {
+      if entry.isExclusive { return true }
+      if physical[folio: head].size > pageSize {
+        if kernel.knowsProcessesOfHugePages {
+          // `__wp_can_reuse_large_anon_folio`
+          return physical[folio: head].mappings > 1 && !isShared(head)
+        }
+        if kernel.copiesPagesOfHugePages { return false }
+      }
+      return isHeldByOneEntry(head)
+    }
+    let folio = physical[folio: head]
+    return folio.kind == .anonymous && folio.mappings + physical.lru.holds(head) == 1
+  }
+
   /// Whether one entry is the only holder of an anonymous page, after the LRU batches have released it.
   private mutating func isHeldByOneEntry(_ head: PhysicalAddress) -> Bool {
     let folio = physical[folio: head]
-    guard folio.kind == .anonymous, folio.mappings + physical.lru.holds(head) <= 3 else {
+    let isListed = physical.lru.isListed(head)
+    let most = kernel.mostHoldersOfReusedPage(isListed: isListed)
+    guard folio.kind == .anonymous, folio.mappings + physical.lru.holds(head) <= most else {
       return false
     }
-    if !physical.lru.isListed(head) { physical.drainLRU() }
+    if !isListed { physical.drainLRU() }
     return folio.mappings + physical.lru.holds(head) == 1
+  }
+
+  /// Whether more than one process maps a huge page or a page of it (`FOLIO_MM_IDS_SHARED_BITNUM`). The kernel knows two processes of
+  /// a huge page. These are the VMM and the first child that maps the page, which is also the last one to end.
+  func isShared(_ head: PhysicalAddress) -> Bool {
+    let range = head..<head + physical[folio: head].size
+    let count = ([process] + children).count { space in
+      space.entries.values.contains { range.contains($0.frame) }
+        || space.directory.values.contains {
+          if case .block(let entry) = $0 { entry.frame == head } else { false }
+        }
+    }
+    return count > 1
   }
 
   /// `wp_page_copy`
@@ -182,8 +223,10 @@ extension HostMemory {
   ) {
     guard let old = process.entries[page] else { return }
     let address = granule.address(ofPage: page)
+    let frame = newPage(area: index)
+    physical.copy(from: old.frame, to: frame, size: pageSize)
     notifier.invalidateRangeStart(address..<address + pageSize)
-    mapNewPage(page, contentsOf: old.frame, area: index)
+    map(frame, at: page, area: index)
     if let new = process.entries[page] { notifier.changePTE(address, frame: new.frame) }
     release(old)
     notifier.invalidateRangeEnd(address..<address + pageSize)
@@ -196,6 +239,11 @@ extension HostMemory {
       physical[folio: head].kind == .merged, let index = firstArea(endingAfter: address)
     else { return }
     copyPage(page, area: index, notifier: &notifier)
+    if kernel.unmergesForReading {
+      // `wp_page_copy` with `FAULT_FLAG_UNSHARE`
+      process.entries[page]?.isWritable = false
+      process.entries[page]?.isDirty = false
+    }
   }
 }
 
@@ -209,12 +257,15 @@ extension HostMemory {
     let area = areas[index]
     let page = granule.page(of: address)
     if access == .read, mapPagesAround(address, area: area) { return }
-    let frame = cachedPage(of: address)
     if access == .write, area.isPrivate {
+      // `do_cow_fault`: the new page comes before that of the file.
       makeTable(for: page)
-      mapNewPage(page, contentsOf: frame, area: index)
+      let frame = newPage(area: index)
+      physical.copy(from: cachedPage(of: address), to: frame, size: pageSize)
+      map(frame, at: page, area: index)
       return
     }
+    let frame = cachedPage(of: address)
     // `finish_fault`
     if mapCachedHugePage(at: address, frame: frame, for: access, area: area) { return }
     makeTable(for: page)
@@ -253,7 +304,8 @@ extension HostMemory {
     let block = granule.block(of: address)
     guard process.directory[block] == nil, let head = physical.folio(of: frame),
       physical[folio: head].size == hugePageSize,
-      area.fits(hugePageAt: address, size: hugePageSize)
+      area.fits(hugePageAt: address, size: hugePageSize),
+      !kernel.noHugePageIsForFiles || !area.flags.contains(.noHugePage)
     else { return false }
     physical.retain(head)
     process[block: block] = HostEntry(
@@ -302,9 +354,14 @@ extension HostMemory {
     at address: HostVirtualAddress, in area: MemoryArea, notifier: inout some MMUNotifier
   ) {
     let first = address.aligned(to: hugePageSize)
-    let block = granule.block(of: first)
     notifier.invalidateRangeStart(first..<first + hugePageSize)
-    defer { notifier.invalidateRangeEnd(first..<first + hugePageSize) }
+    splitHugePMDLocked(at: first, in: area)
+    notifier.invalidateRangeEnd(first..<first + hugePageSize)
+  }
+
+  /// `__split_huge_pmd_locked`, in 7.3 `split_huge_pmd_locked`: the same after the MMU notifiers were called.
+  private mutating func splitHugePMDLocked(at first: HostVirtualAddress, in area: MemoryArea) {
+    let block = granule.block(of: first)
     guard let entry = process[block: block] else { return }
     guard area.isAnonymous else {
       process.directory[block] = nil
@@ -312,13 +369,14 @@ extension HostMemory {
       return
     }
     process.directory[block] = .table
+    if kernel.hasContiguousEntries { process.foldPages(ofBlock: block, granule: granule) }
     let isZero = physical.isZeroPage(entry.frame)
     for offset in stride(from: 0, to: hugePageSize, by: Int(pageSize)) {
       let frame = isZero ? PhysicalMemory.zeroPage : entry.frame + offset
       physical.retain(frame)
       process.entries[granule.page(of: first + offset)] = HostEntry(
-        frame: frame, isWritable: entry.isWritable, isDirty: false,
-        isExclusive: entry.isExclusive)
+        frame: frame, isWritable: entry.isWritable,
+        isDirty: entry.isDirty && kernel.keepsDirtyAtSplit, isExclusive: entry.isExclusive)
     }
     release(entry)
   }
@@ -333,12 +391,16 @@ extension HostMemory {
       for area in areas where area.anonymousFamily == family {
         let part = place.clamped(to: area.start..<area.end)
         guard !part.isEmpty else { continue }
-        splitHugePMD(at: place.lowerBound, in: area, notifier: &notifier)
+        if kernel.splitsBeforeMigration {
+          splitHugePMD(at: place.lowerBound, in: area, notifier: &notifier)
+        }
         notifier.invalidateRangeStart(part)
+        splitHugePMDLocked(at: place.lowerBound, in: area)
         notifier.invalidateRangeEnd(part)
       }
     }
     for child in children.indices { children[child].splitBlock(of: head, granule: granule) }
+    if kernel.mapsZerosToZeroPageAtSplit { replaceZeros(in: range) }
     var mappings: [PhysicalAddress: Int] = [:]
     for space in [process] + children {
       for entry in space.entries.values where range.contains(entry.frame) {
@@ -346,6 +408,31 @@ extension HostMemory {
       }
     }
     physical.split(head) { mappings[$0] ?? 0 }
+  }
+
+  /// `try_to_map_unused_to_zeropage`: the zero page takes the place of pages in `range` that have only zeros.
+  private mutating func replaceZeros(in range: Range<PhysicalAddress>) {
+    func isOfZeros(_ entry: HostEntry) -> Bool {
+      range.contains(entry.frame) && hasOnlyZeros(entry.frame)
+    }
+    let zero = HostEntry(
+      frame: PhysicalMemory.zeroPage, isWritable: false, isDirty: false, isExclusive: false)
+    for page in process.entries.filter({ isOfZeros($0.value) }).keys {
+      process.entries[page] = zero
+    }
+    for child in children.indices {
+      for page in children[child].entries.filter({ isOfZeros($0.value) }).keys {
+        children[child].entries[page] = zero
+      }
+    }
+  }
+
+  /// Whether the page at `frame` has only zeros.
+  private func hasOnlyZeros(_ frame: PhysicalAddress) -> Bool {
+    guard let head = physical.folio(of: frame) else { return true }
+    let contents = physical[folio: head].contents
+    return stride(from: frame - head, to: frame - head + pageSize, by: Int(Folio.pieceSize))
+      .allSatisfy { offset in contents[offset]?.allSatisfy { $0 == 0 } ?? true }
   }
 
   /// The address of the first byte of the huge page `head` in the VMM's memory, and an address at which a part of the page is
@@ -360,8 +447,8 @@ extension HostMemory {
       }
     }
     let range = head..<head + hugePageSize
-    guard let (page, entry) = process.entries.first(where: { range.contains($0.value.frame) })
-    else { return nil }
+    let mapped = process.entries.filter { range.contains($0.value.frame) }
+    guard let (page, entry) = mapped.min(by: { $0.key < $1.key }) else { return nil }
     let address = granule.address(ofPage: page)
     return (address - (entry.frame - head), address)
   }
@@ -378,7 +465,7 @@ extension HostMemory {
       let frame = try allocateHugetlbPage()
       physical.retain(frame)
       process[block: block] = HostEntry(
-        frame: frame, isWritable: false, isDirty: false, isExclusive: true)
+        frame: frame, isWritable: false, isDirty: false, isExclusive: kernel.knowsExclusivePages)
     }
     guard access == .write, var entry = process[block: block], !entry.isWritable,
       let head = physical.folio(of: entry.frame)
@@ -386,7 +473,7 @@ extension HostMemory {
     // `hugetlb_wp`
     entry.isDirty = true
     entry.isWritable = true
-    entry.isExclusive = true
+    entry.isExclusive = kernel.knowsExclusivePages
     guard physical[folio: head].mappings > 1 else {
       process[block: block] = entry
       return

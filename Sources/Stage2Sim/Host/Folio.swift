@@ -41,6 +41,8 @@ struct PhysicalMemory: Sendable {
   private(set) var folios: [PhysicalAddress: Folio] = [:]
   /// The bytes of all of them.
   private(set) var inUse: UInt64 = 0
+  /// How often a folio was freed or split, or a page of a huge one lost an entry. While the number stays the same, every frame in use stays in use.
+  private(set) var freeCount = 0
   private var next: PhysicalAddress
   private var hasWrapped = false
   /// The frames that were freed last, by their size. The kernel's allocator, too, gives these out again first.
@@ -64,7 +66,8 @@ struct PhysicalMemory: Sendable {
 
   /// The address of the folio that `frame` is a page of; nil for the zero pages and for free pages.
   func folio(of frame: PhysicalAddress) -> PhysicalAddress? {
-    if folios[frame] != nil { return frame }
+    // The keys, because an optional folio is a copy of the folio.
+    if folios.keys.contains(frame) { return frame }
     let head = frame.aligned(to: granule.blockSize)
     guard let folio = folios[head], folio.size > granule.pageSize else { return nil }
     return head
@@ -79,7 +82,13 @@ struct PhysicalMemory: Sendable {
   mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> PhysicalAddress {
     var frame: PhysicalAddress
     inUse += size
-    defer { if kind == .anonymous && size == granule.pageSize { lru.add(frame) } }
+    defer {
+      switch kind {
+      case .anonymous where size == granule.pageSize, .cached: lru.add(frame)
+      case .anonymous: lru.addLarge()
+      case .merged, .hugetlb: break
+      }
+    }
     if let last = lately[size]?.popLast() {
       frame = last
       folios[last] = Folio(kind: kind, size: size)
@@ -113,12 +122,15 @@ struct PhysicalMemory: Sendable {
   mutating func release(_ frame: PhysicalAddress) {
     guard let head = folio(of: frame) else { return }
     folios[head]!.mappings -= 1
+    // A page of the folio may be free now.
+    if folios[head]!.size > granule.pageSize { freeCount &+= 1 }
     if case .cached = folios[head]!.kind { return }
     if folios[head]!.mappings == 0 { free(head) }
   }
 
   mutating func free(_ head: PhysicalAddress) {
     guard let folio = folios.removeValue(forKey: head) else { return }
+    freeCount &+= 1
     inUse -= folio.size
     lru.forget(head)
     guard lru.holds(head) == 0 else {
@@ -162,6 +174,7 @@ struct PhysicalMemory: Sendable {
   /// `split_huge_page`: its pages become folios of their own; `mappings` says how often each is mapped.
   mutating func split(_ head: PhysicalAddress, mappings: (PhysicalAddress) -> Int) {
     guard let folio = folios.removeValue(forKey: head) else { return }
+    freeCount &+= 1
     inUse -= folio.size
     let pieces = granule.pageSize / Folio.pieceSize
     for offset in stride(from: 0, to: folio.size, by: Int(granule.pageSize)) {
@@ -191,9 +204,10 @@ struct PhysicalMemory: Sendable {
     guard let head = folio(of: physical.aligned(to: granule.pageSize)) else { return }
     let offset = physical - head
     let first = Int(offset & (Folio.pieceSize - 1))
-    let zeros = [UInt8](repeating: 0, count: Int(Folio.pieceSize))
+    let piece = offset & ~(Folio.pieceSize - 1)
     for index in 0..<count {
-      folios[head]!.contents[offset & ~(Folio.pieceSize - 1), default: zeros][first + index] =
+      folios[head]!.contents[
+        piece, default: [UInt8](repeating: 0, count: Int(Folio.pieceSize))][first + index] =
         UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
     }
   }

@@ -19,6 +19,8 @@ extension HostMemory {
       if area.isPrivate { notifier.invalidateRangeEnd(range) }
     }
     child.mergeable = copied.filter { $0.flags.contains(.mergeable) }.map { $0.start..<$0.end }
+    child.fileRanges = copied.filter { $0.file == .temporary }.map { $0.start..<$0.end }
+    child.areaChanges = areaChanges
     child.hasMergeableAreas = areas.contains {
       $0.flags.contains(.mergeable) && !$0.flags.contains(.dontFork)
     }
@@ -57,15 +59,29 @@ extension HostMemory {
     return entry
   }
 
+  /// Releases the pages that an ended process has mapped in the area of one directory entry.
+  private mutating func release(pagesOf block: UInt64, of process: AddressSpace) {
+    let perBlock = granule.blockSize / granule.pageSize
+    for page in block * perBlock..<(block + 1) * perBlock {
+      if let entry = process.entries[page] { release(entry) }
+    }
+  }
+
   /// The last child's end.
   ///
   /// - Returns: False if there is none.
   mutating func endFork() -> Bool {
     ksm.exit(process: children.count)
     guard let child = children.popLast() else { return false }
-    physical.drainLRU()
-    for entry in child.entries.values { release(entry) }
-    for case .block(let entry) in child.directory.values { release(entry) }
+    if kernel.drainsLRUAtUnmapping { physical.drainLRU() }
+    // `unmap_vmas`: in the order of addresses, in which the pages become free.
+    for (block, what) in child.directory.sorted(by: { $0.key < $1.key }) {
+      if case .block(let entry) = what {
+        release(entry)
+      } else {
+        release(pagesOf: block, of: child)
+      }
+    }
     return true
   }
 }

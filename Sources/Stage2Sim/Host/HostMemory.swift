@@ -35,6 +35,8 @@ struct HostMemory: Sendable {
   /// The address at which the first byte of the file is mapped.
   private(set) var fileStart: HostVirtualAddress = 0
   private var families = 0
+  /// The number of changes of areas up to now.
+  var areaChanges = 0
   /// The number of huge pages in hugetlb's pool.
   private var hugetlbPool = 0
 
@@ -85,7 +87,7 @@ struct HostMemory: Sendable {
   /// mmap(2) of memory of the VMM's own that its children do not get.
   mutating func mapPrivately(at start: HostVirtualAddress, size: UInt64) {
     areas.append(
-      MemoryArea(start: start, end: start + size, flags: [.read, .write, .dontFork]))
+      MemoryArea(start: start, end: start + size, flags: [.read, .write, .dontFork, .accounted]))
     areas.sort { $0.start < $1.start }
   }
 
@@ -138,8 +140,18 @@ struct HostMemory: Sendable {
   }
 
   /// Whether `frame` is some page's in use: one that was freed stands for another page when it comes back.
+  ///
+  /// In a version that keeps the addresses of freed frames visible, a page of an anonymous huge page is free as soon as nothing maps
+  /// it, as `/proc/kpagecount` has it.
   func isInUse(_ frame: PhysicalAddress) -> Bool {
-    physical.isZeroPage(frame) || physical.folio(of: frame) != nil
+    guard !physical.isZeroPage(frame) else { return true }
+    guard let head = physical.folio(of: frame) else { return false }
+    let folio = physical[folio: head]
+    guard kernel.keepsAddressesInInvalidEntries, folio.kind == .anonymous, folio.size > pageSize
+    else {
+      return true
+    }
+    return mappingCount(of: frame) > 0
   }
 
   /// Makes `address` accessible for a caller to whom every failure is `EFAULT`.

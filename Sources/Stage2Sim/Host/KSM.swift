@@ -16,6 +16,35 @@ struct KSM: Sendable {
     var node: Int?
     /// The number of the merge. Later merges come first in the page's list (`stable_tree_append`).
     var number = 0
+    /// How often the page was found without a merge, at most 255 (`age`).
+    private var age = 0
+    /// The number of scans that skip the page, up to the next look at it (`remaining_skips`).
+    private var remainingSkips = 0
+
+    init(page: UInt64) { self.page = page }
+
+    /// The record of a page that is not merged any more, in a version that keeps no more of it.
+    mutating func forget() { self = Item(page: page) }
+
+    /// `should_skip_rmap_item` for a page that is not merged.
+    mutating func isSkipped() -> Bool {
+      let old = age
+      age = min(old + 1, 255)
+      guard old >= 3 else { return false }
+      guard remainingSkips == 0 else {
+        remainingSkips -= 1
+        return true
+      }
+      // `skip_age`
+      remainingSkips =
+        switch old {
+        case ...3: 1
+        case ...5: 2
+        case ...8: 4
+        default: 8
+        }
+      return false
+    }
   }
 
   /// `struct ksm_mm_slot`: a process whose pages are scanned.
@@ -117,6 +146,11 @@ struct KSM: Sendable {
       return nil
     }
     return node
+  }
+
+  /// Whether the page of a node was freed, or has another use since (`ksm_get_folio`).
+  func isStale(_ node: Int, in physical: PhysicalMemory) -> Bool {
+    nodes[node].map { self.node(of: $0.frame, in: physical) != node } ?? true
   }
 
   func frame(ofNode node: Int) -> PhysicalAddress { nodes[node]!.frame }
@@ -225,6 +259,8 @@ extension HostMemory {
     physical.drainLRU()
     var hasChanged = false
     var unstable: [KSM.Content: KSM.ItemPlace] = [:]
+    // The stale nodes that an item has found (`remove_node_from_stable_tree`): their other items have left them, too.
+    var removed: Set<Int> = []
     for slot in ksm.slots.indices {
       let process = ksm.slots[slot].process
       // `get_next_rmap_item`: items of pages that are no longer there go when the scan has passed them.
@@ -234,12 +270,25 @@ extension HostMemory {
         for (page, frame) in mappedPages(of: process, in: range) {
           while let item = old.first, item.page < page {
             ksm.leave(item.node)
+            if let node = item.node, ksm.isStale(node, in: physical) { removed.insert(node) }
             old.removeFirst()
             hasChanged = true
           }
           let item = old.first?.page == page ? old.removeFirst() : KSM.Item(page: page)
           ksm.slots[slot].items.append(item)
           let place = KSM.ItemPlace(slot: slot, item: ksm.slots[slot].items.count - 1)
+          if kernel.forgetsUnmergedPages, let node = ksm[place].node,
+            ksm.isStale(node, in: physical), !removed.insert(node).inserted
+          {
+            ksm[place].forget()
+          }
+          if kernel.scansSmartly, ksm.node(of: frame, in: physical) == nil,
+            !(kernel.forgetsUnmergedPages && ksm[place].node != nil), ksm[place].isSkipped()
+          {
+            ksm.leave(ksm[place].node)
+            ksm[place].node = nil
+            continue
+          }
           if mergePage(place, frame, &unstable, notifier: &notifier) { hasChanged = true }
         }
       }
@@ -253,7 +302,8 @@ extension HostMemory {
         ? !areas.contains { $0.flags.contains(.mergeable) }
         : !children[slot.process - 1].hasMergeableAreas
     }
-    return hasChanged || ksm.slots.count < slotCount
+    // Each scan changes the ages of pages.
+    return hasChanged || ksm.slots.count < slotCount || kernel.scansSmartly
   }
 
   /// The ranges of a process whose pages may be merged.
@@ -316,6 +366,15 @@ extension HostMemory {
     if let own, ksm[item].node == own { return false }
     let place = ksm.place(of: item)
     let content = content(of: frame)
+    if own == nil, kernel.comparesChecksumFirst {
+      ksm.leave(ksm[item].node)
+      if ksm[item].node != nil, kernel.forgetsUnmergedPages { ksm[item].forget() }
+      ksm[item].node = nil
+      guard ksm[item].content == content else {
+        ksm[item].content = content
+        return true
+      }
+    }
     // A copy of a merged page by fork(2) shares it, however many pages share it already.
     let node = own ?? ksm.shareableNode(content, in: physical)
     // Only after the search, which needs the item in its old place.
@@ -337,8 +396,10 @@ extension HostMemory {
       unstable[content] = item
       return wasMerged
     }
-    // The same page in two processes is not substituted for itself.
-    guard self.frame(of: ksm.place(of: other)) != frame else { return wasMerged }
+    // The same page in two processes is not substituted for itself. `get_mergeable_page` finds no zero page.
+    guard let otherFrame = self.frame(of: ksm.place(of: other)), otherFrame != frame,
+      physical.folio(of: otherFrame) != nil
+    else { return wasMerged }
     guard mergeTwo(place, ksm.place(of: other), notifier: &notifier) else { return true }
     unstable[content] = nil
     let made = ksm.makeNode(frame, content: content)
@@ -378,8 +439,9 @@ extension HostMemory {
     if let head = physical.folio(of: frame), physical[folio: head].size > pageSize {
       splitFolio(head, notifier: &notifier)
     }
-    writeProtect(place, notifier: &notifier)
-    guard let entry = self[process: place.process].entries[place.page],
+    writeProtect(place, frame, notifier: &notifier)
+    // After the split, the zero page may have taken the place of the page.
+    guard let entry = self[process: place.process].entries[place.page], entry.frame == frame,
       let head = physical.folio(of: frame)
     else { return false }
     guard let merged else {
@@ -399,9 +461,11 @@ extension HostMemory {
   }
 
   /// `write_protect_page`
-  private mutating func writeProtect(_ place: KSM.Place, notifier: inout some MMUNotifier) {
+  private mutating func writeProtect(
+    _ place: KSM.Place, _ frame: PhysicalAddress, notifier: inout some MMUNotifier
+  ) {
     replace(place, notifier: &notifier) { memory in
-      guard var entry = memory[process: place.process].entries[place.page],
+      guard var entry = memory[process: place.process].entries[place.page], entry.frame == frame,
         entry.isWritable || entry.isDirty || entry.isExclusive
       else { return nil }
       if entry.isDirty, let head = memory.physical.folio(of: entry.frame) {

@@ -2,7 +2,7 @@
 /// cpu_fbatches`, mm/swap.c) holds a page that waits in it, and a write to a page with more than one holder makes a copy.
 struct LRU: Sendable {
   private let batchSize: Int
-  /// New pages, which are on no list yet.
+  /// New pages, anonymous ones and those of the page cache, which are on no list yet.
   private(set) var added: [PhysicalAddress] = []
   /// Pages that were used again.
   private(set) var activated: [PhysicalAddress] = []
@@ -29,6 +29,9 @@ struct LRU: Sendable {
     added.append(page)
     if added.count == batchSize { added.removeAll() }
   }
+
+  /// `folio_add_lru` of a huge page, which no batch holds: the batch of new pages is emptied.
+  mutating func addLarge() { added.removeAll() }
 
   /// `folio_set_referenced`
   mutating func setReferenced(_ page: PhysicalAddress) { referenced.insert(page) }

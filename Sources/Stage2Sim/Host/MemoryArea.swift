@@ -16,6 +16,8 @@ struct MemoryArea: Hashable, Sendable {
     static let wipeOnFork = Flags(rawValue: 1 << 8)
     /// `VM_DONTCOPY`
     static let dontFork = Flags(rawValue: 1 << 9)
+    /// `VM_ACCOUNT`: memory is set aside for the area.
+    static let accounted = Flags(rawValue: 1 << 10)
 
     static let protection: Flags = [.read, .write]
   }
@@ -29,6 +31,9 @@ struct MemoryArea: Hashable, Sendable {
   var file: BackingFile?
   /// `anon_vma`: which family of areas its anonymous pages belong to; nil until there is the first.
   var anonymousFamily: Int?
+  /// The number of the change of areas that has put the area into the file's tree (`i_mmap`) last. Of areas that begin at the same
+  /// page, the tree has the earlier ones first.
+  var insertion = 0
 
   var isAnonymous: Bool { file == nil }
 
@@ -136,8 +141,12 @@ extension HostMemory {
   }
 
   /// `is_mergeable_anon_vma`. An area's `anon_vma_chain` has one element when it has a family, and none before.
-  private func areFamiliesMergeable(_ one: Int?, _ other: Int?, of area: MemoryArea?) -> Bool {
-    if one == nil || other == nil, area.map({ $0.anonymousFamily != nil }) ?? true { return true }
+  func areFamiliesMergeable(_ one: Int?, _ other: Int?, of area: MemoryArea?) -> Bool {
+    if one == nil || other == nil,
+      kernel.mergesIntoAreaWithoutFamily || area.map({ $0.anonymousFamily != nil }) ?? true
+    {
+      return true
+    }
     return one == other
   }
 
@@ -181,8 +190,11 @@ extension HostMemory {
     splitHugePages(of: area, adjustedTo: bounds, nextShiftedBy: shift, notifier: &notifier)
     areas[taker].start = bounds.lowerBound
     areas[taker].end = bounds.upperBound
+    areaChanges += 1
+    areas[taker].insertion = areaChanges
     if shift != 0 {
       areas[next].start = areas[next].start.advanced(by: Int(shift))
+      areas[next].insertion = areaChanges
     }
     if let removed { areas.removeSubrange(removed) }
   }
@@ -203,7 +215,9 @@ extension HostMemory {
     splitHugePages(
       of: area, adjustedTo: newBelow ? address..<area.end : area.start..<address,
       nextShiftedBy: 0, notifier: &notifier)
-    var above = area
+    areaChanges += 1
+    areas[index].insertion = areaChanges
+    var above = areas[index]
     above.start = address
     areas[index].end = address
     areas.insert(above, at: index + 1)

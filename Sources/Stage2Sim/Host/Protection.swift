@@ -33,11 +33,20 @@ extension HostMemory {
         throw .outOfMemory
       }
       let part = start..<min(areas[index].end, end)
-      let flags = areas[index].flags.subtracting(MemoryArea.Flags.protection)
+      var flags = areas[index].flags.subtracting(MemoryArea.Flags.protection)
         .union(protection.flags)
       start = part.upperBound
       // `mprotect_fixup`
       guard flags != areas[index].flags else { continue }
+      if kernel.releasesAccountOfUntouchedMemory {
+        if flags.contains(.write) {
+          if areas[index].flags.isDisjoint(with: [.write, .hugetlb, .shared, .noReserve]) {
+            flags.insert(.accounted)
+          }
+        } else if areas[index].isAnonymous, areas[index].anonymousFamily == nil {
+          flags.remove(.accounted)
+        }
+      }
       let changed = try updateFlags(of: index, in: part, to: flags, notifier: &notifier)
       changeProtection(part, area: areas[changed], notifier: &notifier)
       start = max(start, areas[changed].end)
@@ -57,8 +66,20 @@ extension HostMemory {
       notifier.invalidateRangeEnd(range)
       return
     }
-    // Each table of level 1 has a notification of its own.
     let reach = granule.size(level: 1)
+    if kernel.protectsInOneNotification {
+      // `change_pud_range`
+      var start = range.lowerBound
+      while start < range.upperBound, !process.hasDirectory(for: start, granule: granule) {
+        start = start.aligned(to: reach) + reach
+      }
+      guard start < range.upperBound else { return }
+      notifier.invalidateRangeStart(start..<range.upperBound)
+      changeEntries(start..<range.upperBound, area: area, notifier: &notifier)
+      notifier.invalidateRangeEnd(start..<range.upperBound)
+      return
+    }
+    // Each table of level 1 has a notification of its own.
     var start = range.lowerBound
     while start < range.upperBound {
       let end = min(range.upperBound, start.aligned(to: reach) + reach)
@@ -71,18 +92,26 @@ extension HostMemory {
   private mutating func changeProtectionInDirectory(
     _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) {
-    let blocks = process.blocks(in: range, granule: granule)
-    guard let first = blocks.first else { return }
+    guard let first = process.blocks(in: range, granule: granule).first else { return }
     // From the first entry that has something, to the end.
     let notified = part(of: range, in: first).lowerBound..<range.upperBound
     notifier.invalidateRangeStart(notified)
-    defer { notifier.invalidateRangeEnd(notified) }
+    changeEntries(range, area: area, notifier: &notifier)
+    notifier.invalidateRangeEnd(notified)
+  }
+
+  /// `change_huge_pmd`, `change_pte_range`
+  private mutating func changeEntries(
+    _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
+  ) {
     let isSharedWritable = !area.isPrivate && area.flags.contains(.write)
-    for block in blocks {
+    for block in process.blocks(in: range, granule: granule) {
       let part = part(of: range, in: block)
       if process[block: block] != nil {
-        if part.size == hugePageSize {
-          process[block: block]?.isWritable = isSharedWritable
+        if part.size == hugePageSize, let entry = process[block: block] {
+          let canBeWritten =
+            isSharedWritable || !kernel.needsDirtyPageToMakeWritable && canWrite(entry, area: area)
+          process[block: block]?.isWritable = canBeWritten
           continue
         }
         splitHugePMD(at: part.lowerBound, in: area, notifier: &notifier)
@@ -93,12 +122,18 @@ extension HostMemory {
         entry.isWritable = isSharedWritable || canWrite(entry, area: area)
         process.entries[page] = entry
       }
+      if kernel.hasContiguousEntries {
+        process.refold(
+          pages: granule.page(of: part.lowerBound)..<granule.page(of: part.upperBound),
+          granule: granule)
+      }
     }
   }
 
-  /// `can_change_pte_writable`: whether a private page needs no write fault to be writable again.
+  /// `can_change_pte_writable`, `can_change_pmd_writable`: whether a private page needs no write fault to be writable again.
   private func canWrite(_ entry: HostEntry, area: MemoryArea) -> Bool {
-    guard area.isPrivate, area.flags.contains(.write), entry.isDirty, entry.isExclusive,
+    guard area.isPrivate, area.flags.contains(.write), entry.isExclusive,
+      entry.isDirty || !kernel.needsDirtyPageToMakeWritable,
       let head = physical.folio(of: entry.frame)
     else { return false }
     return physical[folio: head].isAnonymous
@@ -135,7 +170,7 @@ extension HostMemory {
     _ range: Range<HostVirtualAddress>, areas gone: [MemoryArea], next: Int,
     notifier: inout some MMUNotifier
   ) {
-    physical.drainLRU()
+    if kernel.drainsLRUAtUnmapping { physical.drainLRU() }
     // `unmap_vmas`
     notifier.invalidateRangeStart(range)
     for area in gone {
@@ -166,10 +201,10 @@ extension HostMemory {
     do {
       try unmap(range, notifier: &notifier)
     } catch {
-      throw .outOfMemory
+      throw kernel.mapReturnsErrorOfUnmapping ? error : .outOfMemory
     }
     let new = MemoryArea(
-      start: range.lowerBound, end: range.upperBound, flags: [.read, .write])
+      start: range.lowerBound, end: range.upperBound, flags: [.read, .write, .accounted])
     let next = areas.partitioningIndex { $0.start >= range.upperBound }
     var taker: Int?
     var bounds = range
@@ -181,8 +216,15 @@ extension HostMemory {
     }
     let family = taker.flatMap { areas[$0].anonymousFamily }
     if next > 0, areas[next - 1].end == range.lowerBound,
-      canMerge(areas[next - 1], flags: new.flags, family: family, file: nil)
+      canMerge(
+        areas[next - 1], flags: new.flags, family: kernel.joinsAreaBelowFirst ? nil : family,
+        file: nil)
     {
+      if kernel.joinsAreaBelowFirst,
+        !areFamiliesMergeable(areas[next - 1].anonymousFamily, family, of: nil)
+      {
+        bounds = range
+      }
       taker = next - 1
       bounds = areas[next - 1].start..<bounds.upperBound
     }

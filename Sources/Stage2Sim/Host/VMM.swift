@@ -125,4 +125,7 @@ extension VirtualMachine {
   /// Whether a frame that an entry maps is in use by the host. One that was freed stands for another page when it comes
   /// back.
   public func isInUse(frame: PhysicalAddress) -> Bool { host.isInUse(frame) }
+
+  /// How often the host has freed memory. While the number stays the same, a frame in use stays in use.
+  public var freeCount: Int { host.physical.freeCount }
 }

@@ -31,8 +31,10 @@ public final class EventStream {
     /// The owner of the state.
     @usableFromInline let stream: Unmanaged<EventStream>
     @usableFromInline let ring: UnsafeMutablePointer<Ring<Entry>.State>
-    /// The number of the event before which ``EventListener/noteOverrun()`` is called.
+    /// The number of the event before which ``EventListener/noteEvents()`` is called.
     @usableFromInline var overrun: UInt64 = .max
+    /// Whether ``EventListener/noteEvents()`` is called at each line of the host's log.
+    @usableFromInline var tellsLines = false
     @usableFromInline var time: UInt64 = 0
     @usableFromInline var counts = EventCounts()
   }
@@ -67,8 +69,11 @@ public final class EventStream {
     set { state.pointee.time = newValue }
   }
 
-  /// The numbers of events of each kind.
-  public var counts: EventCounts { state.pointee.counts }
+  /// The numbers of events of each kind. A machine that counts outside of this stream sets them.
+  public var counts: EventCounts {
+    get { state.pointee.counts }
+    set { state.pointee.counts = newValue }
+  }
 
   /// The listener that is called in the middle of an operation of the machine. Events that came before the listener was set, such as lines
   /// of a driver's start, are given to the listener when it is set.
@@ -110,14 +115,36 @@ public final class EventStream {
     return texts[line.number]
   }
 
-  /// The number of the first event that ``EventListener/noteOverrun()`` is to be called for; nil if it is not to be called any more.
+  /// Gives the ``listener`` a line of a kernel's log, for an engine whose kernels are real. The line is in no trace, because the real trace
+  /// does not have it.
+  ///
+  /// - Parameters:
+  ///   - text: The line without its newline.
+  ///   - layer: ``EventLayer/kvm`` for the host's kernel, ``EventLayer/driver`` for the guest's.
+  public func append(log text: String, _ layer: EventLayer) {
+    unownedListener?._withUnsafeGuaranteedRef { $0.noteLine(text, layer) }
+  }
+
+  /// Puts a line of the host's trace into the stream, for an engine whose kernels are real.
+  public func append(trace line: String) { state.append(.traced(keep(line, .kvm))) }
+
+  /// Tells the ``listener`` that the guest does not run any more, for an engine whose kernels are real.
+  public func appendGuestStopped() { state.append(.guestStopped) }
+
+  /// The number of the first event that ``EventListener/noteEvents()`` is to be called for; nil if it is not to be called any more.
   public var firstUnseen: UInt64? {
     get { state.pointee.overrun == .max ? nil : state.pointee.overrun - UInt64(capacity) }
     set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
   }
 
+  /// Whether ``EventListener/noteEvents()`` is called at each line of the host's log, too.
+  public var tellsLines: Bool {
+    get { state.pointee.tellsLines }
+    set { state.pointee.tellsLines = newValue }
+  }
+
   @usableFromInline @inline(never)
-  func overrun() { unownedListener?._withUnsafeGuaranteedRef { $0.noteOverrun() } }
+  func tellEvents() { unownedListener?._withUnsafeGuaranteedRef { $0.noteEvents() } }
 
   @usableFromInline @inline(never)
   func tellGuestEvent(_ event: MachineEvent) {
@@ -137,9 +164,12 @@ open class EventListener {
   /// Takes an event of the guest's kernel (``EventLayer/driver``), in the middle of an operation of the machine.
   open func noteGuestEvent(_ event: MachineEvent) {}
 
-  /// Takes the events from ``EventStream/firstUnseen`` on before that event is overwritten, in the middle of an operation of the machine,
-  /// and moves that number on.
-  open func noteOverrun() {}
+  /// Takes a line of the log of a real kernel.
+  open func noteLine(_ text: String, _ layer: EventLayer) {}
+
+  /// Takes the events from ``EventStream/firstUnseen`` on, in the middle of an operation of the machine, and moves that number on. The stream
+  /// calls this function before that event is overwritten, and after each line of the host's log if ``EventStream/tellsLines``.
+  open func noteEvents() {}
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
@@ -153,9 +183,12 @@ extension UnsafeMutablePointer<EventStream.State> {
     }
     guard event.isTraced else { return }
     if pointee.ring.pointee.end == pointee.overrun {
-      pointee.stream._withUnsafeGuaranteedRef { $0.overrun() }
+      pointee.stream._withUnsafeGuaranteedRef { $0.tellEvents() }
     }
     pointee.ring.pointee.append(EventStream.Entry(time: pointee.time, event: event, cpu: 0))
+    if event.isLine, pointee.tellsLines {
+      pointee.stream._withUnsafeGuaranteedRef { $0.tellEvents() }
+    }
   }
 }
 
@@ -164,6 +197,15 @@ extension MachineEvent {
   @inlinable @inline(__always)
   var isTraced: Bool {
     if case .abort = self { false } else { true }
+  }
+
+  /// Whether the event is a line of a kernel's log.
+  @inlinable @inline(__always)
+  var isLine: Bool {
+    switch self {
+    case .log, .text: true
+    default: false
+    }
   }
 
   /// Whether the event is an event of the guest's kernel.
@@ -220,14 +262,15 @@ public struct EventCounts: Hashable, Sendable {
       case .permission: permissionFaults &+= 1
       case .addressSize, nil: addressSizeFaults &+= 1
       }
-    case .invalidation: invalidations &+= 1
+    case .invalidation, .localInvalidation, .invalidationOfRange: invalidations &+= 1
     case .invalidationOfAll: invalidationsOfAll &+= 1
     case .visit: visits &+= 1
     case .hook: walks &+= 1
     case .tracepoint(.entry): entries &+= 1
     case .tracepoint(.userspaceExit(.mmio)): mmioExits &+= 1
     case .warning: warnings &+= 1
-    case .tracepoint, .log, .text, .guestStopped, .dataCacheClean, .instructionCacheInvalidation:
+    case .tracepoint, .log, .text, .traced, .guestStopped,
+      .dataCacheClean, .instructionCacheInvalidation:
       break
     }
   }

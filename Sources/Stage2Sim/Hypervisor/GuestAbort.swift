@@ -16,12 +16,14 @@ extension VirtualMachine {
   mutating func handleGuestAbort() throws(KernelError) -> AbortOutcome {
     let fault = vcpu.fault
     kvm.stage2.events.emit(.abort(fault))
+    kvm.stage2.events.enter(.handleGuestAbort)
+    defer { kvm.stage2.events.leave() }
     let address = fault.pageAddress
     let isInstruction = fault.syndrome.isInstructionAbort
     guard let status = fault.syndrome.faultStatus else { throw .badAddress }
 
     let kernel = configuration.kernel
-    if status == .translation {
+    if status == .translation, kernel.checksAddressSpace {
       if !address.fits(bits: kernel.ipaLimit(on: configuration.cpu)) {
         return .inject(
           .injectedAddressSize(
@@ -54,18 +56,27 @@ extension VirtualMachine {
 
   /// `handle_access_fault`
   private mutating func handleAccessFault(_ address: IntermediatePhysicalAddress) {
+    kvm.stage2.events.enter(.handleAccessFault)
+    defer { kvm.stage2.events.leave() }
     kvm.stage2.events.emit(.tracepoint(.accessFault(ipa: address)))
     let old = kvm.stage2.makeYoung(address: address)
-    if old.isValid { host.physical.markAccessed(old.outputAddress(kvm.stage2.granule)) }
+    if old.isValid, configuration.kernel.marksAccessedAtAccessFault {
+      host.physical.markAccessed(old.outputAddress(kvm.stage2.granule))
+    }
   }
 
   /// `user_mem_abort`: gets the page from the host and maps it, or relaxes the permissions of its mapping.
   private mutating func userMemAbort(
     _ fault: FaultInfo, slot: MemorySlot, status: FaultStatus
   ) throws(KernelError) {
+    kvm.stage2.events.enter(.userMemAbort)
+    defer { kvm.stage2.events.leave() }
     let isWrite = fault.syndrome.isWrite
     let isExecute = fault.syndrome.isInstructionAbort
-    guard status != .permission || isWrite || isExecute else { throw .badAddress }
+    let kernel = configuration.kernel
+    guard
+      status != .permission || isWrite || isExecute || !kernel.refusesPermissionFaultOfLoad
+    else { throw .badAddress }
 
     let granule = kvm.stage2.granule
     let faultGranule = granule.size(level: fault.syndrome.faultLevel)
@@ -89,16 +100,22 @@ extension VirtualMachine {
     let frameAddress = address.aligned(to: granule.pageSize)
     let virtual = slot.userspaceAddress(of: frameAddress)
     let sequence = kvm.invalidationSequence
-    var page = try host.getUserPage(virtual, isWrite: isWrite, notifier: &kvm)
-    // `kvm_set_pfn_accessed`, at the end of the kernel's function, whatever its result.
-    defer { host.physical.markAccessed(page.frame) }
+    var page: HostMemory.UserPage
+    do {
+      kvm.stage2.events.enter(.getUserPage)
+      defer { kvm.stage2.events.leave() }
+      page = try host.getUserPage(virtual, isWrite: isWrite, notifier: &kvm)
+    }
+    // `kvm_set_pfn_accessed`, at the end of the kernel's function.
+    var isAccessed = kernel.marksAccessedAtFailure
+    defer { if isAccessed { host.physical.markAccessed(page.frame) } }
     if slot.isReadOnly || slot.isLogging && !isWrite { page.isWritable = false }
     // `mmu_invalidate_retry`: mappings changed under the fault, so the guest tries again.
     guard sequence == kvm.invalidationSequence else { return }
 
     var physical = page.frame
     if size == granule.pageSize && !forcesPages {
-      if status == .permission && faultGranule > size {
+      if status == .permission && faultGranule > size && kernel.keepsSizeAtPermissionFault {
         // The size of the leaf whose permissions are in the way. The address stays that of the page.
         size = faultGranule
       } else if slot.supportsBlock(of: granule.blockSize, at: address), page.isHuge {
@@ -113,6 +130,11 @@ extension VirtualMachine {
     if page.isWritable { protection.insert(.write) }
     if isExecute { protection.insert(.execute) }
 
+    func markDirty() {
+      host.setDirty(page.frame)
+      kvm.markDirty(frameAddress, in: slot)
+    }
+    if page.isWritable, kernel.marksDirtyBeforeMapping { markDirty() }
     do throws(Stage2Error) {
       if status == .permission && size == faultGranule {
         try kvm.stage2.relaxPermissions(address: address, protection: protection)
@@ -125,10 +147,8 @@ extension VirtualMachine {
       if error.code == .tryAgain { return }
       throw error.code
     }
-    if page.isWritable {
-      host.setDirty(page.frame)
-      kvm.markDirty(frameAddress, in: slot)
-    }
+    isAccessed = true
+    if page.isWritable, !kernel.marksDirtyBeforeMapping { markDirty() }
   }
 }
 

@@ -3,6 +3,8 @@ extension VirtualMachine {
   @inline(__always)
   mutating func ioMemAbort(address: IntermediatePhysicalAddress) throws(KernelError) -> AbortOutcome
   {
+    kvm.stage2.events.enter(.ioMemAbort)
+    defer { kvm.stage2.events.leave() }
     let syndrome = vcpu.fault.syndrome
     guard syndrome.isValid else { return try abortWithoutSyndrome(address: address) }
     let length = syndrome.accessSize
@@ -47,7 +49,7 @@ extension VirtualMachine {
       if result == .handled { return .resume }
       if result != .notHandled { return end(by: result) }
     }
-    kvm.printk(LogMessage(.kvm, kvm.stage2.kernel.noSyndromeMessage))
+    if let message = kvm.stage2.kernel.noSyndromeMessage { kvm.printk(LogMessage(.kvm, message)) }
     throw .notImplemented
   }
 
@@ -64,6 +66,8 @@ extension VirtualMachine {
   @inline(__always)
   mutating func handleMMIOReturn() {
     guard let mmio = vcpu.pendingMMIO else { return }
+    kvm.stage2.events.enter(.handleMMIOReturn)
+    defer { kvm.stage2.events.leave() }
     vcpu.pendingMMIO = nil
     if !mmio.isWrite {
       setRegister(ofLoad: vcpu.fault.syndrome, at: mmio.address, to: mmio.data)
@@ -73,15 +77,17 @@ extension VirtualMachine {
 
   /// Puts the value of a read into the register of the load that `syndrome` describes, with zeros above.
   ///
-  /// A load that extends the sign gets zeros, too: the kernel extends it, and then cuts the result to the access's size
-  /// (`vcpu_data_host_to_guest`).
+  /// A load that extends the sign gets zeros, too, before ``KernelVersion/extendsSignOfMMIO``: the kernel extends it, and then cuts
+  /// the result to the access's size (`vcpu_data_host_to_guest`).
   private mutating func setRegister(
     ofLoad syndrome: ExceptionSyndrome, at address: IntermediatePhysicalAddress, to value: UInt64
   ) {
     let length = syndrome.accessSize
     let value = value & .max >> UInt64(64 - 8 * length)
     if kvm.stage2.events.isConnected { trace(.read, length, address, value) }
-    vcpu[syndrome.register] = value
+    vcpu[syndrome.register] =
+      syndrome.isSignExtending && configuration.kernel.extendsSignOfMMIO
+      ? extend(value, bytes: length, isSigned: true, is64Bit: syndrome.is64Bit) : value
   }
 
   private func trace(

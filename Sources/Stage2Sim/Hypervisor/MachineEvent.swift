@@ -4,6 +4,11 @@ public enum MachineEvent: Hashable, Sendable {
   case abort(FaultInfo)
   /// KVM invalidates TLB entries for one IPA (`__kvm_tlb_flush_vmid_ipa`). Level 0 is any level.
   case invalidation(ipa: IntermediatePhysicalAddress, level: Int)
+  /// KVM invalidates TLB entries for one IPA, on this CPU only (`__kvm_tlb_flush_vmid_ipa_nsh`, of 6.3 and later). Level 0 is any
+  /// level.
+  case localInvalidation(ipa: IntermediatePhysicalAddress, level: Int)
+  /// KVM invalidates the TLB entries of a range of pages (`__kvm_tlb_flush_vmid_range`, of 6.6 and later).
+  case invalidationOfRange(ipa: IntermediatePhysicalAddress, pages: UInt64)
   /// KVM invalidates all TLB entries of the VM (`__kvm_tlb_flush_vmid`).
   case invalidationOfAll
   /// KVM cleans and invalidates the data cache (`dcache_clean_inval_poc`).
@@ -22,6 +27,8 @@ public enum MachineEvent: Hashable, Sendable {
   case log(LogMessage)
   /// A kernel logs a line whose text was made as the program ran.
   case text(LoggedText)
+  /// A line of the trace of a real kernel, in the kernel's own form.
+  case traced(LoggedText)
   /// The guest does not run any more, and the driver cannot complete an access.
   case guestStopped
 }
@@ -45,13 +52,13 @@ extension MachineEvent {
   public var layer: EventLayer {
     switch self {
     case .abort: .cpu
-    case .invalidation, .invalidationOfAll, .dataCacheClean, .instructionCacheInvalidation,
-      .tracepoint:
+    case .invalidation, .localInvalidation, .invalidationOfRange, .invalidationOfAll,
+      .dataCacheClean, .instructionCacheInvalidation, .tracepoint:
       .kvm
     case .visit, .hook: .hook
     case .warning: .checker
     case .log(let message): message.layer
-    case .text(let text): text.layer
+    case .text(let text), .traced(let text): text.layer
     case .guestStopped: .driver
     }
   }
@@ -72,10 +79,41 @@ public protocol MachineObserver: AnyObject {
 
   /// Takes a line that a kernel logs with a text of its own. The default does nothing.
   func observe(text: String, layer: EventLayer)
+
+  /// Whether the observer follows the walks of KVM's own operations. The default is false, because walks are slower if somebody
+  /// follows them.
+  var followsWalks: Bool { get }
+
+  /// Takes a part of a walk of KVM's own, if ``followsWalks``. The default does nothing.
+  func observe(_ part: WalkPart)
+
+  /// Takes the beginning or the end of a call of one of KVM's functions, if ``followsWalks``. The default does nothing.
+  func observe(_ call: KernelCall)
 }
 
 extension MachineObserver {
   public func observe(text: String, layer: EventLayer) {}
+  public var followsWalks: Bool { false }
+  public func observe(_ part: WalkPart) {}
+  public func observe(_ call: KernelCall) {}
+}
+
+/// A part of a walk of one of KVM's own operations on the stage-2 table, such as `kvm_pgtable_stage2_map`.
+public enum WalkPart: Hashable, Sendable {
+  /// The walk begins (`kvm_pgtable_walk`).
+  ///
+  /// - Parameters:
+  ///   - visitor: The name of the kernel's visitor.
+  ///   - address: The first address.
+  ///   - end: The end of the walk, exclusive.
+  case begin(
+    visitor: String, address: IntermediatePhysicalAddress, end: IntermediatePhysicalAddress)
+  /// The walk calls its visitor for an entry, for exactly one of the flags (`kvm_pgtable_visitor_cb`).
+  case visit(TableVisit, WalkFlags, address: IntermediatePhysicalAddress)
+  /// The visitor has returned, with or without an error.
+  case endOfVisit
+  /// The walk has ended, with or without an error.
+  case end
 }
 
 /// The end of an event stream into which KVM, hooks and drivers put their events.
@@ -104,6 +142,23 @@ struct EventSink {
     if let observer { Self.tell(observer, event()) }
   }
 
+  /// Reports that a function of the kernel begins. The caller ends the call by ``leave()``.
+  @inline(__always)
+  func enter(_ function: KernelFunction) {
+    if let observer { Self.tell(observer, .enter(function)) }
+  }
+
+  /// Reports that the function ends whose call began last.
+  @inline(__always)
+  func leave() {
+    if let observer { Self.tell(observer, .leave) }
+  }
+
+  @inline(never)
+  private static func tell(_ observer: any MachineObserver, _ call: KernelCall) {
+    if observer.followsWalks { observer.observe(call) }
+  }
+
   /// Puts a line with a text of its own into the stream.
   @inline(never)
   func log(_ text: String, _ layer: EventLayer) {
@@ -128,8 +183,9 @@ public struct TableVisit: Hashable, Sendable {
   /// The entry.
   public let descriptor: Stage2Descriptor
 
+  /// A visit of the entry with an index in a table.
   @inlinable
-  init(level: Int, table: PhysicalAddress, index: Int, descriptor: Stage2Descriptor) {
+  public init(level: Int, table: PhysicalAddress, index: Int, descriptor: Stage2Descriptor) {
     self.level = level
     self.table = table
     self.index = index

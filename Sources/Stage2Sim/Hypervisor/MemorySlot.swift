@@ -223,6 +223,8 @@ extension KVM {
   ///
   /// - Throws: `ENOENT` if the slot logs nothing.
   mutating func dirtyLog(ofSlot id: Int) throws(KernelError) -> [UInt64] {
+    stage2.events.enter(.getDirtyLog)
+    defer { stage2.events.leave() }
     guard let index = slots.firstIndex(where: { $0.id == id && !$0.dirtyBitmap.isEmpty }) else {
       throw .noEntry
     }
@@ -238,6 +240,8 @@ extension KVM {
   mutating func clearDirtyLog(
     ofSlot id: Int, firstPage: Int, pageCount count: Int
   ) throws(KernelError) {
+    stage2.events.enter(.clearDirtyLog)
+    defer { stage2.events.leave() }
     guard firstPage % 64 == 0 else { throw .invalidArgument }
     guard let index = slots.firstIndex(where: { $0.id == id && !$0.dirtyBitmap.isEmpty }) else {
       throw .noEntry

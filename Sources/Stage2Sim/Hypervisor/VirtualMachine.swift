@@ -118,7 +118,10 @@ public struct VirtualMachine {
     kvm = KVM(
       stage2: Stage2PageTable(
         granule: granule, ipaBits: configuration.ipaBits, hasFWB: configuration.cpu.hasFWB,
-        hasXNX: configuration.cpu.hasXNX, kernel: configuration.kernel, source: tables))
+        hasXNX: configuration.cpu.hasXNX,
+        hasTLBRange: configuration.cpu.hasTLBRange && configuration.kernel.usesTLBRange,
+        kernel: configuration.kernel, memoryCache: configuration.kernel.visibleMemoryCache,
+        source: tables))
     kvm.dirtyLogProtection = configuration.dirtyLogProtection
     try setMemoryRegion(
       MemorySlot(

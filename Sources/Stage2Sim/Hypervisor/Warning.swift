@@ -43,13 +43,14 @@ extension Stage2Warning: CustomStringConvertible {
 
 extension EventSink {
   /// Reports the rules that a write to an entry violates. KVM's own functions do not call it.
-  func warn(of change: EntryChange, granule: Granule, hasXNX: Bool) {
+  func warn(of change: EntryChange, granule: Granule, hasXNX: Bool, kernel: KernelVersion) {
     let old = change.old
     let new = change.new
     let changed = old.rawValue ^ new.rawValue
-    if old.isCounted != new.isCounted {
+    if kernel.isCounted(old) != kernel.isCounted(new) {
       emit(
-        .warning(new.isCounted ? .missingReference(change) : .leakedReference(change)))
+        .warning(
+          kernel.isCounted(new) ? .missingReference(change) : .leakedReference(change)))
     }
     guard old.isValid, changed != 0 else { return }
     let replacing =

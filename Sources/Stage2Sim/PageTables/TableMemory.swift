@@ -26,13 +26,13 @@ public struct TableMemory: Sendable {
   @usableFromInline var storage: TableStorage
   private var free: [UInt32] = []
 
-  init(granule: Granule, source: TableSource? = nil) {
+  init(granule: Granule, cacheSize: Int = 0, source: TableSource? = nil) {
     self.granule = granule
-    storage = TableStorage(granule: granule, source: source)
+    storage = TableStorage(granule: granule, cacheSize: cacheSize, source: source)
   }
 
-  /// The block of a ``TableSource`` that the pages are in; nil for memory of this process alone.
-  var block: TableBlock? { storage.block }
+  /// The block of a ``TableSource`` that the pages are in, if another process can change the entries; nil otherwise.
+  var block: TableBlock? { storage.block.flatMap { $0.isShared ? $0 : nil } }
 
   /// The entries of every page that was ever a table.
   var entryCount: Int { storage.words }
@@ -70,7 +70,7 @@ public struct TableMemory: Sendable {
 
   /// `virt_to_phys`.
   @inlinable
-  func physicalAddress(of entry: EntryReference) -> PhysicalAddress {
+  package func physicalAddress(of entry: EntryReference) -> PhysicalAddress {
     Self.base + UInt64(entry.word) << 3
   }
 
@@ -94,7 +94,8 @@ public struct TableMemory: Sendable {
 
   /// `zalloc_page`: one zeroed page, counted once.
   mutating func allocate() -> EntryReference {
-    guard let page = free.popLast() else { return allocateContiguous(pages: 1) }
+    guard free.count > storage.cacheSize else { return allocateContiguous(pages: 1) }
+    let page = storage.cacheSize == 0 ? free.removeLast() : free.removeFirst()
     assert(isKnownUniquelyReferenced(&storage))
     if block != nil { storage.isFree[Int(page)] = false }
     storage.renew(Int(page))
@@ -173,15 +174,19 @@ open class TableBlock: @unchecked Sendable {
   public let address: UnsafeMutableRawPointer
   /// The size in bytes.
   public let size: Int
+  /// Whether another process can change the entries. Such a process could use up the memory of tables, so that there are limits.
+  public let isShared: Bool
 
   /// A block.
   ///
   /// - Parameters:
   ///   - address: The first byte, aligned to an entry.
   ///   - size: The size in bytes.
-  public init(address: UnsafeMutableRawPointer, size: Int) {
+  ///   - isShared: Whether another process can change the entries.
+  public init(address: UnsafeMutableRawPointer, size: Int, isShared: Bool = true) {
     self.address = address
     self.size = size
+    self.isShared = isShared
   }
 }
 
@@ -189,6 +194,42 @@ open class TableBlock: @unchecked Sendable {
 ///
 /// Its argument is the least number of bytes. If the result is nil, the tables are in memory of this process alone.
 public typealias TableSource = (_ size: Int) -> TableBlock?
+
+/// The memory of tables whose entries an observer can read in the middle of an operation, when the machine itself must not be used.
+public final class ObservedTables {
+  private var block: TableBlock?
+
+  /// No tables yet.
+  public init() {}
+
+  /// The source that the machine gets.
+  ///
+  /// - Parameter next: The source of the memory; nil for memory of this process alone.
+  public func source(over next: TableSource? = nil) -> TableSource {
+    { [self] size in
+      block = next?(size) ?? OwnBlock(size: size)
+      return block
+    }
+  }
+
+  /// The entry at a physical address; nil if no table can be there.
+  public func entry(at address: PhysicalAddress) -> Stage2Descriptor? {
+    guard let block, address >= TableMemory.base, address.isAligned(to: 8) else { return nil }
+    let offset = address - TableMemory.base
+    guard offset + 8 <= UInt64(block.size) else { return nil }
+    return Stage2Descriptor(
+      rawValue: block.address.load(fromByteOffset: Int(offset), as: UInt64.self))
+  }
+
+  private final class OwnBlock: TableBlock, @unchecked Sendable {
+    init(size: Int) {
+      super.init(
+        address: .allocate(byteCount: size, alignment: 1 << 16), size: size, isShared: false)
+    }
+
+    deinit { address.deallocate() }
+  }
+}
 
 /// The pages that ``TableMemory`` shares with its copies. All unsafe code of the page tables is here.
 ///
@@ -208,6 +249,9 @@ final class TableStorage: @unchecked Sendable {
   fileprivate static let largeSize = 64 << 20
 
   let granule: Granule
+  /// The number of free pages that are not used again yet, the latest ones: ``KernelVersion/visibleMemoryCache``. With 0, the page
+  /// that was freed last is used first.
+  fileprivate let cacheSize: Int
   /// Pages that there is room for.
   let capacity: Int
   /// Pages that were ever a table.
@@ -225,11 +269,12 @@ final class TableStorage: @unchecked Sendable {
   let block: TableBlock?
 
   /// Room for at least `capacity` pages.
-  init(granule: Granule, capacity: Int = 0, source: TableSource? = nil) {
+  init(granule: Granule, capacity: Int = 0, cacheSize: Int, source: TableSource? = nil) {
     let capacity =
       capacity <= Self.smallCapacity
       ? Self.smallCapacity : max(capacity, Self.largeSize >> granule.pageShift)
     self.granule = granule
+    self.cacheSize = cacheSize
     self.capacity = capacity
     self.source = source
     let size = capacity << granule.pageShift
@@ -251,7 +296,8 @@ final class TableStorage: @unchecked Sendable {
   /// A copy.
   convenience init(_ other: TableStorage, capacity: Int? = nil) {
     self.init(
-      granule: other.granule, capacity: capacity ?? other.capacity, source: other.source)
+      granule: other.granule, capacity: capacity ?? other.capacity, cacheSize: other.cacheSize,
+      source: other.source)
     pages = other.pages
     words = other.words
     isFree = other.isFree

@@ -1,5 +1,5 @@
 /// The entries at which a walk calls its visitor (`enum kvm_pgtable_walk_flags`).
-@frozen public struct WalkFlags: OptionSet, Sendable {
+@frozen public struct WalkFlags: OptionSet, Hashable, Sendable {
   public let rawValue: Int
 
   @inlinable public init(rawValue: Int) { self.rawValue = rawValue }
@@ -10,6 +10,16 @@
   @inlinable public static var tablePre: WalkFlags { WalkFlags(rawValue: 1 << 1) }
   /// Tables, on the way up: `KVM_PGTABLE_WALK_TABLE_POST`.
   @inlinable public static var tablePost: WalkFlags { WalkFlags(rawValue: 1 << 2) }
+  /// Other walks may change the table at the same time: `KVM_PGTABLE_WALK_SHARED`, of 6.2 and later.
+  @inlinable public static var shared: WalkFlags { WalkFlags(rawValue: 1 << 3) }
+  /// The walk is for a fault, and ends at `EAGAIN`: `KVM_PGTABLE_WALK_HANDLE_FAULT`, of 6.3 and later, but not of 7.3.
+  @inlinable public static var handleFault: WalkFlags { WalkFlags(rawValue: 1 << 4) }
+  /// No TLB is invalidated when an entry is replaced: `KVM_PGTABLE_WALK_SKIP_BBM_TLBI`, of 6.4 and later.
+  @inlinable public static var skipTLBInvalidation: WalkFlags { WalkFlags(rawValue: 1 << 5) }
+  /// No cache is maintained when an entry is replaced: `KVM_PGTABLE_WALK_SKIP_CMO`, of 6.4 and later.
+  @inlinable public static var skipCacheMaintenance: WalkFlags { WalkFlags(rawValue: 1 << 6) }
+  /// The walk goes on after `EAGAIN`: `KVM_PGTABLE_WALK_IGNORE_EAGAIN`, which has the bit of ``handleFault`` in 7.3.
+  @inlinable public static var ignoreTryAgain: WalkFlags { WalkFlags(rawValue: 1 << 7) }
 }
 
 /// One call of a visitor: the arguments of `kvm_pgtable_visitor_fn_t`.
@@ -26,11 +36,14 @@ public struct Visit: Sendable {
   public let size: UInt64
   /// The place of the entry.
   public let entry: EntryReference
+  /// The entry when the walk read it last (`ctx->old` of 6.2 and later): before the visit, or, on the way up, before the walk went
+  /// down. Before 6.2, visitors read the entry themselves.
+  public let old: Stage2Descriptor
 
   @inlinable
   init(
     kind: WalkFlags, address: IntermediatePhysicalAddress, end: IntermediatePhysicalAddress,
-    level: Int, size: UInt64, entry: EntryReference
+    level: Int, size: UInt64, entry: EntryReference, old: Stage2Descriptor
   ) {
     self.kind = kind
     self.address = address
@@ -38,11 +51,36 @@ public struct Visit: Sendable {
     self.level = level
     self.size = size
     self.entry = entry
+    self.old = old
+  }
+
+  /// The place of the entry. A function that is not inlined in a loop over entries takes this part of a visit: the loop would put a
+  /// whole visit into memory for each entry, and unmapping a range took 1.4 times as long.
+  @inline(__always)
+  var place: EntryPlace { EntryPlace(address: address, level: level, entry: entry) }
+
+  /// The entry that a visitor of KVM's own sees on the way up.
+  @inline(__always)
+  func tableEntry(in table: Stage2PageTable) -> Stage2Descriptor {
+    table.rereadsEntries ? old : table[entry]
   }
 
   /// The error that a visitor throws to end the walk here.
-  @inline(never)
+  @inline(__always)
   public func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
+    place.error(code, in: table)
+  }
+}
+
+/// The place of an entry in the walk.
+struct EntryPlace {
+  let address: IntermediatePhysicalAddress
+  let level: Int
+  let entry: EntryReference
+
+  /// The error that ends the walk here.
+  @inline(never)
+  func error(_ code: KernelError, in table: Stage2PageTable) -> Stage2Error {
     Stage2Error(code, address: address, level: level, entry: table[entry])
   }
 }
@@ -56,12 +94,16 @@ public protocol Stage2Visitor {
   /// which the visitor is not called. False unless the visitor says otherwise.
   static var reportsVisits: Bool { get }
 
+  /// The name of the visitor in the kernel, for ``WalkPart``. Empty unless the visitor says otherwise.
+  static var kernelName: String { get }
+
   /// Looks at, or changes, one entry (`kvm_pgtable_visitor_cb` calls it). An error ends the walk, which throws it.
   mutating func visit(_ visit: Visit, in table: inout Stage2PageTable) throws(Stage2Error)
 }
 
 extension Stage2Visitor {
   public static var reportsVisits: Bool { false }
+  public static var kernelName: String { "" }
 }
 
 extension Stage2PageTable {
@@ -75,7 +117,7 @@ extension Stage2PageTable {
       if events.isConnected {
         events.warn(
           of: EntryChange(entry: reference, old: memory[reference], new: newValue),
-          granule: granule, hasXNX: hasXNX)
+          granule: granule, hasXNX: hasXNX, kernel: kernel)
       }
       memory.makeUnique()
       memory[reference] = newValue
@@ -93,7 +135,7 @@ extension Stage2PageTable {
   public mutating func walk<Visitor: Stage2Visitor>(
     address: IntermediatePhysicalAddress, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
-    try walkEntries(
+    try walk(
       address: address, size: size, flags: Visitor.flags, reportsVisits: Visitor.reportsVisits
     ) { (visit, table) throws(Stage2Error) in try visitor.visit(visit, in: &table) }
   }
@@ -116,29 +158,67 @@ extension Stage2PageTable {
     reportsVisits: Bool = false,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) {
+    guard !rereadsEntries else {
+      return try walkContinuing(
+        address: address, size: size, flags: flags, reportsVisits: reportsVisits, callback)
+    }
+    let (start, end) = try walkRange(address: address, size: size)
+    guard start < end else { return }
     try walkEntries(
-      address: address, size: size, flags: flags, reportsVisits: reportsVisits, callback)
+      from: WalkPosition(address: start, in: self), end: end, flags: flags,
+      reportsVisits: reportsVisits, callback)
   }
 
-  /// `__kvm_pgtable_walk`. It is inlined, so that the code of a visitor is in the loop over the entries.
-  @inlinable @inline(__always)
-  mutating func walkEntries(
+  /// ``walk(address:size:flags:reportsVisits:_:)`` of versions with `kvm_pgtable_walk_continue`, whose walks can go on after `EAGAIN`.
+  // Never inlined, so that the code in hooks is short.
+  @usableFromInline @inline(never)
+  mutating func walkContinuing(
     address: IntermediatePhysicalAddress, size: UInt64, flags: WalkFlags, reportsVisits: Bool,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) {
+    let (start, end) = try walkRange(address: address, size: size)
+    guard start < end else { return }
+    try walkEntries(
+      from: WalkPosition(address: start, in: self), end: end, flags: flags,
+      reportsVisits: reportsVisits
+    ) { (visit, table) throws(Stage2Error) in
+      do throws(Stage2Error) {
+        try callback(visit, &table)
+      } catch {
+        guard error.code == .tryAgain, table.kernel.ignoresTryAgain(flags) else { throw error }
+      }
+    }
+  }
+
+  /// The range of a walk, in whole pages (`kvm_pgtable_walk`).
+  @inlinable @inline(__always)
+  func walkRange(
+    address: IntermediatePhysicalAddress, size: UInt64
+  ) throws(Stage2Error) -> (
+    start: IntermediatePhysicalAddress, end: IntermediatePhysicalAddress
+  ) {
     let start = address.aligned(to: granule.pageSize)
     let end = (start &+ size).alignedUp(to: granule.pageSize)
     let limit = IntermediatePhysicalAddress(1 &<< UInt64(truncatingIfNeeded: ipaBits))
     guard start <= limit, end <= limit else { throw Stage2Error(.outOfRange, address: start) }
-    guard start < end else { return }
+    return (start, end)
+  }
 
+  /// `__kvm_pgtable_walk` from an entry of the start tables, or of a table that no entry points to. It is inlined, so that the code
+  /// of a visitor is in the loop over the entries.
+  @inlinable @inline(__always)
+  mutating func walkEntries(
+    from start: WalkPosition, end: IntermediatePhysicalAddress, flags: WalkFlags,
+    reportsVisits: Bool,
+    _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
+  ) throws(Stage2Error) {
     // `__kvm_pgtable_walk` calls itself for the table below an entry, and comes back to the entry; this one keeps the
     // entries that it has to come back to.
-    var position = WalkPosition(address: start, in: self)
-    if end &- start == granule.pageSize, !flags.contains(.tablePost) {
+    var position = start
+    if end &- start.address == granule.pageSize, !flags.contains(.tablePost) {
       // One entry in each table, and no visit on the way up: there is nothing to come back to.
       while let child = try visitEntry(
-        at: position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
+        at: &position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
       {
         position.enter(child)
       }
@@ -148,9 +228,9 @@ extension Stage2PageTable {
     tables: while true {
       repeat {
         if let child = try visitEntry(
-          at: position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
+          at: &position, end: end, flags: flags, reportsVisits: reportsVisits, callback)
         {
-          path[position.level] = (position.address, position.entry)
+          path[position.level] = (position.address, position.entry, position.old)
           position.enter(child)
           continue tables
         }
@@ -173,12 +253,65 @@ extension Stage2PageTable {
   @inlinable @inline(__always)
   public func report(_ event: HookEvent) { events.emit(.hook(event)) }
 
-  /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself.
+  /// ``walk(address:size:visitor:)`` for a visitor of KVM's own, which changes ``memory`` itself. The visitor throws no `EAGAIN` that
+  /// the walk ignores.
   mutating func update<Visitor: Stage2Visitor>(
     address: IntermediatePhysicalAddress, size: UInt64, visitor: inout Visitor
   ) throws(Stage2Error) {
     memory.makeUnique()
-    try walk(address: address, size: size, visitor: &visitor)
+    let (start, end) = try walkRange(address: address, size: size)
+    guard start < end else { return }
+    if let observer = events.observer, observer.followsWalks {
+      return try follow(
+        from: WalkPosition(address: start, in: self), end: end, visitor: &visitor, observer)
+    }
+    // A closure would not always be inlined in the loop over the entries.
+    @inline(__always)
+    func visit(_ visit: Visit, _ table: inout Stage2PageTable) throws(Stage2Error) {
+      try visitor.visit(visit, in: &table)
+    }
+    try walkEntries(
+      from: WalkPosition(address: start, in: self), end: end, flags: Visitor.flags,
+      reportsVisits: false, visit)
+  }
+
+  /// The walk of ``update(address:size:visitor:)``, of which an observer gets each part.
+  @inline(never)
+  private mutating func follow<Visitor: Stage2Visitor>(
+    from start: WalkPosition, end: IntermediatePhysicalAddress, visitor: inout Visitor,
+    _ observer: any MachineObserver
+  ) throws(Stage2Error) {
+    observer.observe(.begin(visitor: Visitor.kernelName, address: start.address, end: end))
+    defer { observer.observe(.end) }
+    try walkEntries(from: start, end: end, flags: Visitor.flags, reportsVisits: false) {
+      (visit, table) throws(Stage2Error) in
+      observer.observe(
+        .visit(
+          table.tableVisit(of: visit.entry, level: visit.level), visit.kind,
+          address: visit.address))
+      defer { observer.observe(.endOfVisit) }
+      try visitor.visit(visit, in: &table)
+    }
+  }
+
+  /// ``update(address:size:visitor:)`` for all entries of a table that no entry points to. The walk begins at IPA 0.
+  ///
+  /// - Parameter level: The level of the entry that would point to the table.
+  mutating func update<Visitor: Stage2Visitor>(
+    unlinked table: EntryReference, level: Int, visitor: inout Visitor
+  ) throws(Stage2Error) {
+    memory.makeUnique()
+    let start = WalkPosition(unlinked: table, level: level + 1, granule: granule)
+    let end = IntermediatePhysicalAddress(granule.size(level: level))
+    if let observer = events.observer, observer.followsWalks {
+      return try follow(from: start, end: end, visitor: &visitor, observer)
+    }
+    @inline(__always)
+    func visit(_ visit: Visit, _ table: inout Stage2PageTable) throws(Stage2Error) {
+      try visitor.visit(visit, in: &table)
+    }
+    try walkEntries(
+      from: start, end: end, flags: Visitor.flags, reportsVisits: false, visit)
   }
 
   /// `__kvm_pgtable_visit`: one entry.
@@ -188,26 +321,30 @@ extension Stage2PageTable {
   /// - Returns: The table below the entry, if there is one.
   @inlinable @inline(__always)
   mutating func visitEntry(
-    at position: WalkPosition, end: IntermediatePhysicalAddress, flags: WalkFlags,
+    at position: inout WalkPosition, end: IntermediatePhysicalAddress, flags: WalkFlags,
     reportsVisits: Bool,
     _ callback: (Visit, inout Stage2PageTable) throws(Stage2Error) -> Void
   ) throws(Stage2Error) -> EntryReference? {
     let (entry, level) = (position.entry, position.level)
-    // Read before any callback: a callback on the way down may clear the entry and still have its table walked.
-    var descriptor = self[entry]
+    // Read before any callback: before 6.2, a callback on the way down may clear the entry and still have its table walked.
+    position.old = self[entry]
     if reportsVisits { events.emit(.visit(tableVisit(of: entry, level: level))) }
-    if descriptor.isTable(level: level) {
+    if position.old.isTable(level: level) {
       if flags.contains(.tablePre) {
         try callback(position.visit(.tablePre, end: end), &self)
+        if rereadsEntries {
+          position.old = self[entry]
+          guard position.old.isTable(level: level) else { return nil }
+        }
       }
     } else {
       guard flags.contains(.leaf) else { return nil }
       try callback(position.visit(.leaf, end: end), &self)
       // A leaf visit may have put a table there.
-      descriptor = self[entry]
-      guard descriptor.isTable(level: level) else { return nil }
+      position.old = self[entry]
+      guard position.old.isTable(level: level) else { return nil }
     }
-    return try table(below: descriptor, address: position.address, level: level)
+    return try table(below: position.old, address: position.address, level: level)
   }
 }
 
@@ -219,6 +356,8 @@ struct WalkPosition {
   @usableFromInline var entry: EntryReference
   /// The level of the table.
   @usableFromInline var level: Int
+  /// The entry when it was read last.
+  @usableFromInline var old = Stage2Descriptor(rawValue: 0)
   /// log2 of the bytes that an entry maps.
   @usableFromInline var shift: Int
   @usableFromInline let startLevel: Int
@@ -233,6 +372,16 @@ struct WalkPosition {
     shift = table.granule.shift(level: level)
     startLevel = level
     tableShift = table.granule.pageShift &- 3
+  }
+
+  /// The first entry of a table that no entry points to. The walk takes it for a start table.
+  init(unlinked root: EntryReference, level: Int, granule: Granule) {
+    address = 0
+    entry = root
+    self.level = level
+    shift = granule.shift(level: level)
+    startLevel = level
+    tableShift = granule.pageShift &- 3
   }
 
   /// The bytes that an entry maps.
@@ -274,20 +423,23 @@ struct WalkPosition {
   mutating func rise(on path: WalkPath) {
     level &-= 1
     shift &+= tableShift
-    (address, entry) = path[level]
+    (address, entry, old) = path[level]
   }
 
   @inlinable
   func visit(_ kind: WalkFlags, end: IntermediatePhysicalAddress) -> Visit {
-    Visit(kind: kind, address: address, end: end, level: level, size: size, entry: entry)
+    Visit(
+      kind: kind, address: address, end: end, level: level, size: size, entry: entry, old: old)
   }
 }
 
-/// The entries that a walk comes back to when it is through with the tables below, and the addresses that it came to them
-/// with.
+/// The entries that a walk comes back to when it is through with the tables below, the addresses that it came to them with, and
+/// what it read there.
 @usableFromInline
 struct WalkPath {
-  @usableFromInline typealias Step = (address: IntermediatePhysicalAddress, entry: EntryReference)
+  @usableFromInline typealias Step = (
+    address: IntermediatePhysicalAddress, entry: EntryReference, old: Stage2Descriptor
+  )
 
   // No array: it brings a check of the stack with it, and there is one of these in each walk.
   @usableFromInline var level0: Step
@@ -296,7 +448,7 @@ struct WalkPath {
 
   @inlinable
   init(_ start: WalkPosition) {
-    level0 = (start.address, start.entry)
+    level0 = (start.address, start.entry, start.old)
     level1 = level0
     level2 = level0
   }
@@ -336,16 +488,16 @@ extension Stage2PageTable {
   func table(
     below descriptor: Stage2Descriptor, address: IntermediatePhysicalAddress, level: Int
   ) throws(Stage2Error) -> EntryReference {
-    guard let table = memory.table(at: descriptor.outputAddress(granule)) else {
+    guard let table = memory.table(at: addressFormat.address(in: descriptor, granule)) else {
       throw Stage2Error(.badAddress, address: address, level: level, entry: descriptor)
     }
     return table
   }
 
-  /// The table that the entry of a visit points to.
+  /// The table that the entry at a place points to.
   @inline(__always)
-  func table(below visit: Visit) throws(Stage2Error) -> EntryReference {
-    try table(below: self[visit.entry], address: visit.address, level: visit.level)
+  func table(below place: EntryPlace) throws(Stage2Error) -> EntryReference {
+    try table(below: self[place.entry], address: place.address, level: place.level)
   }
 }
 
@@ -381,9 +533,18 @@ extension Stage2PageTable {
   /// The entry that decides over an address of the IPA range, or an entry that points to a page that is no table.
   @inline(__always)
   func lastEntry(for address: IntermediatePhysicalAddress) -> Leaf {
+    let (entry, level) = lastReference(for: address)
+    return Leaf(descriptor: memory[entry], level: level)
+  }
+
+  /// The place of ``lastEntry(for:)``, and its level.
+  @inline(__always)
+  func lastReference(
+    for address: IntermediatePhysicalAddress
+  ) -> (entry: EntryReference, level: Int) {
     var position = WalkPosition(address: address, in: self)
     while let table = table(at: position) { position.enter(table) }
-    return Leaf(descriptor: memory[position.entry], level: position.level)
+    return (position.entry, position.level)
   }
 
   /// Calls a function for each entry that points to no table, valid or not, in the order of their addresses, and changes
@@ -424,7 +585,7 @@ extension Stage2PageTable {
   private func table(at position: WalkPosition) -> EntryReference? {
     let descriptor = memory[position.entry]
     guard descriptor.isTable(level: position.level) else { return nil }
-    return memory.table(at: descriptor.outputAddress(granule))
+    return memory.table(at: addressFormat.address(in: descriptor, granule))
   }
 }
 
@@ -441,7 +602,7 @@ extension Stage2PageTable {
     guard path.indices ~= level - startLevel else { return nil }
     let table = memory.table(of: path[level - startLevel])
     let entries = (0..<granule.entriesPerTable).filter {
-      self[table.advanced(by: $0)].isCounted
+      kernel.isCounted(self[table.advanced(by: $0)])
     }
     return TableReferences(count: memory.count(table), needed: 1 + entries.count)
   }
@@ -465,4 +626,9 @@ public struct TableReferences: Hashable, Sendable {
   public let count: Int
   /// The references that the table should have: one for itself, and one for each entry that is not zero (`stage2_pte_is_counted`).
   public let needed: Int
+
+  package init(count: Int, needed: Int) {
+    self.count = count
+    self.needed = needed
+  }
 }

@@ -11,27 +11,31 @@ final class BuildDirectory {
   private let parent: OwnedDescriptor
   private let name: String
   private let descriptor: OwnedDescriptor
-  /// The process of ``removeAtEndOfProcess()``, and the pipe whose end it waits for.
+  /// The process that removes the directory after the end of this process, and the pipe whose end it waits for.
   private var remover: (process: pid_t, pipe: Int32)?
 
   private static let prefix = "virt-walker-build-"
 
   /// Makes the directory in the first of `parents` in which this user may make one.
-  init(in parents: [String]) throws(CodeFailure) {
+  ///
+  /// - Parameter endsWithProcess: Whether another process removes the directory when this process has ended in any way, also by SIGKILL.
+  init(in parents: [String], endsWithProcess: Bool = false) throws(CodeFailure) {
     for parent in parents {
       guard let entry = try? DirectoryEntry(FilePath(parent).appending("x")) else { continue }
       Self.removeOld(in: entry.directory)
-      var template = Array("\(parent)/\(Self.prefix)XXXXXX".utf8CString)
-      guard mkdtemp(&template) != nil else { continue }
-      let path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
-      let name = FilePath(path).lastComponent!.string
-      guard let descriptor = try? DirectoryEntry(name, in: entry.directory).open(O_DIRECTORY)
-      else { continue }
-      flock(descriptor.descriptor.rawValue, LOCK_EX | LOCK_NB)
-      self.path = path
+      let name = Self.prefix + String(UInt64.random(in: .min ... .max), radix: 36)
+      // The remover runs before there is a directory, so that SIGKILL in between leaves nothing.
+      let remover =
+        endsWithProcess ? try Self.startRemover(of: name, in: entry.directory) : nil
+      guard let descriptor = Self.make(name, in: entry.directory) else {
+        remover.map(Self.end)
+        continue
+      }
+      path = "\(parent)/\(name)"
       self.name = name
       self.parent = entry.directory
       self.descriptor = descriptor
+      self.remover = remover
       return
     }
     throw CodeFailure(
@@ -39,8 +43,29 @@ final class BuildDirectory {
     )
   }
 
-  /// Starts a process that removes the directory when this process has ended in any way, also by SIGKILL.
-  func removeAtEndOfProcess() throws(CodeFailure) {
+  /// Makes a locked directory.
+  private static func make(_ name: String, in parent: OwnedDescriptor) -> OwnedDescriptor? {
+    let entry = DirectoryEntry(name, in: parent)
+    while mkdirat(parent.descriptor.rawValue, name, 0o700) == 0 {
+      guard let directory = try? entry.open(O_RDONLY | O_DIRECTORY) else {
+        entry.removeDirectory()
+        return nil
+      }
+      flock(directory.descriptor.rawValue, LOCK_EX)
+      // Another builder can have removed the directory as an old one before it was locked here.
+      if let identity = try? FileIdentity(directory.descriptor),
+        (try? entry.identity) == identity
+      {
+        return directory
+      }
+    }
+    return nil
+  }
+
+  /// Starts a process that removes a directory of this process after its end.
+  private static func startRemover(
+    of name: String, in parent: OwnedDescriptor
+  ) throws(CodeFailure) -> (process: pid_t, pipe: Int32) {
     var ends: [Int32] = [-1, -1]
     guard pipe(&ends) == 0 else {
       throw CodeFailure("cannot make a pipe: \(Errno.current): close other programs")
@@ -51,11 +76,11 @@ final class BuildDirectory {
       var signals = sigset_t()
       sigfillset(&signals)
       sigprocmask(SIG_SETMASK, &signals, nil)
-      closeDescriptors(
-        but: [ends[0], parent.descriptor.rawValue, descriptor.descriptor.rawValue])
+      closeDescriptors(but: [ends[0], parent.descriptor.rawValue])
       var byte: UInt8 = 0
       while read(ends[0], &byte, 1) != 0 {}
-      removeFiles()
+      // The kernel closes the files of the ended process one after the other, so that the lock can still be held.
+      removeOld(name, in: parent, lock: LOCK_EX)
       _exit(0)
     }
     close(ends[0])
@@ -63,15 +88,19 @@ final class BuildDirectory {
       close(ends[1])
       throw CodeFailure("cannot start a process: \(Errno.current): end other processes")
     }
-    remover = (process, ends[1])
+    return (process, ends[1])
+  }
+
+  private static func end(_ remover: (process: pid_t, pipe: Int32)) {
+    close(remover.pipe)
+    _ = waitForEnd(of: remover.process)
   }
 
   /// Removes the directory with all that it contains.
   func remove() {
     removeFiles()
     guard let remover else { return }
-    close(remover.pipe)
-    _ = waitForEnd(of: remover.process)
+    Self.end(remover)
     self.remover = nil
   }
 
@@ -127,14 +156,19 @@ final class BuildDirectory {
       return
     }
     for name in names(in: list) where name.hasPrefix(prefix) {
-      let entry = DirectoryEntry(name, in: parent)
-      guard let old = try? entry.open(O_RDONLY | O_DIRECTORY),
-        let attributes = try? old.descriptor.attributes(), attributes.st_uid == geteuid(),
-        flock(old.descriptor.rawValue, LOCK_EX | LOCK_NB) == 0
-      else { continue }
-      empty(old)
-      entry.removeDirectory()
+      removeOld(name, in: parent, lock: LOCK_EX | LOCK_NB)
     }
+  }
+
+  /// Removes a directory of this user, unless a builder holds its lock.
+  private static func removeOld(_ name: String, in parent: OwnedDescriptor, lock: Int32) {
+    let entry = DirectoryEntry(name, in: parent)
+    guard let old = try? entry.open(O_RDONLY | O_DIRECTORY),
+      let attributes = try? old.descriptor.attributes(), attributes.st_uid == geteuid(),
+      flock(old.descriptor.rawValue, lock) == 0
+    else { return }
+    empty(old)
+    entry.removeDirectory()
   }
 
   private static func empty(_ directory: OwnedDescriptor) {

@@ -55,11 +55,11 @@ final class BuilderWorker {
       runtime = support.files.compactMap(RuntimeSource.init).sorted { $0.name < $1.name }
       let output = try compilation(of: snapshot).run(kinds(changedIn: snapshot))
       take(output.programs, of: snapshot)
-      try? BuilderMessage(
+      try? SocketMessage(
         ["ready", Sandbox.hasLandlock ? "1" : "0", output.messages.joined(separator: "\n")]
       ).send(to: daemon)
     } catch {
-      try? BuilderMessage(["failed", error.description]).send(to: daemon)
+      try? SocketMessage(["failed", error.description]).send(to: daemon)
       finish()
     }
     while true { wait() }
@@ -88,20 +88,20 @@ final class BuilderWorker {
   // MARK: - Requests
 
   private func answer() {
-    guard let request = (try? BuilderMessage(from: daemon)) ?? nil else { finish() }
+    guard let request = (try? SocketMessage(from: daemon)) ?? nil else { finish() }
     for descriptor in request.descriptors { try? descriptor.close() }
-    var reply: BuilderMessage
+    var reply: SocketMessage
     do throws(CodeFailure) {
       reply = try answer(to: request.fields)
     } catch {
-      reply = BuilderMessage(["failed", error.description])
+      reply = SocketMessage(["failed", error.description])
     }
     let isSent = (try? reply.send(to: daemon)) != nil
     for descriptor in reply.descriptors { try? descriptor.close() }
     if !isSent { finish() }
   }
 
-  private func answer(to request: [String]) throws(CodeFailure) -> BuilderMessage {
+  private func answer(to request: [String]) throws(CodeFailure) -> SocketMessage {
     let words = Array(request.dropFirst())
     switch (request[0], words.count) {
     case ("start", 1):
@@ -113,13 +113,13 @@ final class BuilderWorker {
       guard memory >= 0 else {
         throw CodeFailure("cannot make \(size) bytes of memory for tables: \(Errno.current)")
       }
-      return BuilderMessage(["memory"], [FileDescriptor(rawValue: memory)])
+      return SocketMessage(["memory"], [FileDescriptor(rawValue: memory)])
     case ("end", 1):
       guard let process = pid_t(words[0]), processes[process] != nil else { break }
       return end(process)
     case ("is-stopped", 1):
       guard let process = pid_t(words[0]), processes[process] != nil else { break }
-      return BuilderMessage(["is-stopped", isStopped(process) ? "1" : "0"])
+      return SocketMessage(["is-stopped", isStopped(process) ? "1" : "0"])
     case ("places", 2...):
       guard let process = pid_t(words[0]), let program = processes[process] else { break }
       return places(words[1...].prefix(256).compactMap { UInt64($0) }, in: program)
@@ -128,7 +128,7 @@ final class BuilderWorker {
     throw CodeFailure("the code builder does not understand the daemon: restart it")
   }
 
-  private func start(_ kind: CodeKind) throws(CodeFailure) -> BuilderMessage {
+  private func start(_ kind: CodeKind) throws(CodeFailure) -> SocketMessage {
     guard let program = programs[kind] else { throw CodeFailure("there is no \(kind.rawValue)") }
     guard processes.count < Self.mostProcesses else {
       throw CodeFailure("\(processes.count) processes run the code already: start fewer nodes")
@@ -140,7 +140,7 @@ final class BuilderWorker {
       // The process can look at the version before the daemon has got the memory.
       var version = UInt32(CHANNEL_VERSION)
       pwrite(memory, &version, MemoryLayout<UInt32>.size, 0)
-      let (own, codes) = try BuilderMessage.makeSockets(SOCK_STREAM)
+      let (own, codes) = try SocketMessage.makeSockets(SOCK_STREAM)
       defer { try? codes.close() }
       do throws(Errno) {
         let process = try Toolchain.code(
@@ -148,7 +148,7 @@ final class BuilderWorker {
           memory: channel
         ).start()
         processes[process] = program
-        return BuilderMessage(["started", "\(process)"], [channel, own])
+        return SocketMessage(["started", "\(process)"], [channel, own])
       } catch {
         try? own.close()
         try? channel.close()
@@ -159,7 +159,7 @@ final class BuilderWorker {
     }
   }
 
-  private func end(_ process: pid_t) -> BuilderMessage {
+  private func end(_ process: pid_t) -> SocketMessage {
     // The process is an unreaped child, so its number is not that of another process.
     kill(process, SIGKILL)
     let status = waitForEnd(of: process)
@@ -167,8 +167,8 @@ final class BuilderWorker {
     if let program { removeUnused(program) }
     let signal = status & 0x7f
     return signal == 0
-      ? BuilderMessage(["ended", "exit", "\(status >> 8 & 0xff)"])
-      : BuilderMessage(["ended", "signal", "\(signal)"])
+      ? SocketMessage(["ended", "exit", "\(status >> 8 & 0xff)"])
+      : SocketMessage(["ended", "signal", "\(signal)"])
   }
 
   /// Whether a signal or a debugger has stopped a process.
@@ -176,7 +176,7 @@ final class BuilderWorker {
     ["T", "t"].contains(ProcFile.stat(of: process, field: 3))
   }
 
-  private func places(_ addresses: [UInt64], in program: BuiltProgram) -> BuilderMessage {
+  private func places(_ addresses: [UInt64], in program: BuiltProgram) -> SocketMessage {
     var places = [[SourcePlace]](repeating: [], count: addresses.count)
     if let toolchain, let addr2line = toolchain.addr2line, !addresses.isEmpty {
       let result = toolchain.tool(
@@ -194,7 +194,7 @@ final class BuilderWorker {
         fields += [place.function, place.file, "\(place.line)", place.isUsers ? "1" : "0"]
       }
     }
-    return BuilderMessage(fields)
+    return SocketMessage(fields)
   }
 
   // MARK: - Compilations
@@ -272,7 +272,7 @@ final class BuilderWorker {
 
   /// Compiles the next state in a child, while this process answers the daemon.
   private func startBuild() {
-    guard let new = next, let sockets = try? BuilderMessage.makeSockets() else { return }
+    guard let new = next, let sockets = try? SocketMessage.makeSockets() else { return }
     next = nil
     let kinds = kinds(changedIn: new)
     let compilation = compilation(of: new)
@@ -282,16 +282,16 @@ final class BuilderWorker {
       _ = clinux_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL))
       guard getppid() == parent else { _exit(1) }
       closeDescriptors(but: [sockets.1.rawValue])
-      var message: BuilderMessage
+      var message: SocketMessage
       do throws(CodeFailure) {
         let output = try compilation.run(kinds)
-        message = BuilderMessage(
+        message = SocketMessage(
           ["built", output.messages.joined(separator: "\n")]
             + output.programs.flatMap {
               [$0.kind.rawValue, $0.path, $0.compiledDirectory, $0.shownDirectory]
             })
       } catch {
-        message = BuilderMessage(["failed", error.description])
+        message = SocketMessage(["failed", error.description])
       }
       try? message.send(to: sockets.1)
       _exit(0)
@@ -307,7 +307,7 @@ final class BuilderWorker {
   private func endBuild() {
     guard let build else { return }
     self.build = nil
-    let message = (try? BuilderMessage(from: build.result)) ?? nil
+    let message = (try? SocketMessage(from: build.result)) ?? nil
     try? build.result.close()
     _ = waitForEnd(of: build.process)
     if let message, message.kind == "built" {
@@ -330,6 +330,6 @@ final class BuilderWorker {
 
   /// Tells the daemon of an event.
   private func tell(_ kind: String, _ text: String) {
-    try? BuilderMessage([kind, text]).send(to: events)
+    try? SocketMessage([kind, text]).send(to: events)
   }
 }

@@ -4,21 +4,40 @@ import Glibc
 import SystemPackage
 
 /// A program that the builder starts: the compiler, another tool, or a user's code.
-struct ChildProgram {
-  var path: String
+package struct ChildProgram {
+  package var path: String
   /// The arguments after the name of the program.
-  var arguments: [String] = []
-  var environment: [String] = []
-  var directory = "/"
+  package var arguments: [String] = []
+  package var environment: [String] = []
+  package var directory = "/"
   /// The descriptors of the program from 0 on; nil for /dev/null.
-  var descriptors: [FileDescriptor?] = [nil, nil, nil]
-  var limits: [(resource: __rlimit_resource, value: UInt)] = []
-  var rules: Sandbox.ProgramRules
+  package var descriptors: [FileDescriptor?] = [nil, nil, nil]
+  package var limits: [(resource: __rlimit_resource, value: UInt)] = []
+  /// The user as whom the program runs; nil for the user of this process.
+  package var user: Sandbox.User?
+  package var rules: Sandbox.ProgramRules?
+
+  /// - Parameter rules: The confinement; nil for a program that this project trusts.
+  package init(
+    path: String, arguments: [String] = [], environment: [String] = [], directory: String = "/",
+    descriptors: [FileDescriptor?] = [nil, nil, nil],
+    limits: [(resource: __rlimit_resource, value: UInt)] = [],
+    user: Sandbox.User? = nil, rules: Sandbox.ProgramRules?
+  ) {
+    self.path = path
+    self.arguments = arguments
+    self.environment = environment
+    self.directory = directory
+    self.descriptors = descriptors
+    self.limits = limits
+    self.user = user
+    self.rules = rules
+  }
 
   /// Starts the program in a process group of its own. The process ends with this one.
   ///
   /// - Returns: The process. Its status is 127 if the system has refused to start the program.
-  func start() throws(Errno) -> pid_t {
+  package func start() throws(Errno) -> pid_t {
     let parent = getpid()
     return try withVectors { (arguments, environment) throws(Errno) in
       let child = clinux_fork()
@@ -48,6 +67,8 @@ struct ChildProgram {
   }
 
   private func run(_ arguments: Vector, _ environment: Vector, _ parent: pid_t) -> Never {
+    // A change of the user clears the signal at the parent's end.
+    if let user { Sandbox.enterHelper(as: user) }
     _ = clinux_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL))
     guard getppid() == parent else { _exit(127) }
     var signals = sigset_t()
@@ -56,7 +77,7 @@ struct ChildProgram {
     for number in [SIGPIPE, SIGXFSZ, SIGHUP] { signal(number, SIG_DFL) }
     umask(0o077)
     guard placeDescriptors(), chdir(directory) == 0 else { _exit(127) }
-    guard (try? rules.enter()) != nil else { _exit(127) }
+    if let rules { guard (try? rules.enter()) != nil else { _exit(127) } }
     // The limits come last: the rules take memory, and a daemon with AddressSanitizer has more addresses than the program may have.
     for limit in limits {
       var value = rlimit(rlim_cur: limit.value, rlim_max: limit.value)
@@ -84,30 +105,34 @@ struct ChildProgram {
 // MARK: - Tools
 
 /// The result of a tool.
-struct ToolResult {
+package struct ToolResult {
   /// The status as waitpid(2) gives it.
   var status: Int32 = -1
   /// The beginning of what the tool has printed.
-  var output = ""
+  package var output = ""
   var hasTimedOut = false
 
-  var succeeded: Bool { status == 0 && !hasTimedOut }
+  package var succeeded: Bool { status == 0 && !hasTimedOut }
 }
 
 extension ChildProgram {
   /// The most bytes that are kept of the output of a tool.
   private static let largestOutput = 64 << 10
   /// The longest time of a tool, in seconds.
-  private static let timeLimit: UInt64 = 60
+  package static let timeLimit: UInt64 = 60
 
   /// Runs tools, as many at the same time as there are processors, and waits for their end.
-  static func run(_ tools: [ChildProgram], atOnce: Int) -> [ToolResult] {
+  static func run(
+    _ tools: [ChildProgram], atOnce: Int, seconds: UInt64 = timeLimit
+  ) -> [ToolResult] {
     var results = [ToolResult](repeating: ToolResult(), count: tools.count)
     var running: [Running] = []
     var next = 0
     while next < tools.count || !running.isEmpty {
       while next < tools.count, running.count < atOnce {
-        if let started = try? Running(tools[next], index: next) { running.append(started) }
+        if let started = try? Running(tools[next], index: next, seconds: seconds) {
+          running.append(started)
+        }
         next += 1
       }
       var entries = running.map { pollfd(fd: $0.output, events: Int16(POLLIN), revents: 0) }
@@ -124,16 +149,20 @@ extension ChildProgram {
     return results
   }
 
-  func run() -> ToolResult { Self.run([self], atOnce: 1)[0] }
+  /// Runs the tool, and waits for its end.
+  package func run(seconds: UInt64 = timeLimit) -> ToolResult {
+    Self.run([self], atOnce: 1, seconds: seconds)[0]
+  }
 
   private struct Running {
     let index: Int
     let process: pid_t
     let output: Int32
-    let deadline = clinux_monotonic_nanoseconds() + ChildProgram.timeLimit * 1_000_000_000
+    let deadline: UInt64
     private var bytes: [UInt8] = []
 
-    init(_ tool: ChildProgram, index: Int) throws {
+    init(_ tool: ChildProgram, index: Int, seconds: UInt64) throws {
+      deadline = clinux_monotonic_nanoseconds() + seconds * 1_000_000_000
       self.index = index
       var ends: [Int32] = [-1, -1]
       guard pipe(&ends) == 0 else { throw Errno.current }

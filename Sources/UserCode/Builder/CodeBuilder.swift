@@ -44,13 +44,13 @@ public enum CodeBuilder {
     for descriptor in [requests, events] { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
 
     let daemon = FileDescriptor(rawValue: requests)
-    guard let message = try? BuilderMessage(from: daemon, within: 60),
+    guard let message = try? SocketMessage(from: daemon, within: 60),
       let configuration = BuilderConfiguration(message)
     else { _exit(1) }
     do throws(CodeFailure) {
       try run(configuration, daemon)
     } catch {
-      try? BuilderMessage(["failed", error.description]).send(to: daemon)
+      try? SocketMessage(["failed", error.description]).send(to: daemon)
       _exit(1)
     }
     _exit(0)
@@ -76,7 +76,7 @@ public enum CodeBuilder {
     }
     if !configuration.sources.isWatched { Sandbox.dropAllCapabilities() }
     let directory = try BuildDirectory(in: configuration.temporaryDirectories)
-    guard let (own, workers) = try? BuilderMessage.makeSockets(SOCK_STREAM) else {
+    guard let (own, workers) = try? SocketMessage.makeSockets(SOCK_STREAM) else {
       directory.remove()
       throw CodeFailure("cannot make a socket: \(Errno.current): close other programs")
     }
@@ -128,33 +128,15 @@ public enum CodeBuilder {
   }
 
   /// Ends all children: the worker, and processes that it has left.
-  private static func endChildren() {
+  package static func endChildren() {
     while true {
-      for child in children() { kill(child, SIGKILL) }
+      for child in childProcesses() { kill(child, SIGKILL) }
       var status: Int32 = 0
       let ended = waitpid(-1, &status, 0)
       if ended < 0 && errno == ECHILD { return }
     }
   }
 
-  /// The children of this process. None of these numbers can become that of another process before this process has waited for it.
-  private static func children() -> [pid_t] {
-    guard let directory = opendir("/proc") else { return [] }
-    defer { closedir(directory) }
-    var found: [pid_t] = []
-    while let entry = readdir(directory) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) {
-        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      guard let process = pid_t(name), parent(of: process) == getpid() else { continue }
-      found.append(process)
-    }
-    return found
-  }
-
-  private static func parent(of process: pid_t) -> pid_t? {
-    ProcFile.stat(of: process, field: 4).flatMap { pid_t($0) }
-  }
 }
 
 extension Result where Success == SourceSnapshot, Failure == CodeFailure {
@@ -183,15 +165,15 @@ struct BuilderConfiguration {
     return [own, "/tmp", "/var/tmp"].compactMap(\.self).filter { $0.hasPrefix("/") }
   }
 
-  var message: BuilderMessage {
-    BuilderMessage(
+  var message: SocketMessage {
+    SocketMessage(
       [
         "configure", user?.name ?? "", "\(user?.id ?? 0)", "\(user?.group ?? 0)",
         workingDirectory, "\(temporaryDirectories.count)",
       ] + temporaryDirectories + sources.fields)
   }
 
-  init?(_ message: BuilderMessage) {
+  init?(_ message: SocketMessage) {
     let fields = message.fields
     guard fields.count > 6, fields[0] == "configure", let id = UInt32(fields[2]),
       let group = UInt32(fields[3]), let count = Int(fields[5]), (0..<8).contains(count),

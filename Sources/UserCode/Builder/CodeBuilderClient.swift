@@ -44,8 +44,8 @@ public final class CodeBuilderClient: CodeLauncher {
   ) throws(CodeFailure) {
     let configuration = BuilderConfiguration(sources, user: user)
     do throws(Errno) {
-      let (requests, theirs) = try BuilderMessage.makeSockets()
-      let (events, theirEvents) = try BuilderMessage.makeSockets()
+      let (requests, theirs) = try SocketMessage.makeSockets()
+      let (events, theirEvents) = try SocketMessage.makeSockets()
       defer {
         try? theirs.close()
         try? theirEvents.close()
@@ -62,10 +62,10 @@ public final class CodeBuilderClient: CodeLauncher {
     } catch {
       throw CodeFailure("cannot start the code builder: \(error): end other processes")
     }
-    let answer: BuilderMessage?
+    let answer: SocketMessage?
     do throws(Errno) {
       try configuration.message.send(to: requests)
-      answer = try BuilderMessage(from: requests, within: Self.longestBuild)
+      answer = try SocketMessage(from: requests, within: Self.longestBuild)
     } catch {
       answer = nil
     }
@@ -117,7 +117,7 @@ public final class CodeBuilderClient: CodeLauncher {
 
   /// Reads the next event. Call this when ``eventDescriptor`` is readable. After ``Event/end``, there are no more.
   public func nextEvent() -> Event {
-    guard let message = (try? BuilderMessage(from: eventDescriptor)) ?? nil,
+    guard let message = (try? SocketMessage(from: eventDescriptor)) ?? nil,
       message.fields.count == 2
     else { return .end }
     return message.kind == "built"
@@ -174,12 +174,12 @@ public final class CodeBuilderClient: CodeLauncher {
   /// Sends a request, and waits for its answer.
   private func ask(
     _ request: [String], _ kind: String, fields: Int?, descriptors: Int
-  ) throws(CodeFailure) -> BuilderMessage {
-    var answer: BuilderMessage?
+  ) throws(CodeFailure) -> SocketMessage {
+    var answer: SocketMessage?
     if !isFinished {
       do throws(Errno) {
-        try BuilderMessage(request).send(to: requests)
-        answer = try BuilderMessage(from: requests, within: Self.longestAnswer)
+        try SocketMessage(request).send(to: requests)
+        answer = try SocketMessage(from: requests, within: Self.longestAnswer)
       } catch {}
     }
     guard let answer else {

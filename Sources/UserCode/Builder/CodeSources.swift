@@ -22,6 +22,11 @@ public struct CodeSources: Hashable, Sendable {
   /// Whether there is any code.
   public var isEmpty: Bool { module == nil && hook == nil && patch == nil }
 
+  /// A text for people: the kinds of code, their files, and the function of the hook.
+  public var longDescription: String {
+    description + (hookFunction.map { " (\($0))" } ?? "")
+  }
+
   /// A text for people: the kinds of code and their files.
   public var description: String {
     var parts: [String] = []

@@ -1,10 +1,10 @@
 /// The files that a `git diff` changes.
-struct PatchFile {
-  struct File: Equatable {
+package struct PatchFile {
+  package struct File: Equatable {
     /// The path before the change; nil for a new file.
-    var old: String?
+    package var old: String?
     /// The path after the change; nil for a file that is removed.
-    var new: String?
+    package var new: String?
   }
 
   /// A line that a diff adds.
@@ -15,7 +15,7 @@ struct PatchFile {
   }
 
   let name: String
-  private(set) var files: [File] = []
+  package private(set) var files: [File] = []
   /// The added lines of each file, and the number of lines that are removed.
   private(set) var changes: [(added: [Addition], removed: Int)] = []
 
@@ -27,7 +27,7 @@ struct PatchFile {
   /// Reads the names of the files.
   ///
   /// - Throws: ``CodeFailure`` for a text that is no diff, or that has names outside of the tree.
-  init(parsing bytes: [UInt8], name: String) throws(CodeFailure) {
+  package init(parsing bytes: [UInt8], name: String) throws(CodeFailure) {
     self.name = name
     var old: String?
     // The lines of a hunk that are left: a removed line can look like the name of a file.

@@ -3,7 +3,7 @@ import Glibc
 import SystemPackage
 
 /// The reader of a user's files. It takes only C files and headers, in bounds, and follows no link that another user has made.
-struct SourceReader {
+package struct SourceReader {
   let sources: CodeSources
   /// The directory of relative paths.
   let workingDirectory: String
@@ -203,7 +203,7 @@ struct SourceReader {
   }
 
   /// Whether a text has only digits and dots between them, as a version.
-  static func isNumber(_ text: String) -> Bool {
+  package static func isNumber(_ text: String) -> Bool {
     text.utf8.first.map { (48...57).contains($0) } ?? false
       && text.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (48...57).contains($0) }
   }
@@ -236,7 +236,7 @@ struct SourceReader {
   }
 
   /// `VERSION.PATCHLEVEL` of the first lines of a kernel's Makefile.
-  static func kernelVersion(inMakefile text: String) -> String? {
+  package static func kernelVersion(inMakefile text: String) -> String? {
     func value(_ name: String) -> UInt? {
       for line in text.split(separator: "\n").prefix(20) {
         let words = line.split(separator: " ")
@@ -306,16 +306,6 @@ struct SourceReader {
   }
 
   private func names(in directory: OwnedDescriptor) -> [String] {
-    guard let stream = fdopendir(dup(directory.descriptor.rawValue)) else { return [] }
-    defer { closedir(stream) }
-    rewinddir(stream)
-    var names: [String] = []
-    while let entry = readdir(stream) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) {
-        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      if name != ".", name != "..", names.count < 4096 { names.append(name) }
-    }
-    return names.sorted()
+    directory.entryNames(atMost: 4096)
   }
 }

@@ -2,7 +2,7 @@ import Glibc
 import SystemPackage
 
 /// The files that virt-walker has for the compilation of a user's code.
-struct SupportFiles {
+package struct SupportFiles {
   /// The headers, the C files and the options of the runtime, by their paths in the directory.
   let files: [SourceSnapshot.File]
   /// The objects that Kernel/build-runtime has made of these files: `start.o` and so on. Empty if there are none, or if they are of
@@ -13,14 +13,14 @@ struct SupportFiles {
   static let version = "6.1"
 
   /// The directories of these files.
-  struct Place: Equatable {
+  package struct Place: Equatable {
     /// The directory with `include` and `runtime`.
-    var directory: FilePath
+    package var directory: FilePath
     /// The directory with the objects of the runtime. It does not have to exist.
     var objects: FilePath
 
     /// The place for the running program.
-    static func find() throws(CodeFailure) -> Place {
+    package static func find() throws(CodeFailure) -> Place {
       var text = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
       _ = readlink("/proc/self/exe", &text, text.count - 1)
       return try find(for: FilePath(platformString: text))

@@ -4,7 +4,7 @@ import SystemPackage
 
 /// The compiler and the tools of this machine, and the options for a user's code (Kernel/runtime/flags, and
 /// Kernel/runtime/runtime.h, which explains them).
-struct Toolchain {
+package struct Toolchain {
   let compiler: String
   /// The tool that gives the lines of addresses; nil if it is missing.
   let addr2line: String?
@@ -35,7 +35,7 @@ struct Toolchain {
     return compiler
   }
 
-  static func find(_ name: String) -> String? {
+  package static func find(_ name: String) -> String? {
     directories.map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 }
   }
 
@@ -164,7 +164,7 @@ struct Toolchain {
         .foreignCode(loadsLibraries: isSanitized), libraries + [.init(path)]))
   }
 
-  static let system: [Sandbox.AllowedPath] = [
+  package static let system: [Sandbox.AllowedPath] = [
     "/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives",
   ].map { .init($0) }
 }

@@ -12,8 +12,11 @@ public struct Submission {
   ///
   /// - Parameters:
   ///   - files: The files.
-  ///   - linux: The version of the kernel, or the directory of its tree, which a diff needs; nil for the usual version.
-  public init(_ files: SubmissionFiles, linux: String?) throws(CodeFailure) {
+  ///   - linux: The version of the kernel, or the directory of its tree; nil for the usual version.
+  ///   - isForAnyKernel: Whether a diff can be applied to a version. Otherwise it needs the directory of a tree.
+  public init(
+    _ files: SubmissionFiles, linux: String?, isForAnyKernel: Bool = false
+  ) throws(CodeFailure) {
     self.files = files.files
     if let manifest = files.files.first(where: { $0.name == SubmissionFiles.manifest }) {
       try read(String(decoding: manifest.bytes, as: UTF8.self))
@@ -26,11 +29,24 @@ public struct Submission {
         "the submission has no module (a C file with module_init), no hook (a C file with io_mem_abort or struct kvm_vcpu) and no diff: name its files in \(SubmissionFiles.manifest)"
       )
     }
-    if sources.patch != nil, linux.map(SourceReader.isNumber) ?? true {
+    if !isForAnyKernel, sources.patch != nil, linux.map(SourceReader.isNumber) ?? true {
       throw CodeFailure(
         "the submission has a diff: grade it with --linux DIRECTORY, the tree of the diff")
     }
     if let hook = sources.hook, sources.hookFunction == nil { try findFunction(in: hook) }
+  }
+
+  /// The files. A name is the path in the submission.
+  public var contents: [(name: String, bytes: [UInt8])] { files.map { ($0.name, $0.bytes) } }
+
+  /// Checks that the submission has these parts.
+  public func require(_ parts: Set<CodeKind>) throws(CodeFailure) {
+    if parts.contains(.module), sources.module == nil {
+      throw CodeFailure("the submission has no module: a C file with module_init")
+    }
+    if parts.contains(.hook), sources.hook == nil, sources.patch == nil {
+      throw CodeFailure("the submission has no hook: a C file with io_mem_abort, or a diff")
+    }
   }
 
   // MARK: - The manifest
@@ -180,9 +196,9 @@ public struct Submission {
 
   /// Compiles the code. The directory with its files is gone afterwards.
   public func build(isSanitized: Bool) throws(CodeFailure) -> CodeBuilderClient {
-    let directory = try BuildDirectory(in: BuilderConfiguration.temporaryDirectories)
+    let directory = try BuildDirectory(
+      in: BuilderConfiguration.temporaryDirectories, endsWithProcess: true)
     defer { directory.remove() }
-    try directory.removeAtEndOfProcess()
     try directory.write(files, to: "submission")
     var sources = sources
     sources.isSanitized = isSanitized

@@ -22,10 +22,10 @@ struct SubmissionArchive {
     }
     self.tool = tool
     self.isZip = isZip
-    directory = try BuildDirectory(in: BuilderConfiguration.temporaryDirectories)
+    directory = try BuildDirectory(
+      in: BuilderConfiguration.temporaryDirectories, endsWithProcess: true)
     path = "\(directory.path)/archive/file"
     do throws(CodeFailure) {
-      try directory.removeAtEndOfProcess()
       try directory.write([.init(name: "file", bytes: bytes)], to: "archive")
     } catch {
       directory.remove()

@@ -24,8 +24,9 @@ extension Fault {
     }
     try bed.check("kill -9 of clients: no byte is wrong", ["--seconds", "1"], figures: false)
     try bed.check("kill -9 of clients: the daemon has no more descriptors open") {
-      // The kernel tells the server of a close a little later.
-      let isAsBefore = try soon { bed.openDescriptors(of: server) == before }
+      // The kernel tells the server of a close a little later. The server makes the descriptor that interrupts its sleep when it is busy
+      // for the first time, which can be before or after the first count. Clients that are lost would leave many.
+      let isAsBefore = try soon { (before...before + 1).contains(bed.openDescriptors(of: server)) }
       try require(isAsBefore, "\(bed.openDescriptors(of: server)), and \(before) before")
     }
     try bed.check("kill -9 of clients: the daemon ends") { try bed.stop() }

@@ -8,7 +8,10 @@ import UserCode
 /// The workers of a grading, at most a number of them at the same time.
 struct GradeJobs {
   let settings: GradeSettings
+  let machine: GradingMachine
   let atOnce: Int
+  /// The longest time of one submission in seconds.
+  let timeLimit: Int
   /// Takes the result of a submission.
   let finished: (_ index: Int, GradeResult) throws -> Void
 
@@ -61,13 +64,14 @@ struct GradeJobs {
     for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     let process = clinux_fork()
     if process == 0 {
-      GradeWorker(settings: settings, job: number, output: ends[1]).run(submission.files)
+      GradeWorker(settings: settings, machine: machine, job: number, output: ends[1])
+        .run(submission.files)
     }
     close(ends[1])
     guard process > 0 else { throw Errno.current }
     return Job(
       index: submission.index, number: number, process: process, output: ends[0],
-      deadline: clinux_monotonic_nanoseconds() + UInt64(settings.timeLimit) * 1_000_000_000,
+      deadline: clinux_monotonic_nanoseconds() + UInt64(timeLimit) * 1_000_000_000,
       result: GradeResult(name: submission.name))
   }
 
@@ -94,7 +98,7 @@ struct GradeJobs {
     guard !job.isDone else { return result }
     let reason =
       isLate
-      ? "the time limit of \(settings.timeLimit) s ended the grading"
+      ? "the time limit of \(timeLimit) s ended the grading"
       : "the grading has ended early: this is a defect of virt-walkerd"
     if !isLate { result.failure = reason }
     for line in settings.rubric.lines where result.checks[line.check] == nil {

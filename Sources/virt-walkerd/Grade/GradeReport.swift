@@ -28,7 +28,7 @@ enum GradeFormat: String, ExpressibleByArgument, CaseIterable {
         + reports.map(\.junit).joined() + "</testsuites>\n"
     case .json: return "[\n" + reports.map(\.json).joined(separator: ",\n") + "\n]\n"
     case .csv:
-      return "submission,check,verdict,points,of,tried,came,expected,place\n"
+      return "submission,check,verdict,points,of,tried,came,expected,place,engines\n"
         + reports.map(\.csv).joined()
     }
   }
@@ -78,7 +78,7 @@ struct GradeReport {
     case .failed:
       [
         ("tried", check.tried), ("came", check.came), ("expected", check.expected),
-        ("at", check.place),
+        ("at", check.place), ("engines", check.engines),
       ].filter { !$0.1.isEmpty }
     }
   }
@@ -172,7 +172,7 @@ struct GradeReport {
       let verdict = result.failure == nil ? check.verdict.rawValue : "not graded"
       return [
         result.name, line.check.rawValue, verdict, "\(own)", "\(line.points)", check.tried,
-        check.came, check.expected, check.place,
+        check.came, check.expected, check.place, check.engines,
       ].map(Self.cell).joined(separator: ",") + "\n"
     }.joined()
   }

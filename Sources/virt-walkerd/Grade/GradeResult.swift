@@ -11,6 +11,8 @@ struct CheckResult {
   var expected = ""
   /// `virt_walker.c:41: function`; empty if no place is known.
   var place = ""
+  /// The verdicts of two engines that differ, for people; empty if they do not.
+  var engines = ""
 
   static let passed = CheckResult(verdict: .passed)
 
@@ -50,6 +52,42 @@ struct GradeResult {
   }
 }
 
+// MARK: - Two engines
+
+extension GradeResult {
+  /// The result of a submission that was graded twice.
+  init(onModel model: GradeResult, onKernel kernel: GradeResult) {
+    name = model.name
+    code = model.code.isEmpty ? kernel.code : model.code
+    failure =
+      model.failure.map { "on the model: \($0)" }
+      ?? kernel.failure.map { "on the real kernel: \($0)" }
+    messages = model.messages + kernel.messages.filter { !model.messages.contains($0) }
+    for check in Set(model.checks.keys).union(kernel.checks.keys) {
+      checks[check] = CheckResult(onModel: model[check], onKernel: kernel[check])
+    }
+  }
+}
+
+extension CheckResult {
+  /// A check that fails on one engine has failed.
+  init(onModel model: CheckResult, onKernel kernel: CheckResult) {
+    switch (model.verdict, kernel.verdict) {
+    case (.failed, .failed):
+      self = model
+      if model.came != kernel.came { came = "\(model.came); on the real kernel: \(kernel.came)" }
+    case (.failed, let other):
+      self = model
+      engines = "failed on the model, \(other.rawValue) on the real kernel"
+    case (let other, .failed):
+      self = kernel
+      engines = "\(other.rawValue) on the model, failed on the real kernel"
+    case (.skipped, .skipped): self = model
+    default: self = .passed
+    }
+  }
+}
+
 // MARK: - Lines
 
 /// The lines in which a worker tells its results, and in which they are kept. A field has no control characters, and a tab ends it.
@@ -70,7 +108,7 @@ extension GradeResult {
         case .check(let check, let result):
           [
             "check", check.rawValue, result.verdict.rawValue, result.tried, result.came,
-            result.expected, result.place,
+            result.expected, result.place, result.engines,
           ]
         case .done: ["done"]
         }
@@ -89,12 +127,13 @@ extension GradeResult {
     case ("code", 2): code = fields[1]
     case ("failure", 2): failure = fields[1]
     case ("message", 2): messages.append(fields[1])
-    case ("check", 7):
+    case ("check", 8):
       guard let check = GradeCheck(rawValue: fields[1]),
         let verdict = CheckResult.Verdict(rawValue: fields[2])
       else { break }
       checks[check] = CheckResult(
-        verdict: verdict, tried: fields[3], came: fields[4], expected: fields[5], place: fields[6])
+        verdict: verdict, tried: fields[3], came: fields[4], expected: fields[5], place: fields[6],
+        engines: fields[7])
     case ("done", 1): return true
     default: break
     }

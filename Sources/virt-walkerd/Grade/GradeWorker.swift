@@ -1,23 +1,36 @@
 import CLinux
 import CharacterDeviceServer
 import Glibc
+import KernelEngine
+import KernelLab
 import Scenarios
+import Stage2Sim
 import SystemPackage
 import UserCode
+import VirtWalkerDevice
 
 /// The options of a grading.
 struct GradeSettings {
   var rubric: Rubric
+  /// The version of Linux that grades; nil for the usual one.
+  var kernel: KernelVersion?
   var linux: String?
   var isSanitized: Bool
   var requiredParts: Set<CodeKind>
-  /// The longest time of one submission in seconds.
-  var timeLimit: Int
+  var engines: [EngineKind]
+}
+
+/// The machines that grade a submission.
+enum GradingMachine {
+  case model
+  /// The real kernel. The builder makes the kernels.
+  case kernel(LabBuilder, user: Sandbox.User?)
 }
 
 /// The process that grades one submission. It is a child of the grader: it has a user of its own if the grader is root, and no network.
 struct GradeWorker {
   let settings: GradeSettings
+  let machine: GradingMachine
   /// The number of the job, from 0. Two submissions that are graded at the same time have different numbers.
   let job: Int
   /// Takes the results: ``GradeResult/Line``.
@@ -31,9 +44,16 @@ struct GradeWorker {
 
   func run(_ files: SubmissionFiles) -> Never {
     do {
-      try giveUpRoot()
-      try grade(files)
+      becomeWorker()
+      switch machine {
+      case .model:
+        giveUpRoot(as: Self.user(job))
+        try gradeOnModel(files)
+      case .kernel(let builder, let user): try gradeOnKernel(files, builder, user)
+      }
     } catch let failure as CodeFailure {
+      tell(.failure(failure.description))
+    } catch let failure as LabFailure {
       tell(.failure(failure.description))
     } catch {
       tell(.failure("\(error)"))
@@ -42,7 +62,7 @@ struct GradeWorker {
     _exit(0)
   }
 
-  private func giveUpRoot() throws {
+  private func becomeWorker() {
     let parent = getppid()
     var signals = sigset_t()
     sigemptyset(&signals)
@@ -51,13 +71,21 @@ struct GradeWorker {
     let null = open("/dev/null", O_RDWR | O_CLOEXEC)
     if null >= 0 { for standard in STDIN_FILENO...STDERR_FILENO { dup2(null, standard) } }
     setsid()
-    if geteuid() == 0 {
-      _ = clinux_leave_network()
-      Sandbox.enterHelper(as: Self.user(job))
-    }
-    // A change of the user clears this.
+    endWithParent(parent)
+  }
+
+  private func endWithParent(_ parent: pid_t) {
     _ = clinux_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL))
     guard getppid() == parent else { _exit(1) }
+  }
+
+  private func giveUpRoot(as user: Sandbox.User?) {
+    guard geteuid() == 0 else { return }
+    let parent = getppid()
+    _ = clinux_leave_network()
+    Sandbox.enterHelper(as: user)
+    // A change of the user clears this.
+    endWithParent(parent)
   }
 
   /// The user of a job; the usual user of the code if this user namespace, such as a container's, does not have it.
@@ -77,34 +105,31 @@ struct GradeWorker {
     return UserOptions.usual
   }
 
-  private func grade(_ files: SubmissionFiles) throws {
+  /// Tells that all checks have failed, because the code does not compile. Such code was graded.
+  private func failToCompile(_ lines: [String]) {
+    for line in lines { tell(.message(line)) }
+    let error = lines.first { $0.contains(" error: ") } ?? lines.first ?? ""
+    for line in settings.rubric.lines {
+      tell(
+        .check(
+          line.check,
+          CheckResult(
+            verdict: .failed, tried: "compile", came: error,
+            expected: "the code compiles")))
+    }
+  }
+
+  private func gradeOnModel(_ files: SubmissionFiles) throws {
     var files = files
     try files.unpack()
     let submission = try Submission(files, linux: settings.linux)
-    let sources = submission.sources
-    tell(.code(sources.description + (sources.hookFunction.map { " (\($0))" } ?? "")))
-    if settings.requiredParts.contains(.module), sources.module == nil {
-      throw CodeFailure("the submission has no module: a C file with module_init")
-    }
-    if settings.requiredParts.contains(.hook), sources.hook == nil, sources.patch == nil {
-      throw CodeFailure("the submission has no hook: a C file with io_mem_abort, or a diff")
-    }
+    tell(.code(submission.sources.longDescription))
+    try submission.require(settings.requiredParts)
     let plain: CodeBuilderClient
     do throws(CodeFailure) {
       plain = try submission.build(isSanitized: false)
     } catch {
-      // Code that does not compile gets no points. It was graded.
-      let lines = error.description.split(separator: "\n").map(String.init)
-      for line in lines { tell(.message(line)) }
-      for line in settings.rubric.lines {
-        tell(
-          .check(
-            line.check,
-            CheckResult(
-              verdict: .failed, tried: "compile", came: lines.first ?? "",
-              expected: "the code compiles")))
-      }
-      return
+      return failToCompile(error.description.split(separator: "\n").map(String.init))
     }
     for line in plain.messages.split(separator: "\n") { tell(.message(String(line))) }
     var sanitized: Result<CodeBuilderClient, CodeFailure>?
@@ -119,10 +144,80 @@ struct GradeWorker {
     setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
     // The code can write anything into the memory that it shares with this process.
     try Sandbox.enter(as: nil, messages: true)
-    Grader(submission: submission, rubric: settings.rubric) { tell(.check($0, $1)) }
-      .run(plain, sanitized: sanitized)
+    let sanitizers: Grader.Sanitizers =
+      if let sanitized {
+        .trial { try ModelTrial(submission, sanitized.get(), machineDescription(.huge)) }
+      } else {
+        .none("--no-sanitize")
+      }
+    grader(submission.sources) { try ModelTrial(submission, plain, machineDescription($0)) }.run(
+      sanitizers)
     if case .success(let builder) = sanitized { builder.finish() }
     plain.finish()
+  }
+
+  private func gradeOnKernel(
+    _ files: SubmissionFiles, _ builder: LabBuilder, _ user: Sandbox.User?
+  ) throws {
+    var code = CodeSources()
+    let images: LabImages
+    do throws(LabFailure) {
+      images = try builder.build(
+        files, linux: settings.linux, requiring: settings.requiredParts
+      ) {
+        code = $0
+        tell(.code($0.longDescription))
+      }
+    } catch {
+      guard error.isOfCode else { throw error }
+      return failToCompile(error.lines + [error.description])
+    }
+    let initramfs = try ImageDirectory.content(ofGuest: images.guestInitramfs)
+    let host = try EmulatedHost(
+      .init(kernel: images.image, initramfs: images.hostInitramfs), .init(), user: user)
+    // The emulator ends with this process only if both have the same user.
+    giveUpRoot(as: user)
+    try Sandbox.enter(as: nil, messages: true)
+    let log = KernelLog()
+    log.files = [
+      .module: code.module ?? "virt_walker.c",
+      .hook: code.hook ?? code.patch ?? "the hook",
+    ]
+    var engine: KernelEngine?
+    func boot(_ machine: MachineDescription) throws(EngineFailure) -> KernelTrial {
+      log.clear()
+      if let engine {
+        try engine.boot(machine)
+        return KernelTrial(engine, log)
+      }
+      let first = try KernelEngine(
+        machine, on: host, guestInitramfs: initramfs, preferredDevice: "virt_walker",
+        guestArguments: KernelTrial.guestArguments, onLogLine: { log.take($0, $1) },
+        progress: { _ in })
+      engine = first
+      return KernelTrial(first, log)
+    }
+    grader(code) { backing in
+      do throws(EngineFailure) {
+        return try boot(machineDescription(backing))
+      } catch {
+        // The lines of the kernels' logs follow the reason.
+        let lines = error.description.split(separator: "\n").map(String.init)
+        for line in lines.dropFirst() { tell(.message(line)) }
+        throw TrialFailure(description: lines.first ?? "")
+      }
+    }.run(.none("the real kernel has no sanitizers"))
+    engine?.end()
+  }
+
+  private func machineDescription(_ backing: Backing) -> MachineDescription {
+    MachineDescription(.init(backing: backing, kernel: settings.kernel ?? .standard))
+  }
+
+  private func grader(
+    _ sources: CodeSources, _ boot: @escaping (Backing) throws -> any Trial
+  ) -> Grader {
+    Grader(sources: sources, rubric: settings.rubric, boot: boot) { tell(.check($0, $1)) }
   }
 
   private func tell(_ line: GradeResult.Line) {

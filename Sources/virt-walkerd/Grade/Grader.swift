@@ -1,57 +1,82 @@
-import CharacterDeviceServer
-import Glibc
 import Scenarios
 import Stage2Sim
 import SystemPackage
 import UserCode
 import VirtWalkerDevice
 
-/// The grading of one submission: it boots machines with the code, and makes the calls of a program in the guest.
+/// The grading of one submission on one engine: it boots machines with the code, and makes the calls of a program in the guest.
+///
+/// Each machine ends before the next one boots, because the real kernel has one at a time.
 struct Grader {
-  let submission: Submission
+  let sources: CodeSources
   let rubric: Rubric
+  /// Boots a machine with the code.
+  let boot: (Backing) throws -> any Trial
   /// Takes the result of a check.
   let report: (GradeCheck, CheckResult) -> Void
 
-  private var hasModule: Bool { submission.sources.module != nil }
-  private var hasHook: Bool { submission.sources.hook != nil || submission.sources.patch != nil }
+  /// The mistakes that an engine looks for beside those that it finds anyway.
+  enum Sanitizers {
+    /// A machine with the code that was built with sanitizers.
+    case trial(() throws -> any Trial)
+    /// The reason why there are none.
+    case none(String)
+  }
 
-  /// Grades with the plain and the sanitized programs. A check that cannot be made is skipped.
-  func run(_ plain: CodeBuilderClient, sanitized: Result<CodeBuilderClient, CodeFailure>?) {
+  private var hasModule: Bool { sources.module != nil }
+  private var hasHook: Bool { sources.hook != nil || sources.patch != nil }
+
+  /// The usual calls of one machine, and their results.
+  private struct Use {
+    var zero: CheckResult
+    var trip: ByteTrip
+    var findings: [CodeFinding] = []
+  }
+
+  func run(_ sanitizers: Sanitizers) {
     skipMissingPart()
-    guard let pages = boot(plain, .anonymous) else { return }
+    guard let pages = start(.anonymous) else { return }
     guard !hasHook || pages.hookHasAbort else {
       failAll("the hook answers hypercalls, and no accesses to HIDE and SEEK")
-      return
+      return pages.end()
     }
-    guard checkLoad(pages) else { return }
-    guard let blocks = boot(plain, .huge) else { return }
-    // A solution for pages alone, or for blocks alone, loses the points of the other ones only.
-    let zero = checkZero(pages)
-    tell(.zero, zero.verdict == .passed ? zero : checkZero(blocks))
-    checkBytes(pages, blocks)
+    guard checkLoad(pages) else { return pages.end() }
+    var onPages = Use(zero: checkZero(pages), trip: ByteTrip(pages))
     if hasModule { useOtherCounts(pages) }
-    checkLog(pages, blocks)
-    if hasModule { checkUnload(pages, blocks) } else { pages.engine.end() }
-    if hasHook, let trial = try? Trial(submission, plain, backing: .huge) {
-      checkAccesses(trial)
-      trial.engine.end()
-    }
-    if hasModule, let trial = try? Trial(submission, plain, backing: .huge) {
-      checkBadBuffers(trial)
-      trial.engine.end()
-    }
-    checkSanitizers(sanitized)
+    onPages.findings = pages.findings
+    var leftNode: CodeFinding?
+    if hasModule { leftNode = checkUnload(pages) }
+    pages.end()
+
+    guard let blocks = start(.huge) else { return }
+    var onBlocks = Use(zero: checkZero(blocks), trip: ByteTrip(blocks))
+    onBlocks.findings = blocks.findings
+    if hasModule { checkReload(blocks, leftNode) }
+    blocks.end()
+
+    // A solution for pages alone, or for blocks alone, loses the points of the other ones only.
+    tell(.zero, onPages.zero.verdict == .passed ? onPages.zero : onBlocks.zero)
+    checkBytes(onPages.trip, onBlocks.trip)
+    checkLog(onPages.findings + onBlocks.findings)
+    if hasHook { tryWith(.huge, checkAccesses) }
+    if hasModule { tryWith(.huge, checkBadBuffers) }
+    checkSanitizers(sanitizers)
   }
 
   /// Boots a machine with the code; nil, and all checks have failed, if the code does not start.
-  private func boot(_ builder: CodeBuilderClient, _ backing: Backing) -> Trial? {
+  private func start(_ backing: Backing) -> (any Trial)? {
     do {
-      return try Trial(submission, builder, backing: backing)
+      return try boot(backing)
     } catch {
       failAll("\(error)")
       return nil
     }
+  }
+
+  private func tryWith(_ backing: Backing, _ check: (any Trial) -> Void) {
+    guard let trial = try? boot(backing) else { return }
+    check(trial)
+    trial.end()
   }
 
   // MARK: - Results
@@ -88,10 +113,9 @@ struct Grader {
 
   // MARK: - The node
 
-  private func checkLoad(_ trial: Trial) -> Bool {
+  private func checkLoad(_ trial: any Trial) -> Bool {
     do throws(Errno) {
-      var file = try trial.engine.openFile()
-      trial.engine.closeFile(&file)
+      try trial.open()
       tell(.load, .passed)
       return true
     } catch {
@@ -100,10 +124,10 @@ struct Grader {
     }
   }
 
-  private func checkZero(_ trial: Trial) -> CheckResult {
+  private func checkZero(_ trial: any Trial) -> CheckResult {
     let expected = "the byte 0x00"
     do throws(Errno) {
-      let bytes = try trial.readAnew()
+      let bytes = try trial.read()
       let came = bytes.isEmpty ? "read returns 0" : "the byte \(byteText(bytes[0]))"
       return bytes == [0] ? .passed : failed("read of 1 byte", came, expected, at: trial.place)
     } catch {
@@ -112,14 +136,12 @@ struct Grader {
   }
 
   /// Makes calls of the module whose results the assignment leaves open. The kernels must report no mistake in them.
-  private func useOtherCounts(_ trial: Trial) {
-    for bytes: [UInt8] in [[1, 2], [1, 2, 3]] { _ = try? trial.writeAnew(bytes) }
-    _ = try? trial.readAnew(2)
+  private func useOtherCounts(_ trial: any Trial) {
+    for bytes: [UInt8] in [[1, 2], [1, 2, 3]] { _ = try? trial.write(bytes) }
+    _ = try? trial.read(2)
   }
 
-  private func checkBytes(_ pages: Trial, _ blocks: Trial) {
-    let onPages = ByteTrip(pages)
-    let onBlocks = ByteTrip(blocks)
+  private func checkBytes(_ onPages: ByteTrip, _ onBlocks: ByteTrip) {
     let lost = onPages.lostByte == nil ? nil : onBlocks.lostByte
     let wrong = onPages.wrongEntry == nil ? nil : onBlocks.wrongEntry
     tell(
@@ -150,8 +172,7 @@ struct Grader {
 
   // MARK: - Mistakes
 
-  private func checkLog(_ trials: Trial...) {
-    let findings = trials.flatMap(\.findings)
+  private func checkLog(_ findings: [CodeFinding]) {
     guard let first = findings.first else {
       tell(.log, .passed)
       return
@@ -164,13 +185,12 @@ struct Grader {
         "no mistake", at: first.placeText))
   }
 
-  private func checkUnload(_ pages: Trial, _ blocks: Trial) {
-    let before = pages.findings.count
-    pages.engine.end()
-    let findings = pages.findings[before...]
+  /// - Returns: The mistake of a node that is left.
+  private func checkUnload(_ pages: any Trial) -> CodeFinding? {
+    let ended = pages.fatal
+    let findings = pages.unload()
     let leaks = findings.filter { $0.text.hasPrefix("memory leak") }
     let rest = findings.filter { !$0.text.hasPrefix("memory leak") }
-    let ended = pages.fatal
     func result(_ findings: [CodeFinding], _ expected: String) -> CheckResult {
       if let first = findings.first {
         return failed("rmmod", first.text, expected, at: first.placeText)
@@ -184,25 +204,24 @@ struct Grader {
     }
     tell(.unload, result(rest, "nothing is left behind"))
     tell(.memory, result(leaks, "all memory is freed"))
-    checkReload(blocks, leftNode: rest.first { $0.text.contains("still registered") })
+    return rest.first { $0.text.contains("still registered") }
   }
 
-  private func checkReload(_ trial: Trial, leftNode: CodeFinding?) {
+  private func checkReload(_ trial: any Trial, _ leftNode: CodeFinding?) {
     let expected = "the byte 0x5a comes back after rmmod and insmod"
-    defer { trial.engine.end() }
     if let leftNode {
       tell(.reload, failed("rmmod, then insmod", leftNode.text, expected, at: leftNode.placeText))
       return
     }
     do {
-      try trial.engine.reset()
+      try trial.reload()
     } catch {
       tell(.reload, failed("rmmod, then insmod", "\(error)", expected))
       return
     }
     do throws(Errno) {
-      _ = try trial.writeAnew([0x5a])
-      let bytes = try trial.readAnew()
+      _ = try trial.write([0x5a])
+      let bytes = try trial.read()
       let came = bytes.isEmpty ? "read returns 0" : "the byte \(byteText(bytes[0]))"
       tell(.reload, bytes == [0x5a] ? .passed : failed("rmmod, then insmod", came, expected))
     } catch {
@@ -210,19 +229,22 @@ struct Grader {
     }
   }
 
-  private func checkSanitizers(_ built: Result<CodeBuilderClient, CodeFailure>?) {
+  private func checkSanitizers(_ sanitizers: Sanitizers) {
     guard rubric.has(.sanitizers) else { return }
-    guard let built else {
-      tell(.sanitizers, .skipped("--no-sanitize"))
+    let boot: () throws -> any Trial
+    switch sanitizers {
+    case .none(let reason):
+      tell(.sanitizers, .skipped(reason))
       return
+    case .trial(let body): boot = body
     }
     do {
-      let trial = try Trial(submission, built.get(), backing: .huge)
+      let trial = try boot()
       for bytes: [UInt8] in [[0x41], [0xff], [0], [1, 2, 3]] {
-        _ = try? trial.writeAnew(bytes)
-        _ = try? trial.readAnew()
+        _ = try? trial.write(bytes)
+        _ = try? trial.read()
       }
-      trial.engine.end()
+      trial.end()
       let found = trial.findings.first { "\($0)".contains("anitizer") }
       tell(
         .sanitizers,
@@ -238,53 +260,61 @@ struct Grader {
   // MARK: - The hook
 
   /// Checks accesses of the guest that no driver makes. The mistakes that are told during these do not count for the log.
-  private func checkAccesses(_ trial: Trial) {
-    let oneByte = [
-      "strh w0,[0x0b000000] x0=0x1234", "str w0,[0x0b000000] x0=0x12345678",
-      "str x0,[0x0b000000] x0=0x123456789abcdef0",
-    ]
-    tell(.oneByte, steps(oneByte, on: trial))
-    let directions = ["strb w0,[0x0b000001] x0=0x5a", "ldrb w0,[0x0b000000]"]
-    tell(.directions, steps(directions, on: trial, notRead: true))
+  private func checkAccesses(_ trial: any Trial) {
+    let hide: IntermediatePhysicalAddress = 0x0b00_0000
+    let seek: IntermediatePhysicalAddress = 0x0b00_0001
+    tell(
+      .oneByte,
+      make(
+        [
+          GuestAccess(size: 2, address: hide, value: 0x1234),
+          GuestAccess(size: 4, address: hide, value: 0x1234_5678),
+          GuestAccess(size: 8, address: hide, value: 0x1234_5678_9abc_def0),
+        ], on: trial))
+    tell(
+      .directions,
+      make(
+        [
+          GuestAccess(size: 1, address: seek, value: 0x5a), GuestAccess(size: 1, address: hide),
+        ], on: trial))
   }
 
-  private func steps(_ steps: [String], on trial: Trial, notRead: Bool = false) -> CheckResult {
+  /// Makes accesses that must leave the hidden byte as it is, and give it to nobody.
+  private func make(_ accesses: [GuestAccess], on trial: any Trial) -> CheckResult {
     let byte: UInt64 = 0xa5
-    do {
-      for step in steps {
-        _ = try trial.step("guest strb w0,[0x0b000000] x0=0xa5")
+    let first = GuestAccess(size: 1, address: 0x0b00_0000, value: byte)
+    do throws(TrialFailure) {
+      for access in accesses {
+        _ = try trial.make(first)
         let before = trial.leaf
-        guard before?.descriptor.hiddenByte == 0xa5 else {
+        guard let before, UInt64(before.descriptor.hiddenByte) == byte else {
           return failed(
-            "the guest's strb w0,[0x0b000000] x0=0xa5",
-            "the entry \(before.map { "\($0.descriptor)" } ?? "is gone")",
+            "the \(first.text)", "the entry \(before.map { "\($0.descriptor)" } ?? "is gone")",
             "the byte 0xa5 in bits [58:51]", at: trial.place)
         }
-        let seen = try trial.step("guest \(step)")
+        let loaded = try trial.make(access)
         if let fatal = trial.fatal {
-          return failed("the guest's \(step)", fatal.text, "the entry stays", at: fatal.placeText)
+          return failed("the \(access.text)", fatal.text, "the entry stays", at: fatal.placeText)
         }
         let after = trial.leaf
         guard after == before else {
           return failed(
-            "the guest's \(step)", "the entry \(after.map { "\($0.descriptor)" } ?? "is gone")",
-            "the entry \(before.map { "\($0.descriptor)" } ?? "") stays", at: trial.place)
+            "the \(access.text)", "the entry \(after.map { "\($0.descriptor)" } ?? "is gone")",
+            "the entry \(before.descriptor) stays", at: trial.place)
         }
-        for case .run(let run) in seen where notRead && step.hasPrefix("ld") {
-          if run.end == .retired, run.x0 & 0xff == byte {
-            return failed("the guest's \(step)", "the hidden byte 0xa5", "HIDE gives no byte")
-          }
+        if let loaded, loaded & 0xff == byte {
+          return failed("the \(access.text)", "the hidden byte 0xa5", "HIDE gives no byte")
         }
       }
     } catch {
-      return failed("steps of the guest", "\(error)", "the steps run")
+      return failed("accesses of the guest", "\(error)", "the accesses end", at: trial.place)
     }
     return .passed
   }
 
   // MARK: - Bad buffers
 
-  private func checkBadBuffers(_ trial: Trial) {
+  private func checkBadBuffers(_ trial: any Trial) {
     let byte: UInt8 = 0xa5
     func expectFault(_ action: String, _ call: () throws(Errno) -> String) -> CheckResult? {
       do throws(Errno) {
@@ -295,21 +325,19 @@ struct Grader {
       }
     }
     do throws(Errno) {
-      _ = try trial.writeAnew([byte])
-      var file = try trial.engine.openFile()
-      defer { trial.engine.closeFile(&file) }
+      _ = try trial.write([byte])
       let result =
         expectFault("write from a bad address") { () throws(Errno) in
-          "write returns \(try trial.engine.write([0x5a], to: &file, hasBadBuffer: true))"
+          "write returns \(try trial.write([0x5a], hasBadBuffer: true))"
         }
         ?? expectFault("read to a bad address") { () throws(Errno) in
-          "read returns \(try trial.engine.read(1, from: &file, hasBadBuffer: true).count)"
+          "read returns \(try trial.read(1, hasBadBuffer: true).count)"
         }
       if let result {
         tell(.badBuffers, result)
         return
       }
-      let bytes = try trial.readAnew()
+      let bytes = try trial.read()
       tell(
         .badBuffers,
         bytes == [byte]

@@ -1,5 +1,6 @@
 import CharacterDeviceServer
 import Glibc
+import Stage2Sim
 import SystemPackage
 import UserCode
 
@@ -27,7 +28,7 @@ struct ReportDirectory {
     sum.add(Array(settings.rubric.description.utf8))
     sum.add(
       Array(
-        "\(settings.linux ?? "")\n\(settings.isSanitized)\n\(settings.requiredParts.map(\.rawValue).sorted())"
+        "\(settings.kernel?.rawValue ?? "")\n\(settings.linux ?? "")\n\(settings.engines)\n\(settings.isSanitized)\n\(settings.requiredParts.map(\.rawValue).sorted())"
           .utf8))
     return
       "virt-walkerd \(version) \(String(fingerprint, radix: 16)) \(String(sum.value, radix: 16))"
@@ -70,11 +71,18 @@ struct ReportDirectory {
 
   /// The bytes of a file of at most 1 MiB.
   static func content(of path: String) throws -> [UInt8] {
-    let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
+    try FilePath(path).content(most: 1 << 20)
+  }
+}
+
+extension FilePath {
+  /// The bytes of the file, with an end some time after the first `most` ones.
+  func content(most: Int) throws -> [UInt8] {
+    let file = try FileDescriptor.open(self, .readOnly, options: .closeOnExec)
     return try file.closeAfter {
       var bytes: [UInt8] = []
       var buffer = [UInt8](repeating: 0, count: 1 << 16)
-      while bytes.count <= 1 << 20 {
+      while bytes.count <= most {
         let count = try buffer.withUnsafeMutableBytes { try file.read(into: $0) }
         guard count > 0 else { break }
         bytes += buffer[..<count]

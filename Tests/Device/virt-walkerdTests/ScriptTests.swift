@@ -94,6 +94,73 @@ import Testing
     #expect(install.errors.contains("No script removes a package"))
   }
 
+  /// Runs scripts/lib/install-packages with an apt-get and a dpkg of the test. The script begins after the definitions of `directory`, with
+  /// all of these programs, and of `install`.
+  private func withFakeApt(aptGet: String, dpkg: String, _ script: String) async throws -> Outcome {
+    try await shell(
+      """
+      set -eu
+      directory=$(mktemp -d)
+      trap 'rm -rf "$directory"' EXIT
+      mkdir -p "$directory/bin" "$directory/updates"
+      cat >"$directory/bin/apt-get" <<'END'
+      #!/bin/sh
+      \(aptGet)
+      END
+      cat >"$directory/bin/dpkg" <<'END'
+      #!/bin/sh
+      \(dpkg)
+      END
+      printf '#!/bin/sh\nexit 1\n' >"$directory/bin/dpkg-query"
+      printf '#!/bin/sh\necho 0\n' >"$directory/bin/id"
+      printf '#!/bin/sh\nshift && exec "$@"\n' >"$directory/bin/flock"
+      chmod 755 "$directory"/bin/*
+      export PATH="$directory/bin:$PATH" DPKG_ADMINDIR="$directory"
+      install=\(scripts)/lib/install-packages
+      \(script)
+      """)
+  }
+
+  /// apt installs nothing if an earlier installation was interrupted. The script completes the earlier one.
+  @Test func interruptedInstallationIsCompleted() async throws {
+    let install = try await withFakeApt(
+      aptGet: #"""
+        case " $* " in *' install '*) ;; *) exit 0 ;; esac
+        [ ! -e "$DPKG_ADMINDIR/updates/0001" ] || { echo "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."; exit 100; }
+        echo "got ${*##*--no-install-recommends }"
+        """#,
+      dpkg: #"[ "$*" != '--configure -a' ] || rm "$DPKG_ADMINDIR/updates/0001""#,
+      #": >"$directory/updates/0001"; $install one two"#)
+    #expect(install.output.contains("completing it: dpkg --configure -a"), "\(install.errors)")
+    #expect(install.output.hasSuffix("two\n"), "\(install.output)")
+    #expect(install.succeeded)
+  }
+
+  /// A signal that ends the script, and the end of the reader of its output, do not interrupt an installation.
+  @Test(arguments: ["INT", "TERM", "HUP", "KILL"])
+  func installationIsNotInterrupted(signal: String) async throws {
+    let install = try await withFakeApt(
+      aptGet: #"""
+        case " $* " in *' install '*) ;; *) exit 0 ;; esac
+        : >"$DPKG_ADMINDIR/begun"
+        while [ ! -e "$DPKG_ADMINDIR/go" ]; do [ -d "$DPKG_ADMINDIR" ] && sleep 0.05 || exit 1; done
+        echo 'an output without a reader' && : >"$DPKG_ADMINDIR/ended"
+        """#,
+      dpkg: "exit 1",
+      """
+      mkfifo "$directory/output"
+      cat "$directory/output" & reader=$!
+      setsid sh -c 'echo $$ >"$1/group"; exec "$2" one' sh "$directory" $install >"$directory/output" 2>&1 &
+      soon test -e "$directory/begun"
+      kill "$reader"
+      env kill -s \(signal) -- "-$(cat "$directory/group")"
+      sleep 0.2
+      : >"$directory/go"
+      soon test -e "$directory/ended" && echo ended
+      """)
+    #expect(install.output.hasSuffix("ended\n"), "\(install.output) \(install.errors)")
+  }
+
   /// The parts of a virtual machine are downloaded, not installed.
   @Test func partsOfVirtualMachinesAreNotInstalled() async throws {
     let named = try await shell(
@@ -101,7 +168,7 @@ import Testing
     )
     #expect(named.output == "", "a script names a part of a virtual machine, and downloads nothing")
     let others = try await shell(
-      "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts oracle Benchmarks Examples | grep -v -e 'scripts/lib/install-packages:' -e 'scripts/ci/check-package' -e download-only"
+      "cd \(repository) && grep -rnIE --exclude-dir='.build*' '^[^#]*apt(-get)? [^|]*\\binstall\\b' scripts oracle Benchmarks Examples | grep -v -e 'Examples/grading/' -e 'scripts/lib/install-packages:' -e 'scripts/ci/check-package' -e download-only"
     )
     #expect(
       others.output == "", "a package is installed by another way than scripts/lib/install-packages"
@@ -206,7 +273,8 @@ import Testing
     #expect(list.succeeded, "\(list.errors)")
     #expect(list.output.contains("root: false"))
     #expect(
-      list.output.contains("\nlayers that can run here: format units code\n"), "\(list.output)")
+      list.output.contains("\nlayers that can run here: format build units code exec\n"),
+      "\(list.output)")
     for layer in ["device", "machines"] {
       #expect(
         list.output.contains(
@@ -218,10 +286,32 @@ import Testing
     let list = try await runTestScript(
       "unshare -m sh -c 'mount --bind /etc/hostname /dev/fuse && $test --list'")
     #expect(list.succeeded, "\(list.errors)")
-    #expect(list.output.contains("\nlayers that can run here: format units code machines "))
+    #expect(
+      list.output.contains("\nlayers that can run here: format build units code exec machines "),
+      "\(list.output)")
     #expect(
       list.output.contains("\n  device cannot run here: /dev/fuse is missing: modprobe fuse"),
       "\(list.output)")
+  }
+
+  /// On a machine without FUSE and CUSE, scripts/run makes no node, and prints lines that work.
+  @Test func runWithoutFUSE() async throws {
+    let run = try await runTestScript(
+      """
+      cd $directory; mkdir -p .build-static/release Kernel
+      ln -s $virt_walkerd .build-static/release/virt-walkerd
+      for program in scripts/build-static Kernel/build-runtime; do printf '#!/bin/sh\n' >$program; chmod 755 $program; done
+      cat >hidden <<'END'
+      mount --bind /etc/hostname /dev/fuse && [ ! -c /dev/cuse ] && scripts/run
+      END
+      unshare -m sh hidden >output 2>&1; echo $?; cat output
+      sed -n "s/^  \\(.* exec -- sh .*\\)/\\1/p" output | sh
+      """)
+    #expect(
+      run.output.contains("/dev/fuse and /dev/cuse are missing"), "\(run.output)\(run.errors)")
+    #expect(run.output.hasPrefix("0\n"), "\(run.output)")
+    #expect(!run.output.contains("is ready"), "a daemon was started: \(run.output)")
+    #expect(run.output.hasSuffix("\nA"), "\(run.output)\(run.errors)")
   }
 
   @Test(arguments: ["devices", "--none", "--filter"])

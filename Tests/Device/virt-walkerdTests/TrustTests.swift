@@ -102,6 +102,35 @@ import Testing
     try await expectNothingLeft(of: node)
   }
 
+  /// All users can find root's daemons, also if the first daemon was started with a strict umask. The test has a /run of its own, so
+  /// that no other daemon makes the directory.
+  @Test func umaskDoesNotHideTheDaemon() async throws {
+    let program = "/tmp/\(name)"
+    let run = try await shell(
+      """
+      cp $virt_walkerd \(program)
+      cat >\(program).sh <<'END'
+      mount -t tmpfs -o mode=755 none /run || exit 99
+      (umask 077; $virt_walkerd serve --detach --log-level error --name \(name) >/dev/null) || exit 98
+      stat -c '%a %n' /run/virt-walkerd /run/virt-walkerd/lock '\(record)'
+      \(asNobody) \(program) status | grep -o '^\(node): fuse'
+      $virt_walkerd stop --name \(name)
+      END
+      unshare --mount sh \(program).sh; status=$?
+      rm \(program) \(program).sh; exit $status
+      """, environment: ["LD_LIBRARY_PATH": ""])
+    #expect(run.succeeded, "\(run.status) \(run.errors)")
+    #expect(
+      run.output == """
+        755 /run/virt-walkerd
+        700 /run/virt-walkerd/lock
+        644 \(record)
+        \(node): fuse
+
+        """, "\(run.errors)")
+    try await expectNothingLeft(of: node)
+  }
+
   /// Another user has made the directory earlier, or the directory contains a file of another kind.
   @Test func directoryOfAnotherUserIsNotUsed() async throws {
     let program = "/tmp/\(name)"

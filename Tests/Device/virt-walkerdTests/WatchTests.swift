@@ -152,6 +152,45 @@ import Testing
     }
   }
 
+  /// `replay --step` goes forward and back, by events and by steps, and gives the terminal back.
+  @Test func stepsOfAScenario() async throws {
+    let terminal = try await Terminal(name: "vw_step_\(getpid())", columns: 120)
+    func shows(_ text: String, _ word: String) -> (String) -> Bool {
+      { $0.contains("\n> \(text)") && $0.contains(word) }
+    }
+    do {
+      let file = "\(repository)/Tests/Recordings/6.1/facts-a76-page.txt"
+      try await terminal.send("$virt_walkerd replay --step \(file); echo status $?", "Enter")
+      let start = try await terminal.wait(until: shows("step ", "step 1 of 89: guest strb"))
+      #expect(start.split(separator: "\n").last?.hasPrefix("n/space next") == true, "\(start)")
+      try await terminal.send("nnnnnn")
+      _ = try await terminal.wait(
+        until: shows("  visit      LEAF level 1", "0000000000000000  empty"))
+      // The table is shown as it is at the event.
+      try await terminal.send("n")
+      _ = try await terminal.wait(
+        until: shows("  write      level 1 at 0x100000008", "0000000100002003  "))
+      try await terminal.send("p")
+      _ = try await terminal.wait(
+        until: shows("  visit      LEAF level 1", "0000000000000000  empty"))
+      try await terminal.send("N")
+      _ = try await terminal.wait(until: shows("step ", "step 2 of 89: guest ldrb"))
+      try await terminal.send("P")
+      _ = try await terminal.wait(until: shows("step ", "step 1 of 89"))
+      try await terminal.send("G")
+      _ = try await terminal.wait(until: shows("  observed", "step 89 of 89"))
+      try await terminal.send("Up", "g")
+      _ = try await terminal.wait(until: shows("step ", "step 1 of 89"))
+      try await terminal.send("q")
+      _ = try await terminal.wait { $0.contains("status 0") }
+      #expect(try await terminal.cursorAndAlternateScreen == "1 0")
+    } catch {
+      try await terminal.close()
+      throw error
+    }
+    try await terminal.close()
+  }
+
   @Test func treeIsNamed() async throws {
     let directory = "/tmp/\(RunningDaemon.uniqueName())"
     try await withWatch(
@@ -168,7 +207,7 @@ import Testing
     #expect(run.output.isEmpty)
     #expect(
       run.errors
-        == "virt-walkerd: standard output is not a terminal: watch on one, or print the walk once: cat \(daemon.tree)/walk\n"
+        == "virt-walkerd: standard output is not a terminal: watch on one, or print the walk once: virt-walkerd walk\n"
     )
     try await daemon.stop()
   }
@@ -320,14 +359,22 @@ private struct Terminal {
   private let tmux: String
 
   init(_ daemon: RunningDaemon) async throws {
+    try await self.init(
+      name: "\(daemon.node.dropFirst(5))",
+      variables: "node=\(daemon.node) selector='\(daemon.selector)'")
+  }
+
+  /// - Parameters:
+  ///   - name: A name that no other terminal has.
+  ///   - variables: The variables of the shell.
+  init(name: String, variables: String = "", columns: Int = 80) async throws {
     let found = try await shell("command -v tmux")
     try #require(found.succeeded, "tmux is missing: scripts/lib/install-packages tmux")
-    socket = "/tmp/\(daemon.node.dropFirst(5)).tmux"
+    socket = "/tmp/\(name).tmux"
     tmux = "tmux -S \(socket) -f /dev/null"
     let start = try await shell(
       """
-      env -u NO_COLOR -u TMUX -u ENV node=\(daemon.node) selector='\(daemon.selector)' \
-        \(tmux) new-session -d -x 80 -y 24 /bin/sh
+      env -u NO_COLOR -u TMUX -u ENV \(variables) \(tmux) new-session -d -x \(columns) -y 24 /bin/sh
       """)
     try #require(start.succeeded, "\(start.errors)")
   }

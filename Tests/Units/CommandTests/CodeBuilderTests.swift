@@ -1,3 +1,4 @@
+import CharacterDeviceServer
 import DaemonSupport
 import Foundation
 import Glibc
@@ -75,11 +76,11 @@ import Testing
   }
 
   @Test func wrongMessagesAreRefused() throws {
-    #expect(BuilderConfiguration(BuilderMessage(["configure"])) == nil)
+    #expect(BuilderConfiguration(SocketMessage(["configure"])) == nil)
     let message = BuilderConfiguration(sources(), user: nil).message
     #expect(BuilderConfiguration(message)?.sources == sources())
     for count in 1..<message.fields.count {
-      #expect(BuilderConfiguration(BuilderMessage(Array(message.fields.prefix(count)))) == nil)
+      #expect(BuilderConfiguration(SocketMessage(Array(message.fields.prefix(count)))) == nil)
     }
   }
 }

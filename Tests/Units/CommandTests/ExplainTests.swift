@@ -33,6 +33,46 @@ import Testing
     #expect(old.output.hasSuffix("\nharmless: yes\n"))
   }
 
+  /// The versions stand side by side. Rows that differ have a mark, and the causes stand below the table.
+  @Test func versionsAreSideBySide() async throws {
+    let run = try await explain("0xb1 --kernel all")
+    #expect(run.succeeded && run.errors.isEmpty, "\(run.errors)")
+    let lines = run.output.split(separator: "\n", omittingEmptySubsequences: false)
+    for line in [
+      "machine cpu=cortex-a76 backing=huge memory=256M",
+      "  event                              5.10                   6.1                6.12               7.3",
+      "  guest loads                        kept                   kept               kept               kept",
+      "! madvise populate-write, 2 MiB      refused: EINVAL, kept  kept               kept               kept",
+      "! madvise dontneed                   lost: b1, then 08      lost: 00, then 08  lost: 00, then 08  lost: 00, then 08",
+      "the causes", "  6.1: madvise(2) knows MADV_COLLAPSE",
+    ] {
+      #expect(lines.contains { $0 == line }, "\(line)")
+    }
+    #expect(run.output.contains("kvm_set_invalid_pte"))
+    // One version is explained as before.
+    let small = try await explain("0xb1 --kernel all --backing anonymous")
+    for line in [
+      "! KSM merges the page                lost: 08, then 08      lost: 08, then 08  lost: 00, then 08  lost: 00, then 08",
+      "  6.10: the MMU notifier change_pte() is gone, so KVM maps a page that KSM or a copy has replaced at the guest's next access",
+    ] {
+      #expect(small.output.split(separator: "\n").contains { $0 == line }, "\(small.output)")
+    }
+    let one = try await explain("0xb1 --kernel 5.10")
+    #expect(one.output.contains("\nmachine kernel=5.10 cpu=cortex-a76 backing=huge memory=256M\n"))
+  }
+
+  @Test(arguments: [
+    ("--kernel 4.19", "'4.19' is not a version of the model: give 5.10, 6.1, 6.12, 7.3 or all"),
+    ("--kernel 6.6", "'6.6' is not a version of the model"),
+    ("--kernel all --all", "--kernel all one of a byte"),
+  ])
+  func badVersion(options: String, words: String) async throws {
+    let byte = options.contains("--all") ? "" : "0x41"
+    let run = try await explain("\(byte) \(options)")
+    #expect(run.status == .exited(64))
+    #expect(run.errors.contains(words), "\(run.errors)")
+  }
+
   /// With another granule, the neighbouring pages and the huge pages differ. No recording of such a machine has the
   /// events.
   @Test func otherGranule() async throws {
@@ -90,8 +130,8 @@ import Testing
         for backing in anonymous huge hugetlb memfd file; do
           $virt_walkerd explain 0xff --cpu $cpu --backing $backing
           $virt_walkerd explain 0x06 --cpu $cpu --backing $backing
-          $virt_walkerd explain 0x06 --cpu $cpu --backing $backing --granule 64K --ipa 36
         done
+        $virt_walkerd explain 0x06 --cpu $cpu --granule 64K --ipa 36
       done
       $virt_walkerd explain --all
       """)

@@ -39,6 +39,113 @@ import Testing
       environment: ["COLUMNS": columns.map { "\($0)" } ?? ""])
   }
 
+  /// --kernel runs a file on another version, and --against shows the steps in which two versions differ.
+  @Test func versionsPart() async throws {
+    let file = "\(repository)/Tests/Recordings/6.1/host-a72-anonymous-protect-read.txt"
+    let run = try await shell(
+      """
+      $virt_walkerd replay --kernel 5.10 --against 6.1 \(file); echo $?
+      $virt_walkerd replay --against 6.1 \(file); echo $?
+      $virt_walkerd replay --kernel 5.10 \(file) | grep -c '^machine kernel=5.10 '
+      $virt_walkerd replay --check --against 6.1 \(file); echo $?
+      """)
+    #expect(run.output.contains("\n  Linux 5.10 "), "\(run.output)")
+    #expect(run.output.contains("004000000000077f @A counts 3 2 2 ! leaf"))
+    #expect(run.output.hasSuffix(" steps: all same\n0\n1\n64\n"), "\(run.output)")
+    #expect(run.errors.contains("print different things"))
+  }
+
+  /// --page writes a file, and replaces only a regular file. After an error, nothing is left.
+  @Test func pages() async throws {
+    let run = try await replay(
+      #"""
+      $virt_walkerd replay --page page.html a.txt && head -c 15 page.html && echo
+      echo old >page.html && $virt_walkerd replay --page page.html a.txt a.txt
+      $virt_walkerd replay --page page.html --kernel 5.10 --against 6.12 a.txt
+      ls
+      $virt_walkerd replay --page page.html --check a.txt; echo $?
+      $virt_walkerd replay --page page.html --step a.txt; echo $?
+      $virt_walkerd replay --page page.html --casemate a.txt; echo $?
+      $virt_walkerd replay --page '' a.txt; echo $?
+      mkdir directory; $virt_walkerd replay --page directory a.txt; echo $?
+      ln -s page.html link; $virt_walkerd replay --page link a.txt; echo $?
+      $virt_walkerd replay --page missing/page.html a.txt; echo $?
+      echo wrong >b.txt; $virt_walkerd replay --page new.html a.txt b.txt; echo $?
+      $virt_walkerd replay --page new.html \#(repository)/Tests/PageTableCases/6.1/gigabyte.txt; echo $?
+      $virt_walkerd explain --all --page new.html; echo $?
+      $virt_walkerd explain 0x41 --page new.html --kernel all
+      rmdir directory; rm new.html; ls
+      """#, ["a.txt": Self.scenario])
+    #expect(
+      run.output == """
+        page.html: 1 machine, 2 steps
+        <!DOCTYPE html>
+        page.html: 2 machines, 4 steps
+        page.html: 2 machines, 4 steps
+        a.txt
+        page.html
+        64
+        64
+        64
+        64
+        73
+        73
+        73
+        65
+        64
+        64
+        new.html: 108 machines, 1092 steps
+        a.txt
+        b.txt
+        link
+        page.html
+
+        """)
+    #expect(
+      run.errors.contains("cannot replace directory: it is no regular file"), "\(run.errors)")
+    #expect(run.errors.contains("cannot write missing/page.html: No such file or directory"))
+    #expect(run.errors.contains("leave out --page"))
+  }
+
+  /// docs/tour.html is the page of docs/tour.txt: scripts/page makes it.
+  @Test func pageOfTheTour() async throws {
+    let run = try await shell(
+      """
+      page=$(mktemp) && cd \(repository)/docs && $virt_walkerd replay --page $page tour.txt >/dev/null && cmp $page tour.html
+      echo $? && rm $page
+      """)
+    #expect(run.output == "0\n", "\(run.output)\(run.errors)")
+  }
+
+  /// --step prints the events inside of each step if the output is no terminal, for the built-in hook and for a user's one, and
+  /// --casemate the writes alone.
+  @Test func eventsInsideOfSteps() async throws {
+    let file = "\(repository)/Tests/Recordings/6.1/facts-a76-page.txt"
+    let hook = "\(repository)/Examples/lab/right/get-leaf.c"
+    let run = try await shell(
+      """
+      $virt_walkerd replay --step \(file) >events && head -n 8 events; grep -c '^step ' events
+      $virt_walkerd replay --step --hook \(hook) --hook-function virt_walker_mmio \(file) | grep -c '^  hook\\|^  visit'
+      $virt_walkerd replay --casemate \(file) | grep -c mem-write
+      $virt_walkerd replay --step --casemate \(file); echo $?
+      $virt_walkerd replay --casemate \(file) \(file); echo $?
+      $virt_walkerd replay --casemate \(repository)/Tests/Recordings/6.1/merge-16K.txt; echo $?
+      rm events
+      """)
+    let lines = run.output.split(separator: "\n")
+    try #require(lines.count == 14, "\(run.output)\(run.errors)")
+    #expect(lines[0] == "step       guest strb w0,[0x0b000000] x0=0x1241")
+    #expect(lines[3].contains("instruction abort, translation fault, level 1"))
+    #expect(lines[5] == "  walk       stage2_map_walker: 0x40001000-0x40002000")
+    #expect(lines[7] == "  write      level 1 at 0x100000008: 0000000000000000 -> 0000000100002003")
+    #expect(lines[8] == "89")
+    #expect(Int(lines[9]) ?? 0 > 100 && Int(lines[10]) ?? 0 > 10, "\(run.output)")
+    #expect(Array(lines[11...]) == ["64", "64", "69"], "\(run.output)")
+    #expect(run.errors.contains("print different things"))
+    #expect(run.errors.contains("--casemate writes the log of one machine"))
+    #expect(run.errors.contains("casemate needs pages of 4K"))
+  }
+
   @Test func scenarioBecomesARecording() async throws {
     let run = try await replay("$virt_walkerd replay s.txt", ["s.txt": Self.scenario])
     #expect(run.output == Self.recording)
@@ -98,12 +205,12 @@ import Testing
   /// An earlier version took 188 MB for each MiB of such a file.
   @Test(arguments: ["", "#", "# c"])
   func memoryIsThatOfWhatIsPlayed(line: String) async throws {
-    let rest = String(repeating: line + "\n", count: 1 << 19)
+    let rest = String(repeating: line + "\n", count: 1 << 18)
     let text = Self.scenario + rest
     let recording = Self.recording + rest
     let run = try await replay(
       """
-      ulimit -v 150000
+      ulimit -v 110000
       $virt_walkerd replay a.txt - a.txt <a.txt | cmp - expected.txt
       head -c \(recording.utf8.count) expected.txt >b.txt
       $virt_walkerd replay --check b.txt b.txt
@@ -114,8 +221,8 @@ import Testing
 
   /// replay without --check does not keep the observations of a step.
   @Test func memoryIsNotThatOfWhatWasSeen() async throws {
-    let text = Self.head + "host ksm\n" + String(repeating: "  seen\n", count: 1 << 21)
-    let run = try await replay("ulimit -v 150000; $virt_walkerd replay a.txt", ["a.txt": text])
+    let text = Self.head + "host ksm\n" + String(repeating: "  seen\n", count: 1 << 20)
+    let run = try await replay("ulimit -v 110000; $virt_walkerd replay a.txt", ["a.txt": text])
     #expect(run.output.hasPrefix(Self.head + "host ksm\n  result ETIMEDOUT\n"))
     #expect(run.succeeded, "\(run.errors)")
   }
@@ -164,7 +271,7 @@ import Testing
     ("$virt_walkerd replay /dev/zero", 65, "/dev/zero is longer than 16 MiB"),
     (
       "$virt_walkerd replay no-such.txt", 66,
-      "cannot read no-such.txt: No such file or directory: give the path of a scenario or a recording"
+      "cannot read no-such.txt: No such file or directory: give the path of a scenario, a recording or a page-table case"
     ),
     ("$virt_walkerd replay r.txt .", 66, "cannot read .: Is a directory"),
     ("$virt_walkerd replay", 64, "Missing expected argument '<file> ...'"),

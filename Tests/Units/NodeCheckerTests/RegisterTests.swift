@@ -110,10 +110,12 @@ import Testing
 
   /// Hundreds of simultaneous clients have more orders than can be tried.
   @Test func manyAtOnce() {
-    var history = (0..<100).map { write(UInt8($0), UInt64($0), 2000 + UInt64($0 * 37 % 100)) }
-    history += (0..<300).map { number in
-      let number = UInt64(number)
-      return read(UInt8(number * 7 % 100), 100 + number, 1500 + number * 11 % 800)
+    var history: [Operation] = []
+    for number: UInt64 in 0..<100 {
+      history.append(write(UInt8(number), number, 2000 + number * 37 % 100))
+    }
+    for number: UInt64 in 0..<300 {
+      history.append(read(UInt8(number * 7 % 100), 100 + number, 1500 + number * 11 % 800))
     }
     #expect(isLinearizable(history))
     history.append(read(200, 100, 2000))

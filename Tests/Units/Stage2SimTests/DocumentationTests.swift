@@ -298,8 +298,10 @@ extension Stage2PageTable {
       contentsOf: Self.catalog.appending(path: "KernelNames.md"), encoding: .utf8)
     var rows: Set<String> = []
     var swift = ""
-    for row in article.matches(of: /(?m)^\| `([a-z0-9_]+)` \| (.+) \| (.+\.swift) \|$/) {
-      let (_, name, column, file) = row.output
+    for row in article.matches(
+      of: /(?m)^\| `([a-z0-9_]+)` \| (.+) \| (.+\.swift) \| ((?:all|[0-9., ]+)) \|$/)
+    {
+      let (_, name, column, file, _) = row.output
       rows.insert(String(name))
       if column != "the same" { swift = String(column).replacing("`", with: "") }
       let source = try String(
@@ -353,7 +355,9 @@ extension Stage2PageTable {
 
   /// The names that stand alone between back quotes in the comments of a text.
   private func commentNames(in text: String) -> Set<String> {
-    let comments = text.split(separator: "\n").filter { $0.contains(/^ *\/\//) }
+    let comments = text.split(separator: "\n").filter {
+      $0.contains("`") && $0.drop { $0 == " " }.hasPrefix("//")
+    }
     return Set(comments.flatMap { $0.matches(of: /`([a-z0-9_]+)`/).map { String($0.output.1) } })
   }
 }
@@ -370,6 +374,8 @@ private func declarations(of path: String, in source: String) -> [String] {
   }
   return lines.indices.compactMap { index in
     let line = lines[index]
+    // Most lines end here: the regular expressions take long in a debug build.
+    guard line.contains(name) else { return nil }
     let isFunction = line.contains(/^ *([a-z@_]+ )*(func |init\()/)
     guard
       isFunction
@@ -399,9 +405,10 @@ private func declarations(of path: String, in source: String) -> [String] {
 extension Substring {
   /// Whether the line declares or extends a type.
   fileprivate func hasType(_ name: Substring) -> Bool {
-    ["struct", "enum", "class", "protocol", "extension"].contains { keyword in
-      self.contains("\(keyword) \(name) ") || self.contains("\(keyword) \(name):")
-    }
+    contains(name)
+      && ["struct", "enum", "class", "protocol", "extension"].contains { keyword in
+        self.contains("\(keyword) \(name) ") || self.contains("\(keyword) \(name):")
+      }
   }
 }
 

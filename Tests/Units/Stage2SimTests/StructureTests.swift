@@ -17,8 +17,12 @@ import VirtWalkerDevice
   }
 
   @Test func granuleSizes() {
-    #expect((0...3).map { Granule.kib4.size(level: $0) } == [512 << 30, 1 << 30, 2 << 20, 4 << 10])
-    #expect((0...3).map { Granule.kib4.allowsLeaf(level: $0) } == [false, true, true, true])
+    let sizes: [UInt64] = [0x80_0000_0000, 0x4000_0000, 0x20_0000, 0x1000]
+    let allowLeaves = [false, true, true, true]
+    for level in 0...3 {
+      #expect(Granule.kib4.size(level: level) == sizes[level])
+      #expect(Granule.kib4.allowsLeaf(level: level) == allowLeaves[level])
+    }
   }
 
   /// The syndrome of the driver's two instructions, in the layout of ESR_EL2 from the Arm ARM.

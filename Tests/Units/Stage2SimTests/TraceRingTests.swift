@@ -62,7 +62,7 @@ struct EventStreamTests {
       super.init()
     }
 
-    override func noteOverrun() {
+    override func noteEvents() {
       for number in (ring.firstUnseen ?? 0)..<ring.end { seen.append(ring[number].event) }
       ring.firstUnseen = ring.end
     }
@@ -79,7 +79,7 @@ struct EventStreamTests {
     ring.firstUnseen = 0
     try table.map(address: 0, size: 1 << 20, physical: 0, protection: [.read], canAllocate: true)
     try table.unmap(address: 0, size: 1 << 20)
-    reader.noteOverrun()
+    reader.noteEvents()
     #expect(UInt64(reader.seen.count) == ring.end && reader.seen.count >= 256)
     let invalidated = reader.seen.compactMap { event -> IntermediatePhysicalAddress? in
       if case .invalidation(let ipa, 3) = event { ipa } else { nil }
