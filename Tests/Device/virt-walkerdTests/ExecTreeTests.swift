@@ -26,7 +26,7 @@ import Testing
       cat "$tree/pte"; cd "$tree" && cat pte ./guest/../pte && ls | wc -l
       echo "guest ldrb w0,[0x40000000]" >control && head -1 control
       $virt_walkerd tree pte; $virt_walkerd walk --tree "$tree" | head -1
-      timeout 5 head -2 trace_pipe >../trace & sleep 0.3; echo -n B >/dev/virt_walker; wait; wc -l <../trace; rm ../trace
+      exec 5<trace_pipe; echo -n B >/dev/virt_walker; timeout 30 head -2 <&5 | wc -l
       """)
     #expect(
       run.output == """
