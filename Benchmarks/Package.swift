@@ -42,6 +42,7 @@ let package = Package(
       name: "bare-node",
       dependencies: [
         .product(name: "CharacterDeviceServer", package: "virt-walker"),
+        .product(name: "Inspection", package: "virt-walker"),
         .product(name: "Scenarios", package: "virt-walker"),
         .product(name: "Stage2Sim", package: "virt-walker"),
         .product(name: "SystemPackage", package: "swift-system"),

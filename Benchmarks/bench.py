@@ -111,7 +111,7 @@ def row(measurement, metric, samples):
         result["reference"] = median(measurement, metric, samples.reference)
         result["ratio"] = result["ours"] / result["reference"]
     if metric.goal:
-        result["met"] = (result["ratio"] <= metric.goal.ratio if metric.goal.ratio else result["ours"] <= metric.goal.value)
+        result["met"] = metric.goal.is_met(result["ours"], result.get("reference"))
     result["rounds"] = {"ours": samples.ours[metric.id], "reference": samples.reference.get(metric.id, [])}
     return result
 

@@ -1,9 +1,11 @@
-"""Counts the instructions of a hide and a seek by function, with callgrind. The numbers are the same in each run."""
+"""Counts instructions with callgrind. The numbers are the same in each run."""
 
 import re
+import tempfile
 from collections import Counter
+from pathlib import Path
 
-from processes import TOOLS, Failure, output
+from processes import TOOLS, Failure, counted_pairs, output
 
 # The functions of Swift's runtime and of the C library that allocate memory or take a reference.
 TRAFFIC = re.compile(r"swift_(retain|release|alloc|dealloc)|(^|_)(malloc|calloc|realloc|free)$")
@@ -26,7 +28,7 @@ def pair(work, count=2000):
 
 def functions(work, program, pairs):
     file = work / f"callgrind.{pairs}"
-    output("valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={file}", program, "profile", pairs)
+    output(*callgrind(file), program, "profile", pairs)
     names, costs, function, is_call = {}, Counter(), None, False
     for line in file.read_text(errors="replace").splitlines():
         if named := re.match(r"(c?)fn=\((\d+)\)(?: (.*))?", line):
@@ -46,6 +48,21 @@ def functions(work, program, pairs):
     for number, cost in costs.items():
         result[names[number]] += cost
     return result
+
+
+def callgrind(file):
+    return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={file}"]
+
+
+def of_pair_on_node(work, serve, count):
+    """Returns the instructions that a server executes for a pair on its node."""
+    def total(pairs):
+        file = Path(tempfile.mkdtemp(dir=work)) / "callgrind"
+        with serve(work, under=callgrind(file)) as server:
+            counted_pairs(server, pairs)
+        return int(re.search(r"^(?:totals|summary): (\d+)", file.read_text(errors="replace"), re.MULTILINE)[1])
+
+    return (total(2 * count) - total(count)) / count
 
 
 def table(found):

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from processes import (DAEMON, PGTABLE_BENCH, REFERENCE, TIME_LIMIT_S, TOOLS, TOP, Failure, await_line, bare_node, busy, daemon,
-                       null_fuse, on_cpus, output, output_json, pair_metrics, pairs)
+import instructions
+from processes import (DAEMON, PGTABLE, REFERENCE, TIME_LIMIT_S, TOOLS, TOP, Failure, await_line, bare_node, busy, counted_pairs, daemon,
+                       null_fuse, on_cpus, output, output_json, pair_metrics, pairs, system_calls)
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,34 @@ class Settings:
     model_pairs: int
     node_pairs: int  # before memory is measured again
     starts: int
+    counted_pairs: int  # by callgrind and strace
 
 
-FULL = Settings(rounds=5, seconds=1, warm_up=0.3, mib=4096, table_rounds=3, model_pairs=500_000, node_pairs=10_000_000, starts=20)
-QUICK = Settings(rounds=3, seconds=0.3, warm_up=0.1, mib=1024, table_rounds=3, model_pairs=200_000, node_pairs=200_000, starts=5)
-CHECK = Settings(rounds=1, seconds=0.03, warm_up=0.01, mib=16, table_rounds=1, model_pairs=1000, node_pairs=1000, starts=1)
+FULL = Settings(rounds=5, seconds=1, warm_up=0.3, mib=4096, table_rounds=3, model_pairs=500_000, node_pairs=10_000_000, starts=20, counted_pairs=2000)
+QUICK = Settings(rounds=3, seconds=0.3, warm_up=0.1, mib=1024, table_rounds=3, model_pairs=200_000, node_pairs=200_000, starts=5, counted_pairs=2000)
+CHECK = Settings(rounds=1, seconds=0.03, warm_up=0.01, mib=16, table_rounds=1, model_pairs=1000, node_pairs=1000, starts=1, counted_pairs=500)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The upper limit of the ratio to the reference, or of the value itself."""
+    """The upper limit of the ratio to the reference, of the value itself, or of the value above the reference's."""
     ratio: float | None = None
     value: float | None = None
+    above: float | None = None
+
+    def is_met(self, ours, reference):
+        if self.ratio is not None:
+            return ours / reference <= self.ratio
+        if self.above is not None:
+            return ours <= reference + self.above
+        return ours <= self.value
 
 
 @dataclass(frozen=True)
 class Metric:
     id: str
     title: str
-    unit: str  # ns, s, bytes, /s
+    unit: str  # ns, bytes, /s, or nothing for a number
     goal: Goal | None = None
     text: str = ""
 
@@ -155,11 +165,11 @@ def floor(id, title, text, pinned):
 
 
 def serving(*options, count=None):
-    return lambda work, cpus: daemon(work, *options, count=count, cpus=cpus)
+    return lambda work, **about: daemon(work, *options, count=count, **about)
 
 
-def threads(work, cpus):
-    return null_fuse(work, "--threads", cpus=cpus)
+def threads(work, **about):
+    return null_fuse(work, "--threads", **about)
 
 
 NO_WORSE = Goal(ratio=1.05)
@@ -183,7 +193,8 @@ NODES = [
          "The same, compared with libfuse's loop that has a thread for each waiting request (`fuse_session_loop_mt`).",
          reference="null-fuse --threads", serve_reference=threads, clients=2),
     node("clients-64", "64 clients", "Each client has its own open descriptor. Free to move. The time of a pair includes the wait for \
-the client's turn: a fair server has a higher p50 and a lower p99. The pairs a second show the work done.", clients=64),
+the client's turn: a fair server has a higher p50 and a lower p99. The pairs a second show the work done.", clients=64,
+         metrics=pair_with_goals(p50=NO_MORE)),
     node("clients-64-threads", "64 clients, and threads", "The same, compared with `fuse_session_loop_mt`.",
          reference="null-fuse --threads", serve_reference=threads, clients=64),
     node("nodes-256", "256 nodes", "One client, free to move. The reference serves one node, and ours serves this node and 255 others.",
@@ -202,6 +213,35 @@ process through pipes, on one CPU.", "together"),
     floor("floor-apart", "The floor of two cores",
           "The same on two CPUs. A server that polls does not sleep, and can be faster than the reference.", "apart"),
 ]
+
+# --- The work of the servers
+
+WORK = Measurement(
+    "work", NODE, "The work of a pair", "The instructions and the system calls of the server alone, which do not depend on the load of the \
+machine. callgrind counts the instructions, in bare-node with trace, logs and counters, because it cannot write its results in the \
+daemon's sandbox. strace counts the system calls of the daemon itself. The servers do not poll.",
+    "virt-walkerd --poll never", NULL_FUSE, (
+        Metric("instructions", "instructions", "", Goal(above=1500), "In user space."),
+        Metric("calls", "system calls", "", NO_MORE),
+    ))
+
+
+def run_work(work, settings):
+    samples = Samples()
+    count = settings.counted_pairs
+    stripped = work / "bare-node"
+    # Callgrind cannot read the debug information of Swift.
+    output("strip", "-g", "-o", stripped, TOOLS / "bare-node")
+
+    def inspected(work, **about):
+        return bare_node(work, "--inspected", program=stripped, **about)
+
+    for side, counted, traced in (("ours", inspected, serving("--poll", "never")), ("reference", null_fuse, null_fuse)):
+        samples.add(side, {
+            "instructions": instructions.of_pair_on_node(work, counted, count),
+            "calls": system_calls(work, traced, count)})
+    return {"work": samples}
+
 
 # --- A pair on a node of CUSE
 
@@ -246,9 +286,10 @@ def run_cuse(work, settings):
 
 
 CUSE_TASK = Task((
-    cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", plot="percentiles"),
+    cuse_measurement("cuse", "CUSE", "One client, on the machine's one CPU.", pair_with_goals(p50=Goal(ratio=1.1)), "percentiles"),
     cuse_measurement("cuse-never", "CUSE without polling", "The server sleeps at once after a request."),
-    cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each client has its own open descriptor."),
+    cuse_measurement("cuse-clients-2", "CUSE, two clients", "Each client has its own open descriptor.",
+                     pair_with_goals(p50=Goal(ratio=1.15))),
     cuse_measurement("cuse-clients-64", "CUSE, 64 clients", "Each client has its own open descriptor."),
     cuse_measurement("cuse-clients-64-threads", "CUSE, 64 clients, and threads",
                      "The same, compared with libfuse's loop that has a thread for each waiting request (`fuse_session_loop_mt`)."),
@@ -332,21 +373,34 @@ def await_byte(node, expected):
 # --- The model
 
 MODEL = "The model, without a node"
-TABLES = Measurement(
-    "tables", MODEL, "Stage-2 tables", "4 GiB of guest memory in pages of 4 KiB. The reference is the kernel's own \
-arch/arm64/kvm/hyp/pgtable.c (Linux 6.1), compiled for user space. Both sides do the same operations at the same addresses, in loops of their \
-own language, with tables in memory that was used before. Their checksums have to be equal.",
-    "model-bench", "pgtable-bench", (
-        Metric("leaf", "leaf for an address", "ns", NO_MORE, "The leaf of a random page."),
-        Metric("map_page", "map, page by page", "ns", NO_MORE, "One call for each page, in ascending order."),
-        Metric("map_range", "map a range", "ns", NO_MORE, "One call for all pages. The figure is the time of one page."),
-        Metric("write_protect", "write-protect a range", "ns", NO_MORE, "The same."),
-        Metric("unmap", "unmap a range", "ns", NO_MORE, "The same."),
-        Metric("map_block", "map, block by block", "ns", NO_MORE, "One call for each block of 2 MiB."),
-        Metric("split", "split a block", "ns", NO_MORE, "One page is mapped inside a block."),
-        Metric("hide_seek", "the hook's walks", "ns", NO_MORE,
-               "One walk hides a byte in an entry, and one walk reads it."),
-    ), "ratios")
+KERNELS = ("6.1", "5.10", "6.12", "7.3")
+
+
+def tables_measurement(kernel):
+    """Describes the operations on the tables of one version of Linux. Those of 6.1 have the stricter goal."""
+    is_standard = kernel == KERNELS[0]
+    goal = NO_MORE if is_standard else Goal(ratio=1.2)
+
+    def metric(id, title, text):
+        return Metric(id, title, "ns", goal, text)
+
+    return Measurement(
+        "tables" if is_standard else f"tables-{kernel}", MODEL, "Stage-2 tables" if is_standard else f"Stage-2 tables of Linux {kernel}",
+        f"4 GiB of guest memory in pages of 4 KiB. The reference is the kernel's own arch/arm64/kvm/hyp/pgtable.c (Linux {kernel}), \
+compiled for user space. Both sides do the same operations at the same addresses, in loops of their own language, with tables in memory that \
+was used before. Their checksums have to be equal.",
+        f"model-bench --kernel {kernel}", "pgtable-bench", (
+            metric("leaf", "leaf for an address", "The leaf of a random page."),
+            metric("map_page", "map, page by page", "One call for each page, in ascending order."),
+            metric("map_range", "map a range", "One call for all pages. The figure is the time of one page."),
+            metric("write_protect", "write-protect a range", "The same."),
+            metric("unmap", "unmap a range", "The same."),
+            metric("map_block", "map, block by block", "One call for each block of 2 MiB."),
+            metric("split", "split a block", "One page is mapped inside a block."),
+            metric("hide_seek", "the hook's walks", "One walk hides a byte in an entry, and one walk reads it."),
+        ), "ratios" if is_standard else None)
+
+
 MACHINE = Measurement(
     "machine", MODEL, "Hide and seek through the whole machine", "The guest stores a byte and loads one: decoding, stage 1, stage 2, the \
 abort, KVM's handlers, the bus, the hook's walk, the entry, and back. There is no reference, because the kernel's \
@@ -355,24 +409,27 @@ counterpart needs its hardware.",
         Metric("machine", "the machine", "ns", None, "`writeb` and `readb` of `VirtualMachine`, without an observer."),
         Metric("traced", "the machine with its trace", "ns", Goal(value=100), "The same with an `EventStream`: some 15 events a pair."),
         Metric("driver", "the guest's driver", "ns", None, "`write` and `read` of `VirtWalkerDriver`."),
-        Metric("device", "the device", "ns", None, "`write` and `read` of `InspectedDevice`: with trace, logs and counters."),
+        Metric("device", "the device", "ns", Goal(value=200), "`write` and `read` of `InspectedDevice`: with trace, logs and counters."),
     ))
 
 
-def run_tables(_work, settings):
-    samples = Samples()
-    for side in in_turn(settings):
-        command = [TOOLS / "model-bench", "operations"] if side == "ours" else [PGTABLE_BENCH]
-        rows = output_json(*command, settings.mib, settings.table_rounds)
-        samples.add(side, {name: row["ns"] for name, row in rows.items()})
-        sums = {name: row["sum"] for name, row in rows.items()}
-        if side == "ours":
-            our_sums = sums
-        else:
-            reference_sums = sums
-    if our_sums != reference_sums:
-        raise Failure(f"the model and the kernel's code have different checksums: {our_sums}, {reference_sums}")
-    return {"tables": samples}
+def tables(kernel):
+    measurement = tables_measurement(kernel)
+
+    def run(_work, settings):
+        samples = Samples()
+        sums = {}
+        for side in in_turn(settings):
+            command = ([TOOLS / "model-bench", "operations", "--kernel", kernel] if side == "ours"
+                       else [PGTABLE / kernel / "pgtable-bench"])
+            rows = output_json(*command, settings.mib, settings.table_rounds)
+            samples.add(side, {name: row["ns"] for name, row in rows.items()})
+            sums[side] = {name: row["sum"] for name, row in rows.items()}
+        if sums["ours"] != sums["reference"]:
+            raise Failure(f"the model and the kernel's code of {kernel} have different checksums: {sums}")
+        return {measurement.id: samples}
+
+    return Task((measurement,), run)
 
 
 def run_machine(_work, settings):
@@ -388,7 +445,7 @@ def run_machine(_work, settings):
 MEMORY = "Memory"
 RESIDENT = Measurement(
     "resident", MEMORY, "Resident memory of the daemon", "VmRSS of the process, including its code.", "virt-walkerd", NULL_FUSE, (
-        Metric("idle", "idle", "bytes", None, "After the first pair."),
+        Metric("idle", "idle", "bytes", Goal(value=6 << 20), "After the first pair."),
         Metric("used", "after 10⁷ pairs", "bytes", None, "By one client."),
     ))
 MAPPED = Measurement(
@@ -424,8 +481,7 @@ def run_resident(work, settings):
         with serve(work, cpus=server_cpus) as server:
             one_pair(server.node)
             idle = server.resident_bytes()
-            output(*on_cpus(client_cpus, [
-                TOOLS / "node-bench", server.node, "--pairs", settings.node_pairs, "--seconds", 3600, "--warm-up", 0]), limit=3600)
+            counted_pairs(server, settings.node_pairs, cpus=client_cpus)
             samples.add(side, {"idle": idle, "used": server.resident_bytes()})
     return {"resident": samples}
 
@@ -470,10 +526,16 @@ def run_machines(work, settings):
 START = "Start and size"
 STARTED = Measurement(
     "start", START, "Start", "The time from the exec of the server to the first byte read from its node.", "virt-walkerd serve", NULL_FUSE,
-    (Metric("time", "time", "ns", Goal(value=20e6)),))
+    (Metric("time", "time", "ns", Goal(value=5e6)),))
 SIZE = Measurement(
     "size", START, "Size of the program", "`virt-walkerd` with Swift's libraries linked in (--static-swift-stdlib).", "virt-walkerd", None, (
-        Metric("stripped", "stripped", "bytes", None, "After `strip`."), Metric("built", "as built", "bytes")))
+        Metric("stripped", "stripped", "bytes", Goal(value=8 << 20), "After `strip`."), Metric("built", "as built", "bytes")))
+REPLAYED = Measurement(
+    "replay", START, "Replay of all recordings", "`virt-walkerd replay --check` of each file in Tests/Recordings: the whole life of the \
+process.", "virt-walkerd replay", None, (
+        Metric("time", "all versions", "ns"),
+        Metric("time-6.1", "Linux 6.1", "ns", Goal(value=0.5e9)),
+    ))
 
 
 def run_start(work, settings):
@@ -512,8 +574,26 @@ def run_size(work, _settings):
     return {"size": samples}
 
 
+def run_replay(_work, settings):
+    recordings = TOP / "Tests/Recordings"
+    versions = [recordings / version for version in KERNELS[1:]]
+    every = sorted(recordings.rglob("*.txt"))
+    standard = [file for file in every if file.parent not in versions]
+    samples = Samples()
+    for _ in range(settings.rounds):
+        samples.add("ours", {name: replay_time(files) for name, files in (("time", every), ("time-6.1", standard))})
+    return {"replay": samples}
+
+
+def replay_time(files):
+    begin = time.monotonic_ns()
+    output(DAEMON, "replay", "--check", *files)
+    return time.monotonic_ns() - begin
+
+
 TASKS = [
-    *NODES, CUSE_TASK, *CODE_TASKS, Task((SAVED,), run_saved), Task((TABLES,), run_tables), Task((MACHINE,), run_machine),
-    Task((RESIDENT,), run_resident),
-    Task((MAPPED,), run_mapped), Task((MACHINES,), run_machines), Task((STARTED,), run_start), Task((SIZE,), run_size)]
+    *NODES, Task((WORK,), run_work), CUSE_TASK, *CODE_TASKS, Task((SAVED,), run_saved), *map(tables, KERNELS),
+    Task((MACHINE,), run_machine), Task((RESIDENT,), run_resident),
+    Task((MAPPED,), run_mapped), Task((MACHINES,), run_machines), Task((STARTED,), run_start), Task((SIZE,), run_size),
+    Task((REPLAYED,), run_replay)]
 MEASUREMENTS = [measurement for task in TASKS for measurement in task.measurements]

@@ -14,7 +14,7 @@ TOP = Path(__file__).resolve().parent.parent
 DAEMON = TOP / ".build-static/release/virt-walkerd"
 REFERENCE = TOP / ".build/bench"
 TOOLS = TOP / "Benchmarks/.build-static/release"
-PGTABLE_BENCH = TOP / ".build/oracle/pgtable/6.1/pgtable-bench"
+PGTABLE = TOP / ".build/oracle/pgtable"
 TIME_LIMIT_S = 30
 
 
@@ -69,12 +69,15 @@ def work_directory():
 
 
 class Server:
-    """A process that serves a node. The node answers after the initializer returns."""
+    """A process that serves a node. The node answers after the initializer returns.
 
-    def __init__(self, command, node, cpus=None):
+    `under` is the beginning of the command line of a program that looks at the server.
+    """
+
+    def __init__(self, command, node, cpus=None, under=()):
         self.node = Path(node)
         self.process = subprocess.Popen(
-            dying_with_this_process(on_cpus(cpus, command)), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            dying_with_this_process(on_cpus(cpus, [*under, *command])), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE)
         self.pid = self.process.pid
         try:
@@ -118,25 +121,25 @@ def await_line(process, word):
         text += chunk
 
 
-def daemon(work, *options, count=None, cpus=None):
+def daemon(work, *options, count=None, **about):
     """Starts virt-walkerd with one node, or with several; the server is then that of the first node."""
     place = Path(tempfile.mkdtemp(dir=work, prefix="ours-"))
     (place / "tree").mkdir()
     many = [] if count is None else ["--count", str(count)]
     return Server(
         [DAEMON, "serve", "--backend", "fuse", "--path", place / "node", "--tree", place / "tree", *many, *options],
-        place / ("node" if count is None else "node0"), cpus)
+        place / ("node" if count is None else "node0"), **about)
 
 
-def null_fuse(work, *options, cpus=None):
+def null_fuse(work, *options, **about):
     node = Path(tempfile.mkdtemp(dir=work, prefix="reference-")) / "node"
     node.touch()
-    return Server([REFERENCE / "null-fuse", node, *options], node, cpus)
+    return Server([REFERENCE / "null-fuse", node, *options], node, **about)
 
 
-def bare_node(work, cpus=None):
+def bare_node(work, *options, program=TOOLS / "bare-node", **about):
     node = Path(tempfile.mkdtemp(dir=work, prefix="reference-")) / "node"
-    return Server([TOOLS / "bare-node", node], node, cpus)
+    return Server([program, node, *options], node, **about)
 
 
 @contextlib.contextmanager
@@ -166,3 +169,26 @@ def pair_metrics(result):
         "p50": result["p50"], "p99": result["p99"], "p99.9": result["p99.9"],
         "cpu": result["client_cpu"] + result["server_cpu"], "rate": result["pairs_per_second"],
         "distribution": result["distribution"]}
+
+
+def counted_pairs(server, count, cpus=None):
+    """Writes and reads so many times."""
+    output(*on_cpus(cpus, [TOOLS / "node-bench", server.node, "--pairs", count, "--seconds", 3600, "--warm-up", 0]), limit=3600)
+
+
+def system_calls(work, serve, count):
+    """Returns the number of system calls of a server for a pair."""
+    def calls(pairs):
+        file = Path(tempfile.mkdtemp(dir=work)) / "calls"
+        # With -D, the server has the pid that Server knows, and strace is a process beside it.
+        with serve(work, under=["strace", "-D", "-f", "-c", "-o", file]) as server:
+            counted_pairs(server, pairs)
+        deadline = time.monotonic() + TIME_LIMIT_S
+        while time.monotonic() < deadline:
+            last = (file.read_text().split("\n") if file.exists() else [])[-2:]
+            if last and last[0].endswith(" total"):
+                return int(last[0].split()[3])
+            time.sleep(0.01)
+        raise Failure(f"strace has not written {file}")
+
+    return (calls(2 * count) - calls(count)) / count

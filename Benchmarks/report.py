@@ -19,6 +19,8 @@ def text(value, unit):
     """Returns the value with three digits or more, in the unit that fits."""
     if unit == "/s":
         return f"{value:,.0f} /s"
+    if not unit:
+        return f"{value:,.0f}"
     steps = {"ns": (1000, ["ns", "µs", "ms", "s"]), "bytes": (1024, ["B", "KiB", "MiB", "GiB"])}
     step, units = steps[unit]
     while abs(value) >= step and len(units) > 1:
@@ -34,7 +36,7 @@ def cells(results, measurement, metric):
         text(row["ours"], metric.unit),
         text(row["reference"], metric.unit) if "reference" in row else "",
         f"{row['ratio']:.2f}" if "ratio" in row else "",
-        "" if not goal else f"≤ {goal.ratio:.2f}" if goal.ratio else f"≤ {text(goal.value, metric.unit)}",
+        "" if not goal else f"≤ {limit(goal, metric.unit)}",
         "" if not goal else "met" if row["met"] else "MISSED"]
 
 
@@ -44,6 +46,12 @@ def rows(results):
         for metric in measurement.metrics:
             if f"{measurement.id}.{metric.id}" in results["rows"]:
                 yield measurement, metric
+
+
+def limit(goal, unit):
+    if goal.ratio is not None:
+        return f"{goal.ratio:.2f}"
+    return f"reference + {text(goal.above, unit)}" if goal.above is not None else text(goal.value, unit)
 
 
 def table(results):

@@ -269,8 +269,6 @@ public final class InspectedDevice: SimpleDevice {
   /// - Throws: `EIO` if the machine does not boot.
   public func bootAnew() throws(Errno) {
     inspector.begin(.reset)
-    // The logs get the lines of the driver's end, and of its start.
-    defer { inspector.end(nil) }
     inspector.forgetHiddenByte()
     do throws(EngineFailure) {
       try engine.reset()

@@ -31,12 +31,8 @@ final class Inspector: EventListener {
   private var changes: UInt64 = 0
   /// The reason why the guest has stopped, and the number of accesses until then.
   private var lastStop: (reason: GuestStopped, accesses: UInt64)?
-  /// The number of the first event that ``noteEvents()`` has not taken yet.
-  private var firstUnseen: UInt64 = 0
   /// The entry with the last hidden byte; nil if there is none, or if the byte was lost or changed.
   private var hidden: Leaf?
-  /// The level of the last entry that a walk of the hook has visited.
-  private var visitedLevel = 0
 
   /// - Parameters:
   ///   - engine: The engine. Each log keeps a quarter as many lines as the stream of the engine keeps events.
@@ -62,14 +58,10 @@ final class Inspector: EventListener {
     ring = events.ring
     guestRing = guestLog.ring
     hostRing = hostLog.ring
-    events.firstUnseen = events.end
     // The lines of a driver's start come when the function below is set.
     if events.hasEarlyGuestEvents { events.time = clock() }
     super.init()
-    // One operation can have more events than the stream keeps.
     events.listener = self
-    // A program that has got its reply finds the lines of its call in the log.
-    events.tellsLines = onHostLine != nil
   }
 
   deinit { events.listener = nil }
@@ -93,9 +85,8 @@ final class Inspector: EventListener {
     }
   }
 
-  /// Takes the events of an operation at its end, and compares the hidden byte with the entry of the target.
+  /// Compares the hidden byte with the entry of the target at the end of an operation.
   func end(_ target: Leaf?) {
-    noteEvents()
     if let target { compare(target) }
   }
 
@@ -163,8 +154,6 @@ final class Inspector: EventListener {
     case .guestStopped:
       guard let reason = engine.view.guestStop else { return }
       operations.failures += 1
-      // The host's lines about the reason come first.
-      noteEvents()
       // An open can fail for the same reason, and is no access.
       let isFirst = lastStop.map { $0.accesses + 1 < accesses } ?? true
       lastStop = (reason, accesses)
@@ -184,29 +173,34 @@ final class Inspector: EventListener {
     (isGuest ? onGuestLine : onHostLine)?(text)
   }
 
-  /// Takes the events since the last call.
-  override func noteEvents() {
-    let end = events.end
-    ring.forEach(from: firstUnseen) { entry in
-      switch entry.event {
-      case .log(let message):
-        hostRing.append(KernelLogLine(time: entry.time, content: .message(message)))
-        onHostLine?("\(message)")
-      case .text(let line):
-        let text = events.text(of: line)
-        hostRing.append(KernelLogLine(time: entry.time, content: .text(text)))
-        onHostLine?(text)
-      case .visit(let visit): visitedLevel = visit.level
-      case .hook(.byteWritten(_, let old, let new)):
-        lastWalk = entry
-        compare(Leaf(descriptor: old, level: visitedLevel))
-        hidden = Leaf(descriptor: new, level: visitedLevel)
-      case .hook(.byteRead): lastWalk = entry
-      default: break
-      }
+  /// Takes a line of the host's kernel, or a hide or a seek.
+  override func noteEvent(_ entry: EventStream.Entry) {
+    switch entry.event {
+    case .log(let message):
+      hostRing.append(KernelLogLine(time: entry.time, content: .message(message)))
+      onHostLine?("\(message)")
+    case .text(let line):
+      let text = events.text(of: line)
+      hostRing.append(KernelLogLine(time: entry.time, content: .text(text)))
+      onHostLine?(text)
+    case .hook(.byteWritten(_, let old, let new)):
+      lastWalk = entry
+      let level = visitedLevel
+      compare(Leaf(descriptor: old, level: level))
+      hidden = Leaf(descriptor: new, level: level)
+    case .hook(.byteRead): lastWalk = entry
+    default: break
     }
-    firstUnseen = end
-    events.firstUnseen = end
+  }
+
+  /// The level of the last entry that a walk of the hook has visited: the visit stands shortly before the event of the hook.
+  private var visitedLevel: Int {
+    var number = ring.end
+    while number > ring.start {
+      number -= 1
+      if case .visit(let visit) = ring[number].event { return visit.level }
+    }
+    return 0
   }
 }
 

@@ -24,9 +24,9 @@ public final class ModelEngine {
   private var checkpoint: Checkpoint?
 
   /// The number of times that the machine was made anew.
-  private(set) var boots = 0
+  @exclusivity(unchecked) private(set) var boots = 0
   /// The number of calls that programs have made.
-  var calls: UInt64 = 0
+  @exclusivity(unchecked) var calls: UInt64 = 0
   /// The calls that wait in the driver, in the order in which programs made them.
   var waiting = WaitQueue<WaitingCall>()
   /// The files of programs that wait for an event of `poll(2)`.

@@ -10,6 +10,7 @@ import UserCode
 
 struct Compare: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "compare",
     abstract:
       "Run a test or a scenario on the model and on the real kernel, and show the differences.",
     discussion: """

@@ -9,6 +9,7 @@ import UserCode
 /// Runs a command for which the node exists, without root, FUSE or a mount.
 struct Exec: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "exec",
     abstract: "Run a command for which the node exists, without root, FUSE, CUSE or a mount.",
     usage: "virt-walkerd exec [<options of serve>] -- <command>...",
     discussion: """

@@ -5,6 +5,7 @@ import UserCode
 
 struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "explain",
     abstract:
       "Explain the effects of hiding a byte in the entry, and the events that keep or lose the byte.",
     discussion: """

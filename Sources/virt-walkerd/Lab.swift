@@ -117,11 +117,13 @@ extension FilePath {
 /// The kernels that the real-kernel engine boots.
 struct Lab: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "lab",
     abstract: "Build the kernels of the real-kernel engine, and free their disk space.",
     subcommands: [Build.self, Status.self, Clean.self])
 
   struct Build: ParsableCommand {
     static let configuration = CommandConfiguration(
+      commandName: "build",
       abstract: "Build a kernel and the file systems of host and guest, and print their paths.",
       discussion:
         "The first build of a version takes some minutes, a changed hook or diff less than a minute, and a changed module some seconds."
@@ -167,6 +169,7 @@ struct Lab: ParsableCommand {
 
   struct Status: ParsableCommand {
     static let configuration = CommandConfiguration(
+      commandName: "status",
       abstract: "List the kernels that are kept, and their disk space.")
 
     @OptionGroup var cache: LabCacheOptions
@@ -188,6 +191,7 @@ struct Lab: ParsableCommand {
 
   struct Clean: ParsableCommand {
     static let configuration = CommandConfiguration(
+      commandName: "clean",
       abstract: "Remove one kernel with its source and trees, or all of them.")
 
     @Argument(

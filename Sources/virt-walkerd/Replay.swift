@@ -8,6 +8,7 @@ import UserCode
 
 struct Replay: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "replay",
     abstract:
       "Run scenarios or page-table cases on the model, or compare recordings of the real kernel with it.",
     discussion: """

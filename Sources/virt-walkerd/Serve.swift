@@ -14,6 +14,7 @@ enum Backend: String, ExpressibleByArgument, CaseIterable {
 
 struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "serve",
     abstract: "Serve the node until a signal comes (the default).",
     discussion: """
       The node answers when the line "... is ready" is on standard output, when --detach has returned 0, or when \

@@ -6,6 +6,7 @@ import SystemPackage
 
 struct Status: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "status",
     abstract: "List the nodes that are served, with backend and process.",
     discussion: """
       The list has the daemons of root and of the user. Exit status: 0 at least one daemon runs; 3 no daemon runs.
@@ -54,6 +55,7 @@ struct Status: ParsableCommand {
 
 struct Stop: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "stop",
     abstract: "End the daemon that serves a node, and wait until the node is gone.",
     discussion: "If the daemon serves several nodes (serve --count), all of them are removed.")
 

@@ -12,6 +12,7 @@ private let exitStatus = """
 
 struct Walk: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "walk",
     abstract: "Print the walk to the entry with the hidden byte, level by level.",
     discussion: """
       The text is that of the file walk of the inspection tree. The machine is that of a daemon or of a running exec.
@@ -28,6 +29,7 @@ struct Walk: ParsableCommand {
 
 struct Tree: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "tree",
     abstract: "List the files of the inspection tree, print one of them, or write to one.",
     discussion: """
       The tree is that of a daemon or of a running exec, which needs no FUSE for it. Of trace_pipe and dmesg_pipe, the command prints \
@@ -56,6 +58,7 @@ struct Tree: ParsableCommand {
 
 struct Control: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "control",
     abstract: "Let the guest or the host of a machine perform a step, and print what happened.",
     discussion: """
       The words are one step of the language of scenarios (docs/scenario.md), for example: virt-walkerd control guest ldrb "w0,[0x40000000]". The command \

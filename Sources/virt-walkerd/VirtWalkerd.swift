@@ -46,7 +46,7 @@ struct VirtWalkerd: ParsableCommand {
       exit(withError: ExitCode.validationFailure)
     }
     do {
-      var command = try parseAsRoot()
+      var command = try parse()
       try command.run()
     } catch {
       // The parser takes Serve, whose options Exec has, for a command around it.
@@ -60,6 +60,21 @@ struct VirtWalkerd: ParsableCommand {
         "\(message.printable(allowing: ["\n"]))\n".utf8)
       exit(withError: ExitCode.validationFailure)
     }
+  }
+
+  /// Parses the arguments.
+  ///
+  /// The command that is named parses its arguments alone at first, because the parser of the whole tree also makes the options of the
+  /// default command, and a start would take longer. Only an error needs the whole tree, for its message.
+  private static func parse() throws -> any ParsableCommand {
+    let words = CommandLine.arguments.dropFirst()
+    let named = configuration.subcommands.first { $0._commandName == words.first }
+    if let named, named.configuration.subcommands.isEmpty,
+      let command = try? named.parseAsRoot(Array(words.dropFirst()))
+    {
+      return command
+    }
+    return try parseAsRoot()
   }
 
   private static var commands: [String] {

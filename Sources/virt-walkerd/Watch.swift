@@ -5,6 +5,7 @@ import SystemPackage
 
 struct Watch: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "watch",
     abstract: "Watch a machine live on the terminal: the walk, the entry, counters and events.",
     discussion: """
       The content comes from the files walk, stats and trace_pipe of the inspection tree. The bits of the hidden byte are \

@@ -31,10 +31,6 @@ public final class EventStream {
     /// The owner of the state.
     @usableFromInline let stream: Unmanaged<EventStream>
     @usableFromInline let ring: UnsafeMutablePointer<Ring<Entry>.State>
-    /// The number of the event before which ``EventListener/noteEvents()`` is called.
-    @usableFromInline var overrun: UInt64 = .max
-    /// Whether ``EventListener/noteEvents()`` is called at each line of the host's log.
-    @usableFromInline var tellsLines = false
     @usableFromInline var time: UInt64 = 0
     @usableFromInline var counts = EventCounts()
   }
@@ -131,20 +127,10 @@ public final class EventStream {
   /// Tells the ``listener`` that the guest does not run any more, for an engine whose kernels are real.
   public func appendGuestStopped() { state.append(.guestStopped) }
 
-  /// The number of the first event that ``EventListener/noteEvents()`` is to be called for; nil if it is not to be called any more.
-  public var firstUnseen: UInt64? {
-    get { state.pointee.overrun == .max ? nil : state.pointee.overrun - UInt64(capacity) }
-    set { state.pointee.overrun = newValue.map { $0 + UInt64(capacity) } ?? .max }
-  }
-
-  /// Whether ``EventListener/noteEvents()`` is called at each line of the host's log, too.
-  public var tellsLines: Bool {
-    get { state.pointee.tellsLines }
-    set { state.pointee.tellsLines = newValue }
-  }
-
   @usableFromInline @inline(never)
-  func tellEvents() { unownedListener?._withUnsafeGuaranteedRef { $0.noteEvents() } }
+  func tellEvent() {
+    unownedListener?._withUnsafeGuaranteedRef { $0.noteEvent(self[end - 1]) }
+  }
 
   @usableFromInline @inline(never)
   func tellGuestEvent(_ event: MachineEvent) {
@@ -167,13 +153,13 @@ open class EventListener {
   /// Takes a line of the log of a real kernel.
   open func noteLine(_ text: String, _ layer: EventLayer) {}
 
-  /// Takes the events from ``EventStream/firstUnseen`` on, in the middle of an operation of the machine, and moves that number on. The stream
-  /// calls this function before that event is overwritten, and after each line of the host's log if ``EventStream/tellsLines``.
-  open func noteEvents() {}
+  /// Takes a line of the host's log, or an event of the hook, in the middle of an operation of the machine. The event is the last one in the
+  /// stream.
+  open func noteEvent(_ entry: EventStream.Entry) {}
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
-  // A function of the pointer and not of the state, because the function that is called before an overrun changes the state, too.
+  // A function of the pointer and not of the state, because the listener reads the state, too.
   @inlinable @inline(__always)
   func append(_ event: MachineEvent) {
     pointee.counts.count(event)
@@ -182,13 +168,8 @@ extension UnsafeMutablePointer<EventStream.State> {
       return
     }
     guard event.isTraced else { return }
-    if pointee.ring.pointee.end == pointee.overrun {
-      pointee.stream._withUnsafeGuaranteedRef { $0.tellEvents() }
-    }
     pointee.ring.pointee.append(EventStream.Entry(time: pointee.time, event: event, cpu: 0))
-    if event.isLine, pointee.tellsLines {
-      pointee.stream._withUnsafeGuaranteedRef { $0.tellEvents() }
-    }
+    if event.isTold { pointee.stream._withUnsafeGuaranteedRef { $0.tellEvent() } }
   }
 }
 
@@ -199,11 +180,11 @@ extension MachineEvent {
     if case .abort = self { false } else { true }
   }
 
-  /// Whether the event is a line of a kernel's log.
+  /// Whether ``EventListener/noteEvent(_:)`` gets the event, if it is no event of the guest's kernel.
   @inlinable @inline(__always)
-  var isLine: Bool {
+  var isTold: Bool {
     switch self {
-    case .log, .text: true
+    case .log, .text, .hook: true
     default: false
     }
   }

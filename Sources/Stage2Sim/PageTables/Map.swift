@@ -66,11 +66,10 @@ extension Stage2PageTable {
         canAllocate: canAllocate)
       try update(address: address, size: size, visitor: &visitor)
     case .linux612, .linux73:
-      try mapReplacing(
-        MapVisitor612(
-          physical: physical, attributes: attributes, in: self, from: address,
-          canAllocate: canAllocate, flags: flags ?? kernel.faultFlags),
-        address: address, size: size)
+      var visitor = MapVisitor612(
+        physical: physical, attributes: attributes, in: self, from: address,
+        canAllocate: canAllocate, flags: flags ?? kernel.faultFlags)
+      try mapReplacing(&visitor, address: address, size: size)
     }
   }
 
@@ -90,11 +89,10 @@ extension Stage2PageTable {
       throw Stage2Error(.invalidArgument, address: address)
     }
     if rereadsEntries {
-      try mapReplacing(
-        MapVisitor612(
-          annotation: Stage2Descriptor(invalidOwnedBy: owner), in: self, from: address,
-          canAllocate: canAllocate),
-        address: address, size: size)
+      var visitor = MapVisitor612(
+        annotation: Stage2Descriptor(invalidOwnedBy: owner), in: self, from: address,
+        canAllocate: canAllocate)
+      try mapReplacing(&visitor, address: address, size: size)
     } else {
       var visitor = MapVisitor61(
         physical: PhysicalAddress(.max), attributes: 0, permissions: kernel.permissions,
@@ -122,9 +120,9 @@ extension Stage2PageTable {
       type != 0, type != Stage2Descriptor.lockedType
     else { throw Stage2Error(.invalidArgument, address: address) }
     let entry = Stage2Descriptor(rawValue: annotation | UInt64(type) << 60)
-    try mapReplacing(
-      MapVisitor612(annotation: entry, in: self, from: address, canAllocate: canAllocate),
-      address: address, size: size)
+    var visitor = MapVisitor612(
+      annotation: entry, in: self, from: address, canAllocate: canAllocate)
+    try mapReplacing(&visitor, address: address, size: size)
   }
 
   /// `stage2_set_prot_attr`, in 5.10 `stage2_map_set_prot_attr`: nil for `EINVAL`.

@@ -180,9 +180,8 @@ extension Stage2PageTable {
   /// arch/arm64/kvm/mmu.c).
   @inline(never)
   mutating func mapReplacing(
-    _ visitor: MapVisitor612, address: IntermediatePhysicalAddress, size: UInt64
+    _ visitor: inout MapVisitor612, address: IntermediatePhysicalAddress, size: UInt64
   ) throws(Stage2Error) {
-    var visitor = visitor
     defer { for (table, level) in visitor.replacedTables { freeUnlinked(table, level: level) } }
     try update(address: address, size: size, visitor: &visitor)
   }

@@ -9,6 +9,7 @@ import UserCode
 
 struct Grade: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "grade",
     abstract: "Grade modules and hooks of a class, on the model, the real kernel or both.",
     discussion: """
       A submission is a directory, an archive (.tar, .tar.gz, .tgz, .tar.xz, .zip) or a C file, with a module, a hook or both. The code \

@@ -54,37 +54,39 @@ struct EventStreamTests {
   }
 
   private final class Reader: EventListener {
-    private let ring: EventStream
     private(set) var seen: [MachineEvent] = []
 
-    init(_ ring: EventStream) {
-      self.ring = ring
-      super.init()
-    }
-
-    override func noteEvents() {
-      for number in (ring.firstUnseen ?? 0)..<ring.end { seen.append(ring[number].event) }
-      ring.firstUnseen = ring.end
-    }
+    override func noteEvent(_ entry: EventStream.Entry) { seen.append(entry.event) }
   }
 
-  /// A reader that needs each event is called before events are overwritten, even in the middle of an operation.
-  @Test func callsBeforeAnUnseenEventIsOverwritten() throws {
-    var table = Stage2PageTable()
-    let ring = EventStream(capacity: 4)
-    table.stream = ring
-    let reader = Reader(ring)
-    ring.listener = reader
-    defer { ring.listener = nil }
-    ring.firstUnseen = 0
-    try table.map(address: 0, size: 1 << 20, physical: 0, protection: [.read], canAllocate: true)
-    try table.unmap(address: 0, size: 1 << 20)
-    reader.noteEvents()
-    #expect(UInt64(reader.seen.count) == ring.end && reader.seen.count >= 256)
-    let invalidated = reader.seen.compactMap { event -> IntermediatePhysicalAddress? in
-      if case .invalidation(let ipa, 3) = event { ipa } else { nil }
-    }
-    #expect(invalidated == (0..<256).map { IntermediatePhysicalAddress($0 << 12) })
+  /// A listener gets each event of the hook, also if an operation has more events than the stream keeps.
+  @Test func listenerGetsEventsOfTheHook() throws {
+    var machine = try VirtualMachine.bootedWithHideSeek()
+    let stream = EventStream(capacity: 1)
+    machine.events = stream
+    let reader = Reader()
+    stream.listener = reader
+    defer { stream.listener = nil }
+    let mapped = machine.ioremap(HideSeek.hideAddress, size: 2)
+    let registers = try #require(mapped)
+    let old = try machine.leaf(for: HideSeek.target).descriptor
+    try machine.writeb(0x41, to: registers)
+    let byte = try machine.readb(registers + 1)
+    #expect(byte == 0x41)
+    let new = try machine.leaf(for: HideSeek.target).descriptor
+    let events = reader.seen.filter { if case .hook = $0 { true } else { false } }
+    #expect(
+      events == [.hook(.byteWritten(0x41, old: old, new: new)), .hook(.byteRead(0x41, new))])
+    // The others are the lines of the host's log.
+    #expect(
+      reader.seen.count > events.count
+        && reader.seen.allSatisfy {
+          switch $0 {
+          case .hook, .log: true
+          default: false
+          }
+        })
+    #expect(stream.end > UInt64(reader.seen.count))
   }
 
   /// A copy of the machine puts its events into the same ring.
