@@ -10,8 +10,8 @@ final class Inspector: EventListener {
   let trace: RingText<EventStream.Entry>
   let guestLog: RingText<KernelLogLine>
   let hostLog: RingText<KernelLogLine>
-  /// The last hide or seek.
-  private(set) var lastWalk: EventStream.Entry?
+  /// The last hide or seek, and its time.
+  private(set) var lastWalk: (time: UInt64, event: HookEvent)?
   private let onGuestLine: ((String) -> Void)?
   private let onHostLine: ((String) -> Void)?
 
@@ -174,21 +174,21 @@ final class Inspector: EventListener {
   }
 
   /// Takes a line of the host's kernel, or a hide or a seek.
-  override func noteEvent(_ entry: EventStream.Entry) {
-    switch entry.event {
+  override func noteEvent(_ event: MachineEvent) {
+    switch event {
     case .log(let message):
-      hostRing.append(KernelLogLine(time: entry.time, content: .message(message)))
+      hostRing.append(KernelLogLine(time: events.time, content: .message(message)))
       onHostLine?("\(message)")
     case .text(let line):
       let text = events.text(of: line)
-      hostRing.append(KernelLogLine(time: entry.time, content: .text(text)))
+      hostRing.append(KernelLogLine(time: events.time, content: .text(text)))
       onHostLine?(text)
-    case .hook(.byteWritten(_, let old, let new)):
-      lastWalk = entry
+    case .hook(let event):
+      lastWalk = (events.time, event)
+      guard case .byteWritten(_, let old, let new) = event else { return }
       let level = visitedLevel
       compare(Leaf(descriptor: old, level: level))
       hidden = Leaf(descriptor: new, level: level)
-    case .hook(.byteRead): lastWalk = entry
     default: break
     }
   }

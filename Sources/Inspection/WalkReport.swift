@@ -10,15 +10,16 @@ struct WalkReport {
   var address = HideSeek.target
   /// The entries from the start level to the leaf.
   let path: [TableVisit]
-  /// The last hide or seek, as the trace has it.
-  let last: EventStream.Entry?
+  /// The last hide or seek, and its time.
+  let last: (time: UInt64, event: HookEvent)?
 
   /// The reason why the guest does not run any more; nil if it runs.
   let stop: GuestStopped?
 
   init(
     configuration: VirtualMachine.Configuration, startLevel: Int,
-    address: IntermediatePhysicalAddress, path: [TableVisit], last: EventStream.Entry?,
+    address: IntermediatePhysicalAddress, path: [TableVisit],
+    last: (time: UInt64, event: HookEvent)?,
     stop: GuestStopped?
   ) {
     self.configuration = configuration
@@ -29,7 +30,7 @@ struct WalkReport {
     self.stop = stop
   }
 
-  init(of engine: any Engine, last: EventStream.Entry?, stop: GuestStopped? = nil) {
+  init(of engine: any Engine, last: (time: UInt64, event: HookEvent)?, stop: GuestStopped? = nil) {
     configuration = engine.machine.configuration
     startLevel = engine.view.startLevel
     path = engine.view.path(to: HideSeek.target)
@@ -137,7 +138,7 @@ struct WalkReport {
 
   private var lastLine: [String] {
     guard let last else { return [] }
-    return ["", "last: \(timestamp(last.time)) \(last.event.traceText)"]
+    return ["", "last: \(timestamp(last.time)) \(MachineEvent.hook(last.event).traceText)"]
   }
 }
 

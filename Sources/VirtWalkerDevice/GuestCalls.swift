@@ -22,22 +22,19 @@ extension ModelEngine: SimpleDevice {
   }
 
   public func read(_ request: consuming ReadRequest, _ file: OpenFile<GuestFile>) {
-    attempt(request, file, nextCall())
-    if file.handle.takeWakeUp() { wakeUp() }
+    if attempt(request, file, nextCall()).isWakeUp { wakeUp() }
   }
 
   public func write(
     _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<GuestFile>
   ) {
-    attempt(request, bytes, file, nextCall())
-    if file.handle.takeWakeUp() { wakeUp() }
+    if attempt(request, bytes, file, nextCall()).isWakeUp { wakeUp() }
   }
 
   public func ioctl(
     _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<GuestFile>
   ) {
-    attempt(request, input, file, nextCall())
-    if file.handle.takeWakeUp() { wakeUp() }
+    if attempt(request, input, file, nextCall()).isWakeUp { wakeUp() }
   }
 
   public func seek(_ request: consuming SeekRequest, _ file: OpenFile<GuestFile>) {
@@ -184,61 +181,93 @@ struct WaitingCall: DeviceRequest, ~Copyable {
 }
 
 extension ModelEngine {
-  /// Makes a call of the driver. If the call has to wait, it is kept in ``waiting``.
-  ///
-  /// - Returns: Whether the program has its answer.
-  @discardableResult
-  private func attempt(
-    _ request: consuming ReadRequest, _ file: OpenFile<GuestFile>, _ call: UInt64
-  ) -> Bool {
-    let offset = file.hasOffsets ? request.offset : nil
-    let own = file.handle.begin(call, flags: request.flags, at: offset)
-    var count = 0
-    let kept = request.answerUnlessWaiting { (buffer) throws(Errno) in
-      let room = buffer.freeCapacity
-      try openAnew(&file.handle)
-      let isDone = try read(into: &buffer, of: &file.handle)
-      count = room - buffer.freeCapacity
-      return isDone
-    }
-    file.handle.end(returningTo: own, at: offset, count: count)
-    guard let kept else { return true }
-    waiting.append(WaitingCall(request: .read(kept), file: file, call: call, engine: self))
-    return false
+  /// The result of an attempt of a call.
+  private struct Attempt {
+    /// Whether the program has its answer.
+    let isAnswered: Bool
+    /// Whether the driver has woken up calls that wait.
+    let isWakeUp: Bool
   }
 
-  @discardableResult
+  /// Makes a call of the driver. If the call has to wait, it is kept in ``waiting``.
+  private func attempt(
+    _ request: consuming ReadRequest, _ file: OpenFile<GuestFile>, _ call: UInt64
+  ) -> Attempt {
+    let flags = request.flags
+    let offset = file.hasOffsets ? request.offset : nil
+    var isWakeUp = false
+    let kept = request.answerUnlessWaiting { (buffer) throws(Errno) in
+      // One access to the handle for the whole call, because Swift checks each of them.
+      let result = read(into: &buffer, &file.handle, call, flags: flags, at: offset)
+      isWakeUp = result.isWakeUp
+      return try result.isDone.get()
+    }
+    guard let kept else { return Attempt(isAnswered: true, isWakeUp: isWakeUp) }
+    waiting.append(WaitingCall(request: .read(kept), file: file, call: call, engine: self))
+    return Attempt(isAnswered: false, isWakeUp: isWakeUp)
+  }
+
+  private func read(
+    into buffer: inout OutputSpan<UInt8>, _ file: inout GuestFile, _ call: UInt64, flags: Int32,
+    at offset: Int?
+  ) -> (isDone: Result<Bool, Errno>, isWakeUp: Bool) {
+    let own = file.begin(call, flags: flags, at: offset)
+    let isDone: Result<Bool, Errno>
+    var count = 0
+    do throws(Errno) {
+      let room = buffer.freeCapacity
+      try openAnew(&file)
+      isDone = .success(try read(into: &buffer, of: &file))
+      count = room - buffer.freeCapacity
+    } catch {
+      isDone = .failure(error)
+    }
+    file.end(returningTo: own, at: offset, count: count)
+    return (isDone, file.takeWakeUp())
+  }
+
   private func attempt(
     _ request: consuming WriteRequest, _ bytes: Span<UInt8>, _ file: OpenFile<GuestFile>,
     _ call: UInt64
-  ) -> Bool {
-    let offset = file.hasOffsets ? request.offset : nil
-    let own = file.handle.begin(call, flags: request.flags, at: offset)
-    do throws(Errno) {
-      try openAnew(&file.handle)
-      let taken = try write(bytes, of: &file.handle)
-      file.handle.end(returningTo: own, at: offset, count: taken ?? 0)
-      if let taken {
-        request.answer(taken: taken)
-        return true
-      }
+  ) -> Attempt {
+    let (taken, isWakeUp) = write(
+      bytes, &file.handle, call, flags: request.flags,
+      at: file.hasOffsets ? request.offset : nil)
+    switch taken {
+    case .success(let taken?): request.answer(taken: taken)
+    case .success(nil):
       waiting.append(
         WaitingCall(
           request: .write(request), bytes: bytes.withUnsafeBufferPointer { Array($0) }, file: file,
           call: call, engine: self))
-      return false
-    } catch {
-      file.handle.end(returningTo: own, at: offset, count: 0)
-      request.fail(error)
-      return true
+      return Attempt(isAnswered: false, isWakeUp: isWakeUp)
+    case .failure(let error): request.fail(error)
     }
+    return Attempt(isAnswered: true, isWakeUp: isWakeUp)
   }
 
-  @discardableResult
+  private func write(
+    _ bytes: Span<UInt8>, _ file: inout GuestFile, _ call: UInt64, flags: Int32, at offset: Int?
+  ) -> (taken: Result<Int?, Errno>, isWakeUp: Bool) {
+    let own = file.begin(call, flags: flags, at: offset)
+    let taken: Result<Int?, Errno>
+    var count = 0
+    do throws(Errno) {
+      try openAnew(&file)
+      let bytesTaken = try write(bytes, of: &file)
+      count = bytesTaken ?? 0
+      taken = .success(bytesTaken)
+    } catch {
+      taken = .failure(error)
+    }
+    file.end(returningTo: own, at: offset, count: count)
+    return (taken, file.takeWakeUp())
+  }
+
   private func attempt(
     _ request: consuming IoctlRequest, _ input: Span<UInt8>, _ file: OpenFile<GuestFile>,
     _ call: UInt64
-  ) -> Bool {
+  ) -> Attempt {
     // The request does not have the present flags, so the flags of the last read or write stay.
     file.handle.call = call
     do throws(Errno) {
@@ -249,17 +278,17 @@ extension ModelEngine {
         of: &file.handle)
       if let result {
         request.answer(result, output)
-        return true
+      } else {
+        waiting.append(
+          WaitingCall(
+            request: .ioctl(request), bytes: input.withUnsafeBufferPointer { Array($0) },
+            file: file, call: call, engine: self))
+        return Attempt(isAnswered: false, isWakeUp: file.handle.takeWakeUp())
       }
-      waiting.append(
-        WaitingCall(
-          request: .ioctl(request), bytes: input.withUnsafeBufferPointer { Array($0) }, file: file,
-          call: call, engine: self))
-      return false
     } catch {
       request.fail(error)
-      return true
     }
+    return Attempt(isAnswered: true, isWakeUp: file.handle.takeWakeUp())
   }
 
   /// Makes all calls that wait once more, and wakes the programs that wait for an event. A call that is answered may wake others.
@@ -271,14 +300,13 @@ extension ModelEngine {
       let queue = waiting
       waiting = WaitQueue()
       while let call = queue.popFirst() {
-        let file = call.file
-        let isAnswered = attempt(call)
-        if file.handle.takeWakeUp(), isAnswered { isWakeUp = true }
+        let result = attempt(call)
+        if result.isAnswered, result.isWakeUp { isWakeUp = true }
       }
     } while isWakeUp
   }
 
-  private func attempt(_ waiting: consuming WaitingCall) -> Bool {
+  private func attempt(_ waiting: consuming WaitingCall) -> Attempt {
     let (bytes, file, call) = (waiting.bytes, waiting.file, waiting.call)
     switch consume waiting.request {
     case .read(let request): return attempt(request, file, call)

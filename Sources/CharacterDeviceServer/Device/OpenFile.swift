@@ -71,9 +71,7 @@ struct PollHandle: @unchecked Sendable {
 /// An open file with the state that a device keeps for the file.
 public final class OpenFile<Handle>: AnyOpenFile, @unchecked Sendable {
   /// The device's own state. Only the device uses it.
-  ///
-  /// Swift does not check it for exclusive access: the checks of the daemon's device were a fifteenth of the instructions of a request.
-  @exclusivity(unchecked) public var handle: Handle
+  public var handle: Handle
 
   init(_ handle: Handle, flags: Int32, hasOffsets: Bool) {
     self.handle = handle

@@ -128,8 +128,8 @@ public final class EventStream {
   public func appendGuestStopped() { state.append(.guestStopped) }
 
   @usableFromInline @inline(never)
-  func tellEvent() {
-    unownedListener?._withUnsafeGuaranteedRef { $0.noteEvent(self[end - 1]) }
+  func tellEvent(_ event: MachineEvent) {
+    unownedListener?._withUnsafeGuaranteedRef { $0.noteEvent(event) }
   }
 
   @usableFromInline @inline(never)
@@ -155,7 +155,7 @@ open class EventListener {
 
   /// Takes a line of the host's log, or an event of the hook, in the middle of an operation of the machine. The event is the last one in the
   /// stream.
-  open func noteEvent(_ entry: EventStream.Entry) {}
+  open func noteEvent(_ event: MachineEvent) {}
 }
 
 extension UnsafeMutablePointer<EventStream.State> {
@@ -169,7 +169,7 @@ extension UnsafeMutablePointer<EventStream.State> {
     }
     guard event.isTraced else { return }
     pointee.ring.pointee.append(EventStream.Entry(time: pointee.time, event: event, cpu: 0))
-    if event.isTold { pointee.stream._withUnsafeGuaranteedRef { $0.tellEvent() } }
+    if event.isTold { pointee.stream._withUnsafeGuaranteedRef { $0.tellEvent(event) } }
   }
 }
 

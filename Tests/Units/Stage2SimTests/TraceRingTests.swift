@@ -56,7 +56,7 @@ struct EventStreamTests {
   private final class Reader: EventListener {
     private(set) var seen: [MachineEvent] = []
 
-    override func noteEvent(_ entry: EventStream.Entry) { seen.append(entry.event) }
+    override func noteEvent(_ event: MachineEvent) { seen.append(event) }
   }
 
   /// A listener gets each event of the hook, also if an operation has more events than the stream keeps.
