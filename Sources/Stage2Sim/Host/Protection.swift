@@ -206,6 +206,13 @@ extension HostMemory {
     let new = MemoryArea(
       start: range.lowerBound, end: range.upperBound, flags: [.read, .write, .accounted])
     let next = areas.partitioningIndex { $0.start >= range.upperBound }
+    if kernel.mergesNewAreaByMerge {
+      let merged = mergeAreas(
+        previous: next > 0 ? next - 1 : nil, range, flags: new.flags, family: nil, file: nil,
+        notifier: &notifier)
+      if merged == nil { areas.insert(new, at: next) }
+      return
+    }
     var taker: Int?
     var bounds = range
     if areas.indices.contains(next), areas[next].start == range.upperBound,

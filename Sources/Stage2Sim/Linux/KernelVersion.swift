@@ -635,6 +635,15 @@ extension KernelVersion {
     }
   }
 
+  /// Whether `mmap_region` of mm/mmap.c merges a new area by `vma_merge`, as mprotect(2) and madvise(2) do. Later versions have code of
+  /// their own for it.
+  var mergesNewAreaByMerge: Bool {
+    switch self {
+    case .linux510: true
+    case .linux61, .linux612, .linux73: false
+    }
+  }
+
   /// Whether a new area that could join both neighbours, which cannot join each other, joins the one below it
   /// (`vma_merge_new_range` of mm/vma.c). Otherwise, it joins the one above it (`mmap_region` of mm/mmap.c).
   var joinsAreaBelowFirst: Bool {
