@@ -182,6 +182,21 @@ static uint32_t *guest_word(uint64_t address)
 
 static void on_alarm(int signal) { (void)signal; }
 
+// Writes to the memory of this program that a later step needs: its stack at a signal, and its heap for a bitmap of dirty pages. Otherwise,
+// that step would take a frame that the guest has just lost.
+static void touch_own_memory(void)
+{
+    char stack[65536];
+    char *heap = malloc(sizeof(stack));
+
+    if (!heap)
+        fail("malloc: %s", strerror(errno));
+    // The compiler does not leave these out.
+    explicit_bzero(stack, sizeof(stack));
+    explicit_bzero(heap, sizeof(stack));
+    free(heap);
+}
+
 static void make_machine(void)
 {
     struct kvm_vcpu_init init;
@@ -203,6 +218,7 @@ static void make_machine(void)
         if (ioctl(machine.vm, KVM_ENABLE_CAP, &capability))
             fail("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: %s", strerror(errno));
     }
+    touch_own_memory();
     machine.ram = map_ram();
     machine.code_page = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     // A fork must affect the guest's RAM, and not the page of the monitor itself.
@@ -753,7 +769,11 @@ static int host_fork(void)
         pause();
         _exit(0);
     }
-    return machine.child < 0 ? -1 : 0;
+    if (machine.child < 0)
+        return -1;
+    // The child shares the pages, so that this program gets copies now.
+    touch_own_memory();
+    return 0;
 }
 
 static int host_end_fork(void)

@@ -45,9 +45,18 @@ struct PhysicalMemory: Sendable {
   private(set) var freeCount = 0
   private var next: PhysicalAddress
   private var hasWrapped = false
-  /// The frames that were freed last, by their size. The kernel's allocator, too, gives these out again first.
-  private var lately: [UInt64: [PhysicalAddress]] = [:]
+  /// The frames that were freed last. The kernel's allocator, too, gives these out again first.
+  private var lately: [Pool: [PhysicalAddress]] = [:]
+  /// Frames that memory outside of the model has taken.
+  private(set) var taken: Set<PhysicalAddress> = []
   private static let latelyCount = 32
+
+  /// A list of free frames. A hugetlb page goes back to the pages that are set aside for hugetlbfs.
+  private struct Pool: Hashable {
+    let size: UInt64
+    var isHugetlb = false
+  }
+
   private(set) var lru: LRU
   /// Freed, but still held by a batch.
   private var held: [PhysicalAddress] = []
@@ -89,7 +98,7 @@ struct PhysicalMemory: Sendable {
       case .merged, .hugetlb: break
       }
     }
-    if let last = lately[size]?.popLast() {
+    if let last = lately[Pool(size: size, isHugetlb: kind == .hugetlb)]?.popLast() {
       frame = last
       folios[last] = Folio(kind: kind, size: size)
       return last
@@ -137,19 +146,26 @@ struct PhysicalMemory: Sendable {
       held.append(head)
       return
     }
-    offer(head, size: folio.size)
+    offer(head, Pool(size: folio.size, isHugetlb: folio.kind == .hugetlb))
   }
 
-  private mutating func offer(_ head: PhysicalAddress, size: UInt64) {
+  private mutating func offer(_ head: PhysicalAddress, _ pool: Pool) {
     guard !hasWrapped else { return }
-    lately[size, default: []].append(head)
-    if lately[size]!.count > Self.latelyCount { lately[size]!.removeFirst() }
+    lately[pool, default: []].append(head)
+    if lately[pool]!.count > Self.latelyCount { lately[pool]!.removeFirst() }
+  }
+
+  /// Other memory of processes takes the frames of pages that were freed lately, and keeps them.
+  mutating func takeFreedFrames() {
+    taken.formUnion(lately.removeValue(forKey: Pool(size: granule.pageSize)) ?? [])
+    taken.formUnion(held)
+    held = []
   }
 
   /// `lru_add_drain`: the batches let go of their pages.
   mutating func drainLRU() {
     lru.drain()
-    for head in held { offer(head, size: granule.pageSize) }
+    for head in held { offer(head, Pool(size: granule.pageSize)) }
     held.removeAll()
   }
 

@@ -645,7 +645,8 @@ extension KernelVersion {
   }
 
   /// Whether a new area that could join both neighbours, which cannot join each other, joins the one below it
-  /// (`vma_merge_new_range` of mm/vma.c). Otherwise, it joins the one above it (`mmap_region` of mm/mmap.c).
+  /// (`vma_merge_new_range` of mm/vma.c). Otherwise, it joins the one above it (`mmap_region` of mm/mmap.c). Version 5.10 has
+  /// ``mergesNewAreaByMerge`` instead.
   var joinsAreaBelowFirst: Bool {
     switch self {
     case .linux510, .linux61: false
