@@ -129,8 +129,9 @@ extension VirtualMachine {
   /// The guest goes on behind HVC.
   mutating func enterGuestAfterHypercall() { enterGuest() }
 
-  /// A signal ends a run that would have no end.
+  /// A signal ends a run that would have no end. Other processes have run meanwhile.
   private mutating func interrupt() {
+    host.physical.takeFreedFrames()
     leaveGuest(.interrupt)
     returnToVMM(.restart)
   }

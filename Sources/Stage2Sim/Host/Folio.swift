@@ -162,6 +162,9 @@ struct PhysicalMemory: Sendable {
     held = []
   }
 
+  /// Memory outside of the model was freed later, so that its frames are given out before those that were freed lately.
+  mutating func buryFreedFrames() { lately[Pool(size: granule.pageSize)] = nil }
+
   /// `lru_add_drain`: the batches let go of their pages.
   mutating func drainLRU() {
     lru.drain()
