@@ -58,6 +58,8 @@ struct PhysicalMemory: Sendable {
   }
 
   private(set) var lru: LRU
+  /// The freed pages of the present unmapping; nil if there is none.
+  private var gathered: [PhysicalAddress]?
   /// Freed, but still held by a batch.
   private var held: [PhysicalAddress] = []
 
@@ -146,7 +148,27 @@ struct PhysicalMemory: Sendable {
       held.append(head)
       return
     }
-    offer(head, Pool(size: folio.size, isHugetlb: folio.kind == .hugetlb))
+    if gathered != nil, folio.size == granule.pageSize {
+      gathered?.append(head)
+    } else {
+      offer(head, Pool(size: folio.size, isHugetlb: folio.kind == .hugetlb))
+    }
+  }
+
+  /// `tlb_gather_mmu`: the pages of an unmapping become free at its end.
+  mutating func beginGather() { gathered = [] }
+
+  /// `tlb_finish_mmu`: of the pages of a batch, the last one becomes free first (`release_pages`).
+  mutating func finishGather() {
+    var pages = (gathered ?? [])[...]
+    gathered = nil
+    // `MMU_GATHER_BUNDLE`, and `MAX_GATHER_BATCH` for pages of 4 KiB.
+    var count = 8
+    while !pages.isEmpty {
+      for head in pages.prefix(count).reversed() { offer(head, Pool(size: granule.pageSize)) }
+      pages = pages.dropFirst(count)
+      count = 510
+    }
   }
 
   private mutating func offer(_ head: PhysicalAddress, _ pool: Pool) {
