@@ -43,9 +43,9 @@ class Goal:
     value: float | None = None
     above: float | None = None
 
-    def is_met(self, ours, reference):
+    def is_met(self, ours, reference, ratio):
         if self.ratio is not None:
-            return ours / reference <= self.ratio
+            return ratio <= self.ratio
         if self.above is not None:
             return ours <= reference + self.above
         return ours <= self.value

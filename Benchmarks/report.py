@@ -82,7 +82,7 @@ def page(results):
 |---|---|
 """ + "".join(f"| {name} | {machine[name]} |\n" for name in ("CPU", "CPUs", "memory", "system", "load average", "Swift", "C", "libfuse")) + f"""
 "Ours" and the reference are measured in turn, in {settings['rounds']} rounds. Each figure is the median of the figures of its rounds. The \
-ratio is our figure divided by the reference's figure, so a ratio below 1 means that ours is less. \
+ratio is the median of the ratios of the rounds: our figure divided by the reference's figure, so a ratio below 1 means that ours is less. \
 [Benchmarks/results.json](../Benchmarks/results.json) contains all figures of all rounds. `scripts/bench --list` prints the names of the \
 rows, and `scripts/bench free tables` measures only rows whose names begin with these words.
 
