@@ -65,12 +65,12 @@ struct VirtWalkerd: ParsableCommand {
   /// Parses the arguments.
   ///
   /// The command that is named parses its arguments alone at first, because the parser of the whole tree also makes the options of the
-  /// default command, and a start would take longer. Only an error needs the whole tree, for its message.
+  /// default command, and a start would take longer. Only help and an error need the whole tree, for their text.
   private static func parse() throws -> any ParsableCommand {
     let words = CommandLine.arguments.dropFirst()
     let named = configuration.subcommands.first { $0._commandName == words.first }
     if let named, named.configuration.subcommands.isEmpty,
-      let command = try? named.parseAsRoot(Array(words.dropFirst()))
+      let command = try? named.parseAsRoot(Array(words.dropFirst())), type(of: command) == named
     {
       return command
     }
