@@ -5,7 +5,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from processes import TOOLS, Failure, counted_pairs, output
+from processes import TOOLS, Failure, counted_pairs, for_each_pair, output
 
 # The functions of Swift's runtime and of the C library that allocate memory or take a reference.
 TRAFFIC = re.compile(r"swift_(retain|release|alloc|dealloc)|(^|_)(malloc|calloc|realloc|free)$")
@@ -13,9 +13,7 @@ TRAFFIC = re.compile(r"swift_(retain|release|alloc|dealloc)|(^|_)(malloc|calloc|
 
 def pair(work, count=2000):
     """Returns the instructions of a pair in each function of the machine with its trace, in descending order."""
-    program = work / "profiled"
-    # Callgrind cannot read the debug information, and does not need it.
-    output("strip", "-g", "-o", program, TOOLS / "model-bench")
+    program = readable(work, TOOLS / "model-bench")
     few, many = (functions(work, program, pairs) for pairs in (count, 2 * count))
     found = {name: (many[name] - few[name]) / count for name in many}
     names = output("swift", "demangle", "--simplified", "--compact", *(name for name in found if found[name] >= 0.5)).splitlines()
@@ -50,6 +48,13 @@ def functions(work, program, pairs):
     return result
 
 
+def readable(work, program):
+    """Returns a copy of a program for callgrind, which cannot read the debug information of Swift, and does not need it."""
+    copy = work / f"readable-{program.name}"
+    output("strip", "-g", "-o", copy, program)
+    return copy
+
+
 def callgrind(file):
     return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={file}"]
 
@@ -62,7 +67,7 @@ def of_pair_on_node(work, serve, count):
             counted_pairs(server, pairs)
         return int(re.search(r"^(?:totals|summary): (\d+)", file.read_text(errors="replace"), re.MULTILINE)[1])
 
-    return (total(2 * count) - total(count)) / count
+    return for_each_pair(total, count)
 
 
 def table(found):

@@ -229,12 +229,10 @@ daemon's sandbox. strace counts the system calls of the daemon itself. The serve
 def run_work(work, settings):
     samples = Samples()
     count = settings.counted_pairs
-    stripped = work / "bare-node"
-    # Callgrind cannot read the debug information of Swift.
-    output("strip", "-g", "-o", stripped, TOOLS / "bare-node")
+    program = instructions.readable(work, TOOLS / "bare-node")
 
     def inspected(work, **about):
-        return bare_node(work, "--inspected", program=stripped, **about)
+        return bare_node(work, "--inspected", program=program, **about)
 
     for side, counted, traced in (("ours", inspected, serving("--poll", "never")), ("reference", null_fuse, null_fuse)):
         samples.add(side, {
@@ -576,9 +574,8 @@ def run_size(work, _settings):
 
 def run_replay(_work, settings):
     recordings = TOP / "Tests/Recordings"
-    versions = [recordings / version for version in KERNELS[1:]]
     every = sorted(recordings.rglob("*.txt"))
-    standard = [file for file in every if file.parent not in versions]
+    standard = [file for file in every if file.parent.name == KERNELS[0]]
     samples = Samples()
     for _ in range(settings.rounds):
         samples.add("ours", {name: replay_time(files) for name, files in (("time", every), ("time-6.1", standard))})

@@ -176,6 +176,11 @@ def counted_pairs(server, count, cpus=None):
     output(*on_cpus(cpus, [TOOLS / "node-bench", server.node, "--pairs", count, "--seconds", 3600, "--warm-up", 0]), limit=3600)
 
 
+def for_each_pair(total, count):
+    """Returns what a server needs for a pair, without what it needs for its start and its end."""
+    return (total(2 * count) - total(count)) / count
+
+
 def system_calls(work, serve, count):
     """Returns the number of system calls of a server for a pair."""
     def calls(pairs):
@@ -192,4 +197,4 @@ def system_calls(work, serve, count):
         raise Failure(f"strace has not written {file}")
 
     # A signal can interrupt a call, so that it is made once more.
-    return round((calls(2 * count) - calls(count)) / count, 2)
+    return round(for_each_pair(calls, count), 2)
