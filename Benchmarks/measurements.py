@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 import instructions
-from processes import (DAEMON, PGTABLE, REFERENCE, TIME_LIMIT_S, TOOLS, TOP, Failure, await_line, bare_node, busy, counted_pairs, daemon,
+from processes import (DAEMON, PGTABLE, REFERENCE, TIME_LIMIT_S, TOOLS, TOP, Failure, await_line, bare_node, busy, counted_pairs, daemon, end,
                        null_fuse, on_cpus, output, output_json, pair_metrics, pairs, system_calls)
 
 
@@ -271,7 +271,8 @@ def run_cuse(work, settings):
             lines.append(
                 f"result=$(node-bench /dev/{side} --server-pid ${side} --clients {clients} "
                 f'--seconds {settings.seconds} --warm-up {settings.warm_up}); echo "{id} {side} $result"')
-        lines.append("kill $ours $reference; wait $ours; wait $reference || true")
+        # The signal is repeated for the reason that processes.end() gives.
+        lines.append("kill $ours $reference; (while sleep 1; do kill $reference || exit 0; done 2>/dev/null) & wait $ours; wait $reference || true")
     text = output(
         TOP / "scripts/vm/cuse-vm", "--daemon", DAEMON, "--program", REFERENCE / "null-cuse", "--program", TOOLS / "node-bench",
         "--command", "\n".join(lines))
@@ -561,8 +562,7 @@ def start_time(command, node):
                 raise Failure(f"a read of {node} returned nothing")
         return time.monotonic_ns() - begin
     finally:
-        process.terminate()
-        process.wait()
+        end(process)
 
 
 def run_size(work, _settings):
