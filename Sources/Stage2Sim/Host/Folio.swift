@@ -96,7 +96,7 @@ struct PhysicalMemory: Sendable {
     defer {
       switch kind {
       case .anonymous where size == granule.pageSize, .cached: lru.add(frame)
-      case .anonymous: lru.addLarge()
+      case .anonymous: lru.listAdded()
       case .merged, .hugetlb: break
       }
     }
@@ -175,6 +175,13 @@ struct PhysicalMemory: Sendable {
     guard !hasWrapped else { return }
     lately[pool, default: []].append(head)
     if lately[pool]!.count > Self.latelyCount { lately[pool]!.removeFirst() }
+  }
+
+  /// The VMM copies its own pages, which a child shares. The copies take the frames of pages that were freed lately, and fill the batch of
+  /// new pages.
+  mutating func copyPagesOfVMM() {
+    takeFreedFrames()
+    lru.listAdded()
   }
 
   /// Other memory of processes takes the frames of pages that were freed lately, and keeps them.

@@ -26,8 +26,7 @@ extension HostMemory {
     }
     children.append(child)
     if ksm.slots.contains(where: { $0.process == 0 }) { ksm.enter(process: children.count) }
-    // Parent and child write to their stacks, and get copies.
-    physical.takeFreedFrames()
+    physical.copyPagesOfVMM()
   }
 
   /// `copy_pmd_range`

@@ -27,11 +27,11 @@ struct LRU: Sendable {
   mutating func add(_ page: PhysicalAddress) {
     forget(page)
     added.append(page)
-    if added.count == batchSize { added.removeAll() }
+    if added.count == batchSize { listAdded() }
   }
 
-  /// `folio_add_lru` of a huge page, which no batch holds: the batch of new pages is emptied.
-  mutating func addLarge() { added.removeAll() }
+  /// Empties the batch of new pages. `folio_add_lru` does this for a huge page, which no batch holds.
+  mutating func listAdded() { added.removeAll() }
 
   /// `folio_set_referenced`
   mutating func setReferenced(_ page: PhysicalAddress) { referenced.insert(page) }
@@ -72,7 +72,7 @@ struct LRU: Sendable {
 
   /// `lru_add_drain`
   mutating func drain() {
-    added.removeAll()
+    listAdded()
     drainLazilyFreed()
     drainActivated()
   }
