@@ -262,9 +262,10 @@ def cuse_measurement(id, title, text, metrics=PAIR, plot=None):
 def run_cuse(work, settings):
     """Runs all measurements in one virtual machine, because its start takes long."""
     samples = {id: Samples() for id in CUSE_CONFIGURATIONS}
-    lines = ["set -e", "ready() { for i in $(seq 300); do ! grep -q ready $1 || return 0; sleep 0.1; done; cat $1; exit 1; }"]
+    lines = ["set -e", "ready() { for i in $(seq 300); do ! grep -qs ready $1 || return 0; sleep 0.1; done; cat $1; exit 1; }"]
     for id, (options, reference_options, clients) in CUSE_CONFIGURATIONS.items():
         lines += [
+            "rm -f /tmp/ours /tmp/reference",  # the words of the servers before
             f"virt-walkerd serve --backend cuse --name ours {options} >/tmp/ours 2>&1 & ours=$!; ready /tmp/ours",
             f"null-cuse reference {reference_options} >/tmp/reference 2>&1 & reference=$!; ready /tmp/reference"]
         for side in in_turn(settings):
