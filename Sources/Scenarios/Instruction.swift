@@ -35,6 +35,8 @@ public struct Instruction: Hashable, Sendable {
   /// The instruction as the language writes it, with `address` in its brackets.
   public func text(_ address: String) -> String { "\(mnemonic) \(prefix)\(address)\(suffix)" }
 
+  fileprivate static let byMnemonic = Dictionary(grouping: all, by: \.mnemonic)
+
   /// All instructions of the language, in the order of the recorder's table.
   public static let all: [Instruction] = [
     Instruction("strb w0,[A]", 0x3900_0020),
@@ -99,12 +101,11 @@ extension LineParser {
   mutating func instruction(
     mnemonic: Word
   ) throws(ScenarioError) -> (Instruction, address: GuestVirtualAddress) {
-    let named = Instruction.all.filter { $0.mnemonic == mnemonic.text }
-    guard !named.isEmpty else {
+    guard let named = Instruction.byMnemonic[mnemonic.text] else {
       throw error(
         at: mnemonic, expected: "fetch or an instruction of docs/scenario.md such as ldrb")
     }
-    let forms = alternatives(named.map(\.description))
+    var forms: String { alternatives(named.map(\.description)) }
     let operands = try self.operands(forms)
     let alike = named.filter { operands.text.hasPrefix($0.prefix) }
     guard let prefix = alike.first?.prefix else { throw error(at: operands, expected: forms) }

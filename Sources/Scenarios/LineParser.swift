@@ -2,6 +2,8 @@ import Stage2Sim
 
 /// A parser of one line, whose words have one space between them.
 ///
+/// The names of what is expected are strings that only an error makes.
+///
 /// The parser compares words as bytes of ASCII. Swift's strings are equal if Unicode calls them equivalent, and U+212A would be
 /// the `K` of `4K`.
 struct LineParser {
@@ -62,15 +64,15 @@ struct LineParser {
   /// The next word.
   ///
   /// - Parameter expected: The words that are allowed here, for the error.
-  mutating func word(_ expected: String) throws(ScenarioError) -> Word {
+  mutating func word(_ expected: @autoclosure () -> String) throws(ScenarioError) -> Word {
     // The word before ends at a space or at the end of the line.
     if position > 0, !isAtEnd { position += 1 }
     guard !isAtEnd else {
-      throw error(at: position + 1, "expected \(expected), found the end of the line")
+      throw error(at: position + 1, "expected \(expected()), found the end of the line")
     }
     let end = bytes[position...].firstIndex(of: UInt8(ascii: " ")) ?? bytes.count
     guard end > position else {
-      throw error(at: position + 1, "expected \(expected), found one more space")
+      throw error(at: position + 1, "expected \(expected()), found one more space")
     }
     defer { position = end }
     return Word(
@@ -78,10 +80,10 @@ struct LineParser {
   }
 
   /// The next words as one word without spaces. A word that ends with a comma is followed by another word of the operands.
-  mutating func operands(_ expected: String) throws(ScenarioError) -> Word {
-    var operands = try word(expected)
+  mutating func operands(_ expected: @autoclosure () -> String) throws(ScenarioError) -> Word {
+    var operands = try word(expected())
     while operands.text.utf8.last == UInt8(ascii: ","), !isAtEnd {
-      let next = try word(expected)
+      let next = try word(expected())
       operands = Word(
         text: operands.text + next.text, column: operands.column,
         spaces: operands.spaces + [operands.text.utf8.count])
@@ -93,7 +95,7 @@ struct LineParser {
   mutating func word<Value>(
     oneOf values: KeyValuePairs<String, Value>
   ) throws(ScenarioError) -> Value {
-    let names = alternatives(values.map(\.key))
+    var names: String { alternatives(values.map(\.key)) }
     let word = try word(names)
     guard let found = values.first(where: { $0.key == word.text }) else {
       throw error(at: word, expected: names)
@@ -105,35 +107,37 @@ struct LineParser {
   mutating func word<Value: CaseIterable & RawRepresentable<String>>(
     of type: Value.Type
   ) throws(ScenarioError) -> Value {
-    let names = alternatives(type.allCases.map(\.rawValue))
+    var names: String { alternatives(type.allCases.map(\.rawValue)) }
     let word = try word(names)
     guard let value = Value(rawValue: word.text) else { throw error(at: word, expected: names) }
     return value
   }
 
   /// The next word as a number.
-  mutating func number(_ expected: String) throws(ScenarioError) -> UInt64 {
-    try number(word(expected), expected)
+  mutating func number(_ expected: @autoclosure () -> String) throws(ScenarioError) -> UInt64 {
+    try number(word(expected()), expected())
   }
 
   /// A number: decimal, or hex with 0x.
-  func number(_ word: Word, _ expected: String) throws(ScenarioError) -> UInt64 {
+  func number(
+    _ word: Word, _ expected: @autoclosure () -> String
+  ) throws(ScenarioError) -> UInt64 {
     let isHex = word.text.hasPrefix("0x")
     let digits = word.text.utf8.dropFirst(isHex ? 2 : 0)
     let radix: UInt64 = isHex ? 16 : 10
     guard !digits.isEmpty, digits.allSatisfy({ Self.value(ofDigit: $0) < radix }) else {
-      throw error(at: word, expected: "\(expected), decimal or hex with 0x")
+      throw error(at: word, expected: "\(expected()), decimal or hex with 0x")
     }
     // Such a number is octal in C, and the recorder is a C program.
     guard isHex || digits.count == 1 || digits.first != UInt8(ascii: "0") else {
-      throw error(at: word, expected: "\(expected) without zeros in front")
+      throw error(at: word, expected: "\(expected()) without zeros in front")
     }
     var number: UInt64 = 0
     for digit in digits {
       let (high, overflow) = number.multipliedReportingOverflow(by: radix)
       let (sum, carry) = high.addingReportingOverflow(Self.value(ofDigit: digit))
       guard !overflow, !carry else {
-        throw error(at: word, expected: "\(expected) of at most 64 bits")
+        throw error(at: word, expected: "\(expected()) of at most 64 bits")
       }
       number = sum
     }
@@ -142,12 +146,13 @@ struct LineParser {
 
   /// A decimal number in `range`.
   func decimal(
-    _ word: Word, _ expected: String, in range: ClosedRange<UInt64>
+    _ word: Word, _ expected: @autoclosure () -> String, in range: ClosedRange<UInt64>
   ) throws(ScenarioError) -> UInt64 {
-    let expected = "\(expected), \(range.lowerBound) to \(range.upperBound)"
-    guard !word.text.hasPrefix("0x"), let number = try? number(word, expected),
-      range.contains(number)
-    else { throw error(at: word, expected: expected) }
+    guard !word.text.hasPrefix("0x"), let number = try? number(word, ""), range.contains(number)
+    else {
+      throw error(
+        at: word, expected: "\(expected()), \(range.lowerBound) to \(range.upperBound)")
+    }
     return number
   }
 

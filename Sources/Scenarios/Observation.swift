@@ -134,7 +134,11 @@ extension GuestRun: CustomStringConvertible {
 extension ObservedLeaf: CustomStringConvertible {
   /// `level 3 0040000000000fff @A counts 3 2 513`
   public var description: String {
-    "level \(level) \(hexadecimal(attributes, digits: 16))\(frame.map { " @\($0)" } ?? "") counts \(counts.map(String.init).joined(separator: " "))"
+    var text = "level \(level) \(hexadecimal(attributes, digits: 16))"
+    if let frame { text += " @\(frame)" }
+    text += " counts"
+    for count in counts { text += " \(count)" }
+    return text
   }
 }
 

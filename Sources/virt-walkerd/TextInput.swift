@@ -28,18 +28,30 @@ struct TextInput {
     name = path == "-" ? "standard input" : path
     let (head, isWhole) = try Self.explaining(name, kind) {
       try Self.withFile(path) { file in
-        let canBeReadAgain = try path != "-" && Self.status(file).st_mode & S_IFMT == S_IFREG
+        let status = try Self.status(file)
+        let canBeReadAgain = path != "-" && status.st_mode & S_IFMT == S_IFREG
         return (
-          try Self.read(file, atMost: canBeReadAgain ? Self.partSize : Self.mostBytes + 1),
+          try Self.read(
+            file, atMost: canBeReadAgain ? Self.partSize : Self.mostBytes + 1,
+            expected: Int(status.st_size)),
           !canBeReadAgain
         )
       }
     }
     whole = isWhole ? head : nil
-    let lines = head.prefix(Self.partSize).split(separator: UInt8(ascii: "\n"))
-    firstLine = lines.first { $0.first != UInt8(ascii: "#") }.map {
-      String(decoding: $0, as: UTF8.self)
+    firstLine = Self.firstLine(of: head.prefix(Self.partSize))
+  }
+
+  private static func firstLine(of bytes: ArraySlice<UInt8>) -> String? {
+    var rest = bytes
+    while !rest.isEmpty {
+      let line = rest.prefix { $0 != UInt8(ascii: "\n") }
+      if !line.isEmpty, line.first != UInt8(ascii: "#") {
+        return String(decoding: line, as: UTF8.self)
+      }
+      rest = rest[line.endIndex...].dropFirst()
     }
+    return nil
   }
 
   /// All bytes, at most a little more than `limit`.
@@ -102,13 +114,16 @@ struct TextInput {
     return status
   }
 
+  /// - Parameter expected: The number of bytes that the file will probably have; 0 if it is unknown.
   /// - Returns: The next bytes, at most a little more than `limit`.
   private static func read(
     _ file: FileDescriptor, atMost limit: Int, expected: Int = 0
   ) throws -> [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(min(expected, limit))
-    var buffer = [UInt8](repeating: 0, count: partSize)
+    // One byte more shows the end of the file.
+    var buffer = [UInt8](
+      repeating: 0, count: expected > 0 ? min(partSize, expected + 1) : partSize)
     while bytes.count < limit {
       let count = try buffer.withUnsafeMutableBytes { try file.read(into: $0) }
       guard count > 0 else { break }

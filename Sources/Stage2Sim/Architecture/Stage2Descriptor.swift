@@ -116,5 +116,6 @@ extension Stage2Descriptor: CustomStringConvertible {
 /// `value` in hex, with zeros in front up to `digits`.
 package func hexadecimal(_ value: UInt64, digits: Int = 1) -> String {
   let text = String(value, radix: 16)
-  return String(repeating: "0", count: max(0, digits - text.count)) + text
+  let missing = digits - text.utf8.count
+  return missing > 0 ? String(repeating: "0", count: missing) + text : text
 }

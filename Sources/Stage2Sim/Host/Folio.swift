@@ -203,10 +203,10 @@ struct PhysicalMemory: Sendable {
 
   /// `mark_page_accessed`
   mutating func markAccessed(_ frame: PhysicalAddress) {
-    guard let head = folio(of: frame), folios[head]!.kind == .anonymous, head == frame,
-      folios[head]!.size == granule.pageSize
-    else { return }
-    lru.markAccessed(head)
+    guard let folio = folios[frame], folio.kind == .anonymous, folio.size == granule.pageSize else {
+      return
+    }
+    lru.markAccessed(frame)
   }
 
   /// `mark_page_lazyfree`
