@@ -96,28 +96,40 @@ final class DeviceContext: FuseSession.Context {
   /// The open files by their addresses, which are the handles that the kernel has.
   private var files: [UInt64: AnyOpenFile] = [:]
 
-  /// The memory for answers of the thread that serves the node. It is as large as the largest request of the kernel. A page that no read
-  /// has filled takes no memory.
-  private let answerBuffer = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 1 << 20)
+  /// The memory for long answers of the thread that serves the node; nil before the first one. A page that no read has filled takes no
+  /// memory.
+  private var answerBuffer: UnsafeMutableBufferPointer<UInt8>?
   private var isAnswerBufferInUse = false
+  /// The most bytes of an answer that is made on the stack.
+  private static let shortAnswer = 256
+  /// The size of the kernel's largest request.
+  private static let longestAnswer = 1 << 20
 
   init(_ device: some CharacterDevice, hasOffsets: Bool) {
     self.device = TypedDevice(device)
     self.hasOffsets = hasOffsets
   }
 
-  deinit { answerBuffer.deallocate() }
+  deinit { answerBuffer?.deallocate() }
 
   /// Calls `body` with memory for an answer of `count` bytes. The memory is valid until `body` returns.
   func withAnswerBuffer<Result>(
     of count: Int, _ body: (UnsafeMutableBufferPointer<UInt8>) -> Result
   ) -> Result {
-    if pthread_equal(thread, pthread_self()) != 0, !isAnswerBufferInUse,
-      count <= answerBuffer.count
+    if count <= Self.shortAnswer {
+      return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Self.shortAnswer) { stack in
+        let answer = UnsafeMutableBufferPointer(rebasing: stack.prefix(count))
+        answer.initialize(repeating: 0)
+        return body(answer)
+      }
+    }
+    if pthread_equal(thread, pthread_self()) != 0, !isAnswerBufferInUse, count <= Self.longestAnswer
     {
+      let buffer = answerBuffer ?? .allocate(capacity: Self.longestAnswer)
+      answerBuffer = buffer
       isAnswerBufferInUse = true
       defer { isAnswerBufferInUse = false }
-      return body(UnsafeMutableBufferPointer(rebasing: answerBuffer.prefix(count)))
+      return body(UnsafeMutableBufferPointer(rebasing: buffer.prefix(count)))
     }
     let own = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: count)
     defer { own.deallocate() }

@@ -71,6 +71,8 @@ final class FuseSession {
       disconnect()
       throw error
     }
+    // Many trees never get another request.
+    freeBuffer()
   }
 
   /// Makes a session whose requests come from this process, by ``deliver(_:)``, and not from the kernel.
@@ -174,6 +176,11 @@ final class FuseSession {
     guard isOpen else { return }
     isOpen = false
     context.end(descriptor)
+    freeBuffer()
+  }
+
+  /// Libfuse makes a new buffer for the next request.
+  private func freeBuffer() {
     free(buffer.pointee.mem)
     buffer.pointee.mem = nil
   }
