@@ -13,9 +13,10 @@ extension HostMemory {
     _ range: Range<HostVirtualAddress>, area: MemoryArea, notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard canHaveHugePages(area) else { throw .invalidArgument }
-    physical.drainLRU()
     let start = range.lowerBound.alignedUp(to: hugePageSize)
     let end = range.upperBound.aligned(to: hugePageSize)
+    if start >= end, kernel.collapseWithinHugePage == nil { return }
+    physical.drainLRU()
     if start > end, let error = kernel.collapseWithinHugePage { throw error }
     var failure: KernelError?
     for address in stride(from: start, to: end, by: Int(hugePageSize)) {
