@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 @testable import CharacterDeviceServer
@@ -17,14 +18,17 @@ import Testing
     #expect(range("") == nil)
   }
 
-  @Test func releasedCodeIsNotResident() throws {
-    func residentFiles() throws -> Int {
-      let line = ProcFile.text(of: "/proc/self/status").split(separator: "\n")
-        .first { $0.hasPrefix("RssFile:") }
-      return try #require(line?.split(separator: " ").dropFirst().first.flatMap { Int($0) })
+  // In a process of its own, because the code of other tests would become resident meanwhile.
+  @Test func releasedCodeIsNotResident() async {
+    await #expect(processExitsWith: .success) {
+      func residentFiles() throws -> Int {
+        let line = ProcFile.text(of: "/proc/self/status").split(separator: "\n")
+          .first { $0.hasPrefix("RssFile:") }
+        return try #require(line?.split(separator: " ").dropFirst().first.flatMap { Int($0) })
+      }
+      let before = try residentFiles()
+      ProgramCode().releasePages()
+      guard try residentFiles() < before else { exit(1) }
     }
-    let before = try residentFiles()
-    ProgramCode().releasePages()
-    #expect(try residentFiles() < before)
   }
 }
