@@ -346,7 +346,8 @@ extension HostMemory {
     notifier: inout some MMUNotifier
   ) throws(KernelError) {
     guard area.flags.contains(access == .write ? .write : .read) else { throw .invalidArgument }
-    defer { physical.drainLRU() }
+    // `faultin_vma_page_range`. Since 6.9, `faultin_page_range` does this after the last area.
+    defer { if !kernel.populateEndsAtHole { physical.drainLRU() } }
     for address in stride(from: range.lowerBound, to: range.upperBound, by: Int(pageSize)) {
       guard checkpoint?.passes() ?? true else { throw .interrupted }
       try makeAccessible(address, for: access, notifier: &notifier)
