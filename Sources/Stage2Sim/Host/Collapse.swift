@@ -15,6 +15,7 @@ extension HostMemory {
     guard canHaveHugePages(area) else { throw .invalidArgument }
     let start = range.lowerBound.alignedUp(to: hugePageSize)
     let end = range.upperBound.aligned(to: hugePageSize)
+    // Versions without the error return before `lru_add_drain_all`.
     if start >= end, kernel.collapseWithinHugePage == nil { return }
     physical.drainLRU()
     if start > end, let error = kernel.collapseWithinHugePage { throw error }
