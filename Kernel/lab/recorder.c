@@ -423,21 +423,59 @@ static void print_page_tables(bool is_first)
 // The frames that have letters, in the order of their first use. The numbers of frames differ in each run.
 static struct {
     uint64_t address;
-    bool is_freed;
+    bool is_of_invalid_entry; // only invalid entries have the frame: the letter is for this step only
+    bool is_forgotten;
 } frames[702];
 static int frame_count;
 
-static const char *frame_letter(uint64_t address)
+// The guest addresses of the leaves in which a frame was seen.
+static struct {
+    int frame;
+    uint64_t first, last;
+} sightings[4096];
+static int sighting_count;
+
+static bool is_seen_at(int frame, uint64_t first, uint64_t last)
+{
+    for (int i = 0; i < sighting_count; i++)
+        if (sightings[i].frame == frame && sightings[i].first <= last && first <= sightings[i].last)
+            return true;
+    return false;
+}
+
+static void note_sighting(int frame, uint64_t first, uint64_t last)
+{
+    for (int i = 0; i < sighting_count; i++)
+        if (sightings[i].frame == frame && sightings[i].first == first && sightings[i].last == last)
+            return;
+    if (sighting_count == sizeof(sightings) / sizeof(*sightings))
+        fail("more leaves than can be kept");
+    sightings[sighting_count].frame = frame;
+    sightings[sighting_count].first = first;
+    sightings[sighting_count++].last = last;
+}
+
+// Returns the letter of a frame in a leaf for the guest addresses FIRST to LAST.
+//
+// Linux 5.10 keeps the address of a page in an entry that became invalid. The page can be freed, and the kernel's choice
+// of the next page with the frame depends on all of its other work. Therefore, an invalid entry has the letter that a
+// valid entry of the same guest address gave to the frame, or a new one.
+static const char *frame_letter(uint64_t address, bool is_valid, uint64_t first, uint64_t last)
 {
     static char letters[3];
     int i;
 
-    for (i = 0; i < frame_count && (frames[i].address != address || frames[i].is_freed); i++)
-        ;
-    if (i == frame_count && frame_count == 702)
-        fail("more frames than letters");
-    if (i == frame_count)
-        frames[frame_count++].address = address;
+    for (i = 0; i < frame_count; i++)
+        if (frames[i].address == address && !frames[i].is_forgotten
+            && (is_valid ? !frames[i].is_of_invalid_entry : is_seen_at(i, first, last)))
+            break;
+    if (i == frame_count) {
+        if (frame_count == sizeof(frames) / sizeof(*frames))
+            fail("more frames than letters");
+        frames[frame_count].address = address;
+        frames[frame_count++].is_of_invalid_entry = !is_valid;
+    }
+    note_sighting(i, first, last);
     if (i < 26)
         snprintf(letters, sizeof(letters), "%c", 'A' + i);
     else
@@ -456,8 +494,8 @@ static uint64_t read_number(const char *path, uint64_t index)
     return number;
 }
 
-// Frees the letters of frames that are no longer in use. A frame that was freed and allocated again counts as another
-// frame, because the kernel's choice of frames depends on all of its other work.
+// Frees the letters of frames that are no longer in use, and those of invalid entries. A frame that was freed and
+// allocated again counts as another frame, because the kernel's choice of frames depends on all of its other work.
 static void forget_freed_frames(void)
 {
     const uint64_t uptodate = 1 << 3, lru = 1 << 5, anon = 1 << 12, tail = 1 << 16, huge = 1 << 17,
@@ -465,17 +503,22 @@ static void forget_freed_frames(void)
     const uint64_t page = sysconf(_SC_PAGESIZE);
 
     for (int i = 0; i < frame_count; i++) {
-        uint64_t number = frames[i].address / page;
-        uint64_t flags = read_number("/proc/kpageflags", number);
-        bool is_mapped = read_number("/proc/kpagecount", number) > 0;
-        bool is_cached;
+        uint64_t number = frames[i].address / page, flags;
+        bool is_mapped, is_cached;
+
+        if (frames[i].is_of_invalid_entry)
+            frames[i].is_forgotten = true;
+        if (frames[i].is_forgotten)
+            continue;
+        flags = read_number("/proc/kpageflags", number);
+        is_mapped = read_number("/proc/kpagecount", number) > 0;
 
         // The pages of a huge page do not have the flags themselves. The first page has them.
         if (flags & tail)
             flags = read_number("/proc/kpageflags", number / (page / 8) * (page / 8));
         is_cached = flags & (uptodate | lru) && !(flags & (anon | huge));
         if (!is_mapped && !is_cached && !(flags & zero))
-            frames[i].is_freed = true;
+            frames[i].is_forgotten = true;
     }
 }
 
@@ -487,9 +530,10 @@ struct leaf {
 // letter replaces.
 static struct leaf get_leaf(uint64_t address)
 {
+    const int page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE));
     char text[160];
     unsigned level;
-    uint64_t entry;
+    uint64_t entry, last;
     int counts;
     struct leaf leaf = {""};
 
@@ -501,9 +545,14 @@ static struct leaf get_leaf(uint64_t address)
     text[strcspn(text, "\n")] = 0;
     if (sscanf(text, "level %u pte %" SCNx64 " %n", &level, &entry, &counts) < 2)
         fail("unknown leaf: %s", text);
+    // A table of level N has an entry for so many addresses.
+    last = (UINT64_C(1) << (page_shift + (page_shift - 3) * (3 - level))) - 1;
     snprintf(leaf.text, sizeof(leaf.text), "level %u %016" PRIx64 "%s%s %s", level,
              entry & ~ADDRESS_BITS, entry & ADDRESS_BITS ? " @" : "",
-             entry & ADDRESS_BITS ? frame_letter(entry & ADDRESS_BITS) : "", text + counts);
+             entry & ADDRESS_BITS
+                 ? frame_letter(entry & ADDRESS_BITS, entry & 1, address & ~last, address | last)
+                 : "",
+             text + counts);
     return leaf;
 }
 

@@ -472,10 +472,16 @@ extension KernelEngine: Engine {
   /// The entry of the target in the form of a recording.
   private var observedTarget: ObservedLeaf? {
     guard let leaf = targetPath.last else { return nil }
-    let frame = leaf.descriptor.outputAddress(machine.configuration.granule)
+    let granule = machine.configuration.granule
+    let frame = leaf.descriptor.outputAddress(granule)
+    let size = granule.size(level: leaf.level)
+    let first = HideSeek.target.aligned(to: size)
     return ObservedLeaf(
       level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame.rawValue,
-      frame: frame == 0 ? nil : letters[frame],
+      frame: frame == 0
+        ? nil
+        : letters.letters(
+          for: frame, of: first..<first + size, isValid: leaf.descriptor.isValid),
       counts: targetCounts)
   }
 

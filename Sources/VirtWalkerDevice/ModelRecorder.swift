@@ -348,10 +348,16 @@ extension ModelRecorder {
     _ address: IntermediatePhysicalAddress, _ machine: inout VirtualMachine
   ) -> ObservedLeaf? {
     guard let leaf = try? machine.leaf(for: address) else { return nil }
-    let frame = leaf.descriptor.outputAddress(machine.configuration.granule)
+    let granule = machine.configuration.granule
+    let frame = leaf.descriptor.outputAddress(granule)
+    let size = granule.size(level: leaf.level)
+    let first = address.aligned(to: size)
     return ObservedLeaf(
       level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame.rawValue,
-      frame: frame == 0 ? nil : letters[frame],
+      frame: frame == 0
+        ? nil
+        : letters.letters(
+          for: frame, of: first..<first + size, isValid: leaf.descriptor.isValid),
       counts: machine.stage2.referenceCounts(for: address))
   }
 

@@ -129,9 +129,8 @@ extension VirtualMachine {
   /// The guest goes on behind HVC.
   mutating func enterGuestAfterHypercall() { enterGuest() }
 
-  /// A signal ends a run that would have no end. Other processes have run meanwhile.
+  /// A signal ends a run that would have no end.
   private mutating func interrupt() {
-    host.physical.takeFreedFrames()
     leaveGuest(.interrupt)
     returnToVMM(.restart)
   }

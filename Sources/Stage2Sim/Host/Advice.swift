@@ -173,10 +173,8 @@ extension HostMemory {
     }
     if kernel.drainsLRUAtUnmapping { physical.drainLRU() }
     notifier.invalidateRangeStart(range)
-    physical.beginGather()
     zap(range, area: area, reclaimingTables: kernel.reclaimsTables, notifier: &notifier)
     notifier.invalidateRangeEnd(range)
-    physical.finishGather()
   }
 
   /// `unmap_single_vma`: the entries go, and the pages that only these entries held.

@@ -45,23 +45,11 @@ struct PhysicalMemory: Sendable {
   private(set) var freeCount = 0
   private var next: PhysicalAddress
   private var hasWrapped = false
-  /// The frames that were freed last. The kernel's allocator, too, gives these out again first.
-  private var lately: [Pool: [PhysicalAddress]] = [:]
-  /// Frames that memory outside of the model has taken.
-  private(set) var taken: Set<PhysicalAddress> = []
+  /// The frames of pages that were freed last. The kernel's allocator, too, gives these out again first, so that a page can get a frame
+  /// that another page had before the same step.
+  private var lately: [PhysicalAddress] = []
   private static let latelyCount = 32
-
-  /// A list of free frames. A hugetlb page goes back to the pages that are set aside for hugetlbfs.
-  private struct Pool: Hashable {
-    let size: UInt64
-    var isHugetlb = false
-  }
-
   private(set) var lru: LRU
-  /// The freed pages of the present unmapping; nil if there is none.
-  private var gathered: [PhysicalAddress]?
-  /// Freed, but still held by a batch.
-  private var held: [PhysicalAddress] = []
 
   init(granule: Granule, kernel: KernelVersion) {
     self.granule = granule
@@ -91,30 +79,28 @@ struct PhysicalMemory: Sendable {
 
   /// A frame for a folio: one that was freed lately, or the next that is free.
   mutating func allocate(_ kind: Folio.Kind, size: UInt64) -> PhysicalAddress {
-    var frame: PhysicalAddress
+    let frame = (size == granule.pageSize ? lately.popLast() : nil) ?? nextFrame(size: size)
+    folios[frame] = Folio(kind: kind, size: size)
     inUse += size
-    defer {
-      switch kind {
-      case .anonymous where size == granule.pageSize, .cached: lru.add(frame)
-      case .anonymous: lru.listAdded()
-      case .merged, .hugetlb: break
-      }
+    switch kind {
+    case .anonymous where size == granule.pageSize, .cached: lru.add(frame)
+    case .anonymous: lru.listAdded()
+    case .merged, .hugetlb: break
     }
-    if let last = lately[Pool(size: size, isHugetlb: kind == .hugetlb)]?.popLast() {
-      frame = last
-      folios[last] = Folio(kind: kind, size: size)
-      return last
-    }
+    return frame
+  }
+
+  private mutating func nextFrame(size: UInt64) -> PhysicalAddress {
+    var frame: PhysicalAddress
     repeat {
       frame = next.alignedUp(to: size)
       if frame + size > Self.limit {
         hasWrapped = true
-        lately = [:]
+        lately = []
         frame = hugeZeroPage + granule.blockSize
       }
       next = frame + size
     } while hasWrapped && isInUse(frame..<frame + size)
-    folios[frame] = Folio(kind: kind, size: size)
     return frame
   }
 
@@ -144,62 +130,16 @@ struct PhysicalMemory: Sendable {
     freeCount &+= 1
     inUse -= folio.size
     lru.forget(head)
-    guard lru.holds(head) == 0 else {
-      held.append(head)
-      return
-    }
-    if gathered != nil, folio.size == granule.pageSize {
-      gathered?.append(head)
-    } else {
-      offer(head, Pool(size: folio.size, isHugetlb: folio.kind == .hugetlb))
-    }
+    guard folio.size == granule.pageSize, !hasWrapped, lru.holds(head) == 0 else { return }
+    lately.append(head)
+    if lately.count > Self.latelyCount { lately.removeFirst() }
   }
-
-  /// `tlb_gather_mmu`: the pages of an unmapping become free at its end.
-  mutating func beginGather() { gathered = [] }
-
-  /// `tlb_finish_mmu`: of the pages of a batch, the last one becomes free first (`release_pages`).
-  mutating func finishGather() {
-    var pages = (gathered ?? [])[...]
-    gathered = nil
-    // `MMU_GATHER_BUNDLE`, and `MAX_GATHER_BATCH` for pages of 4 KiB.
-    var count = 8
-    while !pages.isEmpty {
-      for head in pages.prefix(count).reversed() { offer(head, Pool(size: granule.pageSize)) }
-      pages = pages.dropFirst(count)
-      count = 510
-    }
-  }
-
-  private mutating func offer(_ head: PhysicalAddress, _ pool: Pool) {
-    guard !hasWrapped else { return }
-    lately[pool, default: []].append(head)
-    if lately[pool]!.count > Self.latelyCount { lately[pool]!.removeFirst() }
-  }
-
-  /// The VMM copies its own pages, which a child shares. The copies take the frames of pages that were freed lately, and fill the batch of
-  /// new pages.
-  mutating func copyPagesOfVMM() {
-    takeFreedFrames()
-    lru.listAdded()
-  }
-
-  /// Other memory of processes takes the frames of pages that were freed lately, and keeps them.
-  mutating func takeFreedFrames() {
-    taken.formUnion(lately.removeValue(forKey: Pool(size: granule.pageSize)) ?? [])
-    taken.formUnion(held)
-    held = []
-  }
-
-  /// Memory outside of the model was freed later, so that its frames are given out before those that were freed lately.
-  mutating func buryFreedFrames() { lately[Pool(size: granule.pageSize)] = nil }
 
   /// `lru_add_drain`: the batches let go of their pages.
-  mutating func drainLRU() {
-    lru.drain()
-    for head in held { offer(head, Pool(size: granule.pageSize)) }
-    held.removeAll()
-  }
+  mutating func drainLRU() { lru.drain() }
+
+  /// The VMM copies its own pages, which a child shares. The copies fill the batch of new pages.
+  mutating func copyPagesOfVMM() { lru.listAdded() }
 
   /// `mark_page_accessed`
   mutating func markAccessed(_ frame: PhysicalAddress) {

@@ -83,8 +83,6 @@ extension HostMemory {
         release(pagesOf: block, of: child)
       }
     }
-    // The child's stack is behind the memory of the guest.
-    physical.buryFreedFrames()
     return true
   }
 }

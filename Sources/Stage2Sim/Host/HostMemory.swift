@@ -145,7 +145,7 @@ struct HostMemory: Sendable {
   /// it, as `/proc/kpagecount` has it.
   func isInUse(_ frame: PhysicalAddress) -> Bool {
     guard !physical.isZeroPage(frame) else { return true }
-    guard let head = physical.folio(of: frame) else { return physical.taken.contains(frame) }
+    guard let head = physical.folio(of: frame) else { return false }
     let folio = physical[folio: head]
     guard kernel.keepsAddressesInInvalidEntries, folio.kind == .anonymous, folio.size > pageSize
     else {

@@ -172,13 +172,11 @@ extension HostMemory {
   ) {
     if kernel.drainsLRUAtUnmapping { physical.drainLRU() }
     // `unmap_vmas`
-    physical.beginGather()
     notifier.invalidateRangeStart(range)
     for area in gone {
       zap(range.clamped(to: area.start..<area.end), area: area, notifier: &notifier)
     }
     notifier.invalidateRangeEnd(range)
-    physical.finishGather()
     // `free_pgtables`
     let floor = next > 0 ? areas[next - 1].end : 0
     let ceiling = areas.indices.contains(next) ? areas[next].start : HostVirtualAddress(.max)

@@ -120,8 +120,7 @@ public struct VirtualMachine {
         granule: granule, ipaBits: configuration.ipaBits, hasFWB: configuration.cpu.hasFWB,
         hasXNX: configuration.cpu.hasXNX,
         hasTLBRange: configuration.cpu.hasTLBRange && configuration.kernel.usesTLBRange,
-        kernel: configuration.kernel, memoryCache: configuration.kernel.visibleMemoryCache,
-        source: tables))
+        kernel: configuration.kernel, source: tables))
     kvm.dirtyLogProtection = configuration.dirtyLogProtection
     try setMemoryRegion(
       MemorySlot(

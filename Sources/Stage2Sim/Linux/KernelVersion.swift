@@ -191,10 +191,6 @@ extension KernelVersion {
     case .linux61, .linux612, .linux73: false
     }
   }
-
-  /// The number of pages that a vCPU keeps for new tables (`KVM_ARCH_NR_OBJS_PER_MEMORY_CACHE`), if invalid entries show which page
-  /// is used next. Otherwise, the order of the pages does not matter, and the number is 0.
-  var visibleMemoryCache: Int { keepsAddressesInInvalidEntries ? 40 : 0 }
 }
 
 // MARK: - KVM

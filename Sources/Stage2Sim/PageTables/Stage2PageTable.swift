@@ -56,13 +56,11 @@ public struct Stage2PageTable {
   ///   - physicalAddressBits: 52 if the CPU has FEAT_LPA2, or FEAT_LPA for pages of 64 KiB; 48 otherwise. Versions 5.10 and 6.1
   ///     have 48.
   ///   - kernel: The version of the kernel.
-  ///   - memoryCache: The number of freed pages that do not become tables again yet; with 0, the page that was freed last is
-  ///     used first.
   ///   - source: The origin of the memory of the tables, if another process shares it.
   public init(
     granule: Granule = .kib4, ipaBits: Int = 40, hasFWB: Bool = false, hasXNX: Bool = true,
     hasTLBRange: Bool = false, physicalAddressBits: Int = 48,
-    kernel: KernelVersion = .standard, memoryCache: Int = 0, source: TableSource? = nil
+    kernel: KernelVersion = .standard, source: TableSource? = nil
   ) {
     precondition(
       kernel.ipaSizes.contains(ipaBits),
@@ -85,7 +83,7 @@ public struct Stage2PageTable {
     // Up to 16 tables side by side translate four more bits than one table (Arm ARM D8.2.7).
     let levels = max(2, (ipaBits - 8) / (granule.pageShift - 3))
     startLevel = Granule.lastLevel + 1 - levels
-    memory = TableMemory(granule: granule, cacheSize: memoryCache, source: source)
+    memory = TableMemory(granule: granule, source: source)
     let shift = granule.shift(level: startLevel - 1)
     root = memory.allocateContiguous(pages: ipaBits > shift ? 1 << (ipaBits - shift) : 1)
   }

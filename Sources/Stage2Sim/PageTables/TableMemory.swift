@@ -26,9 +26,9 @@ public struct TableMemory: Sendable {
   @usableFromInline var storage: TableStorage
   private var free: [UInt32] = []
 
-  init(granule: Granule, cacheSize: Int = 0, source: TableSource? = nil) {
+  init(granule: Granule, source: TableSource? = nil) {
     self.granule = granule
-    storage = TableStorage(granule: granule, cacheSize: cacheSize, source: source)
+    storage = TableStorage(granule: granule, source: source)
   }
 
   /// The block of a ``TableSource`` that the pages are in, if another process can change the entries; nil otherwise.
@@ -94,8 +94,7 @@ public struct TableMemory: Sendable {
 
   /// `zalloc_page`: one zeroed page, counted once.
   mutating func allocate() -> EntryReference {
-    guard free.count > storage.cacheSize else { return allocateContiguous(pages: 1) }
-    let page = storage.cacheSize == 0 ? free.removeLast() : free.removeFirst()
+    guard let page = free.popLast() else { return allocateContiguous(pages: 1) }
     assert(isKnownUniquelyReferenced(&storage))
     if block != nil { storage.isFree[Int(page)] = false }
     storage.renew(Int(page))
@@ -249,9 +248,6 @@ final class TableStorage: @unchecked Sendable {
   fileprivate static let largeSize = 64 << 20
 
   let granule: Granule
-  /// The number of free pages that are not used again yet, the latest ones: ``KernelVersion/visibleMemoryCache``. With 0, the page
-  /// that was freed last is used first.
-  fileprivate let cacheSize: Int
   /// Pages that there is room for.
   let capacity: Int
   /// Pages that were ever a table.
@@ -269,12 +265,11 @@ final class TableStorage: @unchecked Sendable {
   let block: TableBlock?
 
   /// Room for at least `capacity` pages.
-  init(granule: Granule, capacity: Int = 0, cacheSize: Int, source: TableSource? = nil) {
+  init(granule: Granule, capacity: Int = 0, source: TableSource? = nil) {
     let capacity =
       capacity <= Self.smallCapacity
       ? Self.smallCapacity : max(capacity, Self.largeSize >> granule.pageShift)
     self.granule = granule
-    self.cacheSize = cacheSize
     self.capacity = capacity
     self.source = source
     let size = capacity << granule.pageShift
@@ -296,8 +291,7 @@ final class TableStorage: @unchecked Sendable {
   /// A copy.
   convenience init(_ other: TableStorage, capacity: Int? = nil) {
     self.init(
-      granule: other.granule, capacity: capacity ?? other.capacity, cacheSize: other.cacheSize,
-      source: other.source)
+      granule: other.granule, capacity: capacity ?? other.capacity, source: other.source)
     pages = other.pages
     words = other.words
     isFree = other.isFree
