@@ -12,6 +12,7 @@
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/stat.h>
+#include <malloc.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -270,6 +271,12 @@ static inline uint64_t clinux_nanoseconds(clockid_t clock)
 static inline uint64_t clinux_monotonic_nanoseconds(void)
 {
     return clinux_nanoseconds(CLOCK_MONOTONIC);
+}
+
+// Gives the memory that was freed back to the system. Glibc's Swift module does not have malloc.h.
+static inline void clinux_malloc_trim(void)
+{
+    malloc_trim(0);
 }
 
 // System calls of other processes that come to this one: SECCOMP_RET_USER_NOTIF of seccomp(2). The headers of the build may be older
