@@ -55,8 +55,8 @@ def readable(work, program):
     return copy
 
 
-def callgrind(file):
-    return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={file}"]
+def callgrind(file, *options):
+    return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={file}", *options]
 
 
 def of_pair_on_node(work, serve, count):
@@ -68,6 +68,44 @@ def of_pair_on_node(work, serve, count):
         return int(re.search(r"^(?:totals|summary): (\d+)", file.read_text(errors="replace"), re.MULTILINE)[1])
 
     return for_each_pair(total, count)
+
+
+def lines_of_pair_on_node(work, serve, count):
+    """Returns the number of cache lines (64 bytes) with instructions that a server executes in each pair on its node."""
+    def executed(pairs):
+        file = Path(tempfile.mkdtemp(dir=work)) / "callgrind"
+        with serve(work, under=callgrind(file, "--dump-instr=yes")) as server:
+            counted_pairs(server, pairs)
+        return addresses(file)
+
+    few, many = executed(count), executed(2 * count)
+    return len({(program, address // 64) for program, address in many
+                if many[program, address] - few[program, address] >= count})
+
+
+def addresses(file):
+    """Returns how often the instruction at each address of each program or library was executed."""
+    costs, programs, program, address, is_call = Counter(), {}, None, 0, False
+    for line in file.read_text(errors="replace").splitlines():
+        if named := re.match(r"(c?)ob=\((\d+)\)(?: (.*))?", line):
+            is_callee, number, name = named.groups()
+            if name:
+                programs[number] = name
+            if not is_callee:
+                program = programs[number]
+        elif line.startswith("calls="):
+            is_call = True
+        elif cost := re.match(r"(0x[0-9a-f]+|[+-]\d+|\*) \S+ (\d+)$", line):
+            # An address, or its distance from the last one.
+            place = cost[1]
+            if place.startswith("0x"):
+                address = int(place, 16)
+            elif place != "*":
+                address += int(place)
+            if not is_call:
+                costs[program, address] += int(cost[2])
+            is_call = False
+    return costs
 
 
 def table(found):

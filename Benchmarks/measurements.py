@@ -222,6 +222,9 @@ machine. callgrind counts the instructions, in bare-node with trace, logs and co
 daemon's sandbox. strace counts the system calls of the daemon itself. The servers do not poll.",
     "virt-walkerd --poll never", NULL_FUSE, (
         Metric("instructions", "instructions", "", Goal(above=1500), "In user space."),
+        Metric("lines", "cache lines of code", "", None,
+               "The lines (64 bytes) of the instructions of each pair, in user space. The kernel and the client run before each request, \
+so that the first-level cache has lost these lines."),
         Metric("calls", "system calls", "", NO_MORE),
     ))
 
@@ -237,6 +240,7 @@ def run_work(work, settings):
     for side, counted, traced in (("ours", inspected, serving("--poll", "never")), ("reference", null_fuse, null_fuse)):
         samples.add(side, {
             "instructions": instructions.of_pair_on_node(work, counted, count),
+            "lines": instructions.lines_of_pair_on_node(work, counted, count),
             "calls": system_calls(work, traced, count)})
     return {"work": samples}
 
