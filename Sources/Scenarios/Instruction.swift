@@ -107,15 +107,25 @@ extension LineParser {
     }
     var forms: String { alternatives(named.map(\.description)) }
     let operands = try self.operands(forms)
-    let alike = named.filter { operands.text.hasPrefix($0.prefix) }
-    guard let prefix = alike.first?.prefix else { throw error(at: operands, expected: forms) }
-    let number = operands.part(from: prefix.utf8.count).text.utf8
+    // The alternatives are an array only if an error names them.
+    guard let prefix = named.first(where: { operands.text.hasPrefix($0.prefix) })?.prefix else {
+      throw error(at: operands, expected: forms)
+    }
+    let start = prefix.utf8.count
+    let count = operands.text.utf8.dropFirst(start)
       .prefix { $0 != UInt8(ascii: "]") && $0 != UInt8(ascii: ",") }.count
-    let digits = operands.part(from: prefix.utf8.count, count: number)
+    let digits = operands.part(from: start, count: count)
     let address = GuestVirtualAddress(try self.number(digits, "an address"))
-    let rest = operands.part(from: prefix.utf8.count + number)
-    guard let found = alike.first(where: { $0.suffix == rest.text }) else {
-      throw error(at: rest, expected: "the end of \(alternatives(alike.map(\.description)))")
+    let end = operands.text.utf8.dropFirst(start + count)
+    guard
+      let found = named.first(where: {
+        end.elementsEqual($0.suffix.utf8) && operands.text.hasPrefix($0.prefix)
+      })
+    else {
+      let alike = named.filter { operands.text.hasPrefix($0.prefix) }
+      throw error(
+        at: operands.part(from: start + count),
+        expected: "the end of \(alternatives(alike.map(\.description)))")
     }
     guard address.rawValue % found.alignment == 0 else {
       throw error(

@@ -114,8 +114,20 @@ extension Stage2Descriptor: CustomStringConvertible {
 }
 
 /// `value` in hex, with zeros in front up to `digits`.
+///
+/// - Parameter digits: At most 16.
 package func hexadecimal(_ value: UInt64, digits: Int = 1) -> String {
-  let text = String(value, radix: 16)
-  let missing = digits - text.utf8.count
-  return missing > 0 ? String(repeating: "0", count: missing) + text : text
+  // One string, and not three: String(value, radix: 16), its zeros, and both together were a twentieth of the work of a replay.
+  var text = InlineArray<16, UInt8>(repeating: UInt8(ascii: "0"))
+  var first = 16
+  var rest = value
+  while rest > 0 {
+    first -= 1
+    let digit = UInt8(truncatingIfNeeded: rest & 0xf)
+    text[first] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") - 10 + digit
+    rest &>>= 4
+  }
+  let start = min(first, 16 - digits)
+  // Digits are always UTF-8.
+  return String(copying: try! UTF8Span(validating: text.span.extracting(start...)))
 }
