@@ -4,7 +4,7 @@ import Stage2Sim
 ///
 /// Linux 5.10 keeps the address of a page in an entry that became invalid. The page can be freed, and the host's allocator decides which
 /// page gets the frame next. No letter depends on that decision: an invalid entry has the letters that a valid entry of the same guest
-/// address gave to the frame, as long as the frame is in use. Otherwise it has new letters in each step.
+/// address gave to the frame, as long as the frame is in use. Otherwise, it has new letters in each step.
 package struct FrameLetters {
   private struct Name {
     var letters: String
