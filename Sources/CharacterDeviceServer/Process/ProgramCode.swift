@@ -7,7 +7,7 @@ package struct ProgramCode {
 
   /// Finds the code and the constants. A process in a ``Sandbox`` cannot do so.
   package init() {
-    ranges = Self.unchangedRanges(ProcFile.text(of: "/proc/self/smaps", limit: 1 << 18))
+    ranges = Self.unchangedRanges(ProcFile.text(of: "/proc/self/smaps", limit: 1 << 20))
   }
 
   /// Unmaps the pages of code and constants that were used until now, and gives freed memory back, so that the memory of the start of a
