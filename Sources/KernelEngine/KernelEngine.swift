@@ -471,18 +471,10 @@ extension KernelEngine: Engine {
 
   /// The entry of the target in the form of a recording.
   private var observedTarget: ObservedLeaf? {
-    guard let leaf = targetPath.last else { return nil }
-    let granule = machine.configuration.granule
-    let frame = leaf.descriptor.outputAddress(granule)
-    let size = granule.size(level: leaf.level)
-    let first = HideSeek.target.aligned(to: size)
-    return ObservedLeaf(
-      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame.rawValue,
-      frame: frame == 0
-        ? nil
-        : letters.letters(
-          for: frame, of: first..<first + size, isValid: leaf.descriptor.isValid),
-      counts: targetCounts)
+    guard let visit = targetPath.last else { return nil }
+    return letters.observed(
+      Leaf(descriptor: visit.descriptor, level: visit.level), for: HideSeek.target,
+      machine.configuration.granule, counts: targetCounts)
   }
 
   public func reset(completion: @escaping (Result<Void, EngineFailure>) -> Void) {

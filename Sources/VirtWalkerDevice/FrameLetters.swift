@@ -1,3 +1,4 @@
+import Scenarios
 import Stage2Sim
 
 /// Letters for the frames of leaves, in the order in which they were first seen.
@@ -24,6 +25,27 @@ package struct FrameLetters {
   private var new: [PhysicalAddress] = []
 
   package init() {}
+
+  /// A leaf in the form of a recording.
+  ///
+  /// - Parameters:
+  ///   - leaf: The leaf.
+  ///   - address: A guest address that the leaf is for.
+  ///   - granule: The size of pages and tables.
+  ///   - counts: The reference counts of the tables on the way to the leaf.
+  package mutating func observed(
+    _ leaf: Leaf, for address: IntermediatePhysicalAddress, _ granule: Granule, counts: [Int]
+  ) -> ObservedLeaf {
+    let frame = leaf.descriptor.outputAddress(granule)
+    let size = granule.size(level: leaf.level)
+    let first = address.aligned(to: size)
+    return ObservedLeaf(
+      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame.rawValue,
+      frame: frame == 0
+        ? nil
+        : letters(for: frame, of: first..<first + size, isValid: leaf.descriptor.isValid),
+      counts: counts)
+  }
 
   /// The letters of the frame of a leaf: A to Z, AA, AB and so on.
   ///

@@ -348,16 +348,8 @@ extension ModelRecorder {
     _ address: IntermediatePhysicalAddress, _ machine: inout VirtualMachine
   ) -> ObservedLeaf? {
     guard let leaf = try? machine.leaf(for: address) else { return nil }
-    let granule = machine.configuration.granule
-    let frame = leaf.descriptor.outputAddress(granule)
-    let size = granule.size(level: leaf.level)
-    let first = address.aligned(to: size)
-    return ObservedLeaf(
-      level: leaf.level, attributes: leaf.descriptor.rawValue & ~frame.rawValue,
-      frame: frame == 0
-        ? nil
-        : letters.letters(
-          for: frame, of: first..<first + size, isValid: leaf.descriptor.isValid),
+    return letters.observed(
+      leaf, for: address, machine.configuration.granule,
       counts: machine.stage2.referenceCounts(for: address))
   }
 
