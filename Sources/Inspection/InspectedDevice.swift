@@ -65,6 +65,10 @@ public final class InspectedDevice: SimpleDevice {
   /// this device nor its files. The step ends if the function returns false.
   public var onLongStep: (() -> Bool)?
 
+  /// A function that is called before a text of ``tree`` is made. It may let this device handle the requests that are there, so that
+  /// the text shows each call that has returned, the close(2) of a file too.
+  public var onRead: (() -> Void)?
+
   public var givesTheSameAgain: Bool { engine.givesTheSameAgain }
 
   public func open(_ request: consuming OpenRequest<GuestFile>) {
@@ -175,7 +179,8 @@ public final class InspectedDevice: SimpleDevice {
     /// A text that is made again only if something has happened since the last time.
     func latest(_ make: @escaping () -> FileText) -> () -> FileText {
       var made: (version: UInt64, text: FileText)?
-      return {
+      return { [unowned self] in
+        onRead?()
         if let made, made.version == inspector.version { return made.text }
         let text = make()
         made = text.count <= Self.largestTextToKeep ? (inspector.version, text) : nil

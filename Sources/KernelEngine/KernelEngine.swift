@@ -11,7 +11,7 @@ import VirtWalkerDevice
 ///
 /// A monitor in the host runs the guest, and an agent in the guest makes the calls of the node's clients (Kernel/lab). The engine sends
 /// requests to the monitor, and answers the clients when the monitor answers. Nothing waits in between, except ``reset(completion:)``,
-/// `poll` and the functions of ``view``.
+/// ``waitForReleases()``, `poll` and the functions of ``view``.
 public final class KernelEngine {
   public private(set) var machine: MachineDescription
   public let events: EventStream
@@ -48,6 +48,8 @@ public final class KernelEngine {
   var targetCounts: [Int] = []
   /// The number of releases that the guest has not made yet. An open waits for them, as a driver may allow one open file.
   var releasing = 0
+  /// Whether the guest has taken long for one of these releases. Nothing waits for them any more.
+  var isReleaseSlow = false
   var openings: [() -> Void] = []
   /// The calls that wait for an event of a file, by the handle of the file.
   var pollWaits: [UInt32: UInt64] = [:]
@@ -61,6 +63,8 @@ public final class KernelEngine {
   private static let bootLimit: UInt64 = 120
   /// The longest time of a request that the daemon waits for, in seconds.
   static let requestLimit: UInt64 = 10
+  /// The longest time that ``waitForReleases()`` waits, in nanoseconds.
+  private static let releaseLimit = second
   /// The host sends a frame each second. After this time without one, it is taken for dead, in seconds.
   private static let silenceLimit: UInt64 = 30
 
@@ -272,6 +276,19 @@ public final class KernelEngine {
       answer(request, result)
     }
     if isInterrupted, let id { interrupt(id) }
+  }
+
+  /// Whether the guest has still to make releases that nobody has waited for in vain.
+  public var isReleasing: Bool { releasing > 0 && !isReleaseSlow && isRunning }
+
+  /// Waits until the guest has made its releases, for at most a second. The kernel does not let close(2) wait for them, and a program may
+  /// read the guest's log next.
+  public func waitForReleases() {
+    let deadline = Self.now + Self.releaseLimit
+    while isReleasing {
+      isReleaseSlow = Self.now >= deadline
+      takeFrames(waiting: 100)
+    }
   }
 
   func interrupt(_ id: UInt64) {

@@ -85,6 +85,7 @@ extension KernelEngine: CharacterDevice {
     send(LAB_CALL, payload(call)) { [unowned self] _ in
       releasing -= 1
       guard releasing == 0 else { return }
+      isReleaseSlow = false
       let waiting = openings
       openings = []
       for open in waiting { open() }

@@ -180,6 +180,7 @@ struct Daemon {
       followers.noteNews(of: instance.tree)
     }
     instance.onLongStep { loop.serveOthers(than: instance.server) }
+    instance.handleRequestsBeforeReads(in: loop)
   }
 
   /// Tells the starter of the daemon and systemd that each node answers.

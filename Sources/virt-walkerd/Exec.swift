@@ -122,6 +122,7 @@ private struct SupervisedRun {
     defer { server.close() }
     try server.serve(command, signals: signals, in: loop) { tree.noteNews() }
     try tree.serve(in: loop)
+    device.onRead = { loop.handleRequests(of: server) }
     try own?.watch(device, in: loop)
     if let code { try code.watch(in: loop) { try device.bootAnew() } }
     command.begin()

@@ -133,6 +133,15 @@ final class Instance {
   /// Sets the function that serves other nodes during a long step of the control file.
   func onLongStep(_ serve: @escaping () -> Bool) { device.onLongStep = serve }
 
+  /// Lets the node handle the requests that are there before a file of the tree is read.
+  func handleRequestsBeforeReads(in loop: EventLoop) {
+    device.onRead = { [unowned self] in
+      loop.handleRequests(of: server)
+      guard let engine = kernel?.engine, engine.isReleasing, !loop.isServingOthers else { return }
+      device.goOn { engine.waitForReleases() }
+    }
+  }
+
   /// The number of events that each node keeps. All nodes together need a few megabytes for them.
   static func eventCapacity(nodes: Int) -> Int {
     var capacity = 1 << 14

@@ -18,6 +18,7 @@ static uint8_t byte;
 static uint32_t next_handle, open_handle;
 static bool reads_wait;
 static uint64_t waiting; // the id of the read that waits
+static bool is_slow; // each release takes some time
 
 static void put(int descriptor, const void *bytes, size_t size)
 {
@@ -108,6 +109,9 @@ static void write_bytes(uint64_t id, const char *data, uint32_t size)
         // Each read waits for a signal, or waits no more.
         reads_wait = !strcmp(data, "wait");
         answer(id, size, "", 0);
+    } else if (!strcmp(data, "slow")) {
+        is_slow = true;
+        answer(id, size, "", 0);
     } else if (!strcmp(data, "error")) {
         answer(id, -ENODEV, "", 0);
     } else if (!strcmp(data, "panic")) {
@@ -155,6 +159,8 @@ static void call(uint64_t id, const uint8_t *payload)
         answer(id, open_handle, "", 0);
         break;
     case LAB_RELEASE:
+        if (is_slow)
+            usleep(300000);
         report(LAB_GUEST_LOG, "[    2.000000] guest: release\n");
         answer(id, 0, "", 0);
         break;

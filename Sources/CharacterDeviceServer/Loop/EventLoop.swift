@@ -14,7 +14,7 @@ public final class EventLoop {
   public private(set) var isStopped = false
   /// The server whose handler has called ``serveOthers(than:)``.
   private var paused: Int32?
-  /// The error that a handler has thrown within ``serveOthers(than:)``.
+  /// The error that a handler has thrown within ``serveOthers(than:)`` or ``handleRequests(of:)``.
   private var failure: (any Error)?
 
   /// A server in a loop.
@@ -134,6 +134,27 @@ public final class EventLoop {
     }
     return !isStopped
   }
+
+  /// Handles the requests of a server that are there now, before those of other servers. The function does nothing if the server is
+  /// not in the loop, or is in the middle of a long step. An error of a handler ends ``run()`` once the caller returns.
+  ///
+  /// The kernel does not wait for the answer to a release: close(2) may return before the device knows of it. A file that shows the
+  /// device can call this first, so that it shows the effect of each call that has returned.
+  public func handleRequests(of server: any NodeServer) {
+    let descriptor = server.descriptor.rawValue
+    guard descriptor != paused, let member = members[descriptor] else { return }
+    do {
+      try strategy.wakeUp(self)
+      var left = Self.mostRequestsBefore
+      while left > 0, !isStopped, try member.process() { left -= 1 }
+    } catch {
+      failure = error
+      stop()
+    }
+  }
+
+  /// The most requests that ``handleRequests(of:)`` handles, so that a client that never pauses cannot stop all others.
+  private static let mostRequestsBefore = 256
 
   /// A handler has called ``serveOthers(than:)`` and waits for its return.
   public var isServingOthers: Bool { paused != nil }

@@ -74,6 +74,17 @@ import Testing
     expect(run, "124\nB")
   }
 
+  /// The log has the lines of a release as soon as close(2) has returned, although the kernel does not wait for it.
+  @Test func logShowsTheReleaseOfAClosedFile() async throws {
+    let run = try await run(
+      """
+      serve virt_walker; before=$(grep -c release $tree/guest/dmesg)
+      printf slow >$node; grep -c release $tree/guest/dmesg
+      exec 5<$node; exec 5<&-; grep -c release $tree/guest/dmesg; echo $before; finish
+      """)
+    expect(run, "1\n2\n0\n")
+  }
+
   @Test func stepsOfTheHostAreObserved() async throws {
     let run = try await run(
       """

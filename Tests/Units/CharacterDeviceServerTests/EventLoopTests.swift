@@ -204,6 +204,35 @@ private struct Traffic {
     for descriptor in [workRead, workWrite] { try descriptor.close() }
   }
 
+  /// A handler lets a server handle the requests that are there, but not in the middle of one, and not without end.
+  @Test(arguments: [PollPolicy.never, .automatic, .always(microseconds: 50)])
+  func requestsOfAServerAreHandledFirst(policy: PollPolicy) throws {
+    let loop = try EventLoop(waiting: AdaptiveWait(policy))
+    let (device, endless) = (try Echo(), try Echo())
+    let (fileRead, fileWrite) = try FileDescriptor.pipe()
+    var reads = 0
+    try loop.add(device) { _ in
+      guard device.bytes == 1 else { return }
+      _ = try fileWrite.writeAll([0])
+      while reads == 0 { _ = loop.serveOthers(than: device) }
+    }
+    try loop.add(endless) { _ in try endless.write() }
+    try loop.add(fileRead) {
+      var byte: UInt8 = 0
+      _ = read(fileRead.rawValue, &byte, 1)
+      reads += 1
+      for _ in 0..<20 { try device.write() }
+      loop.handleRequests(of: device)
+      loop.handleRequests(of: endless)
+      #expect(device.bytes == (loop.isServingOthers ? 1 : 41))
+      if loop.isServingOthers { _ = try fileWrite.writeAll([0]) } else { loop.stop() }
+    }
+    try loop.run()
+    #expect(reads == 2)
+    for server in [device, endless] { server.close() }
+    for descriptor in [fileRead, fileWrite] { try descriptor.close() }
+  }
+
   /// Idle CPUs may sleep soon after the last request, even while the loop's thread sleeps itself.
   @Test func wakeLatencyIsTakenBack() throws {
     let latency = WakeLatency(isWanted: true)
