@@ -23,7 +23,11 @@ struct lab_frame {
 
 enum lab_kind {
 	/* Requests */
-	LAB_BOOT = 1,   /* struct lab_boot, command line, initramfs: ends the present guest, if any, and boots a new one */
+	/*
+	 * struct lab_boot, command line, initramfs: ends the present guest, if any, and boots a new one. -EBUSY: the vCPU of the last guest does
+	 * not leave KVM_RUN. -ETIME: the guest's kernel has logged nothing, so the module has not run.
+	 */
+	LAB_BOOT = 1,
 	LAB_CALL = 2,   /* struct lab_call, data: a system call of a client, made by the agent in the guest */
 	LAB_WALK = 3,   /* uint64_t address: the entries on the way to the address */
 	LAB_TABLES = 4, /* nothing: all stage-2 tables */

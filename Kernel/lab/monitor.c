@@ -373,6 +373,7 @@ static struct guest {
 	uint32_t busy_ticks;  /* with a request, and a vCPU that never waits for an interrupt */
 
 	uint32_t console_position, console_stale;
+	bool has_logged, never_began;
 	char panic[256];
 } guest;
 
@@ -1031,6 +1032,7 @@ static void send_guest_log(void)
 		has_text = true;
 	}
 	if (has_text) {
+		guest.has_logged = true;
 		guest.console_stale = 0;
 		if (!guest.heartbeat) /* before the agent is there, lines of the log are progress */
 			guest.quiet_ticks = guest.busy_ticks = 0;
@@ -1196,8 +1198,8 @@ static void end_guest(bool tells)
 	snprintf(text, sizeof(text), "%s%s%s", guest.has_reason ? guest.reason : "the guest was ended", guest.panic[0] ? ": " : "", guest.panic);
 	if (!is_broken && tells && !guest.panic[0])
 		describe_vcpu(text, sizeof(text));
-	fail_requests(-EIO, text);
-	if (tells)
+	fail_requests(guest.never_began ? -ETIME : -EIO, text);
+	if (tells && !guest.never_began)
 		send_frame(LAB_STOPPED, 0, text, strlen(text));
 	if (is_broken) {
 		guest.is_there = false; /* its memory stays, because the thread uses it */
@@ -1329,6 +1331,7 @@ static void watch_heartbeat(void)
 			   guest.boot_id ? "the boot" : "a call", limit * TICK_MS / 1000);
 	else
 		return;
+	guest.never_began = guest.boot_id && !heartbeat && !guest.has_logged;
 	end_guest(true);
 }
 

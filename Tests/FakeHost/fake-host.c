@@ -18,6 +18,7 @@ static uint8_t byte;
 static uint32_t next_handle, open_handle;
 static bool reads_wait;
 static uint64_t waiting; // the id of the read that waits
+static bool has_begun; // a guest has booted before
 static bool is_slow; // each release takes some time
 
 static void put(int descriptor, const void *bytes, size_t size)
@@ -94,12 +95,15 @@ static void boot(uint64_t id, const uint8_t *payload, uint32_t length)
     report(LAB_GUEST_LOG, "[    1.000000] guest: booted\n");
     if (!strcmp(name, "fails"))
         answer(id, -ENOENT, "insmod: unknown symbol walk", 27);
+    else if (!strcmp(name, "never") || (!strcmp(name, "late") && !has_begun))
+        answer(id, -ETIME, "the guest hangs", 15);
     else if (!strcmp(name, "several"))
         answer(id, 0, "one\0two", 8);
     else if (!strcmp(name, "none"))
         answer(id, 0, "", 0);
     else
         answer(id, 0, name, strlen(name) + 1);
+    has_begun = true;
 }
 
 // The driver's write.

@@ -64,6 +64,12 @@ import Testing
       """)
   }
 
+  /// A guest whose kernel never begins is booted once more.
+  @Test func guestThatDoesNotBeginIsBootedAgain() async throws {
+    let run = try await run("serve late; printf A >$node; head -c1 $node; finish")
+    expect(run, "A")
+  }
+
   /// A signal for a client ends its call in the guest, and the next call works.
   @Test func signalReachesTheGuest() async throws {
     let run = try await run(
@@ -250,6 +256,7 @@ import Testing
   @Test(arguments: [
     ("fails", "insmod: unknown symbol walk"),
     ("none", "it has made no character device: register one, e.g. by misc_register()"),
+    ("never", "the guest has not started: the guest hangs"),
     ("several", "the module has made several devices (one, two): --name selects one of them"),
   ])
   func failedStartSaysWhy(devices: String, reason: String) async throws {
