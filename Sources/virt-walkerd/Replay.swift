@@ -83,6 +83,9 @@ struct Replay: ParsableCommand {
     guard !files.contains(""), tables != "", page != "" else {
       throw ValidationError("an empty name is not a file")
     }
+    guard (files + [tables]).count(where: { $0 == "-" }) < 2 else {
+      throw ValidationError("standard input can be read once: give - once")
+    }
     guard [check, against != nil, step, casemate].count(where: { $0 }) < 2 else {
       throw ValidationError(
         "--check, --against, --step and --casemate print different things: give one of them")
@@ -96,9 +99,8 @@ struct Replay: ParsableCommand {
 
   func run() throws {
     try reportingFailures {
-      // All files are read before the first one is played. Only one text at a time stays in memory.
-      let dump = try tables.map { try TextInput($0, kind: "a file stage2_page_tables") }
-      let texts = try files.map { try read($0, dump) }
+      // All files are read before the first one is played. No text stays in memory.
+      let texts = try readFiles()
       let file = try page.map { try PageFile($0) }
       let hook = try HookRunner(ownHook)
       if let file {
@@ -172,25 +174,15 @@ struct Replay: ParsableCommand {
     }
   }
 
-  private func read(_ path: String, _ dump: TextInput?) throws -> ReplayText {
-    let input = try TextInput(path, kind: "a scenario, a recording or a page-table case")
-    guard let line = input.firstLine, CaseReader.isFirstLine(line) else {
-      for (option, version) in [("--kernel", kernel), ("--against", against)] {
-        try version?.check(option, forScenario: input.name)
-      }
-      guard dump == nil else {
-        throw Failure(
-          "--tables: \(input.name) is a scenario, and the entries of its machine belong to pages of the host, which a dump does not have: give a page-table case",
-          status: .usage)
-      }
-      return .scenario(try ScenarioText(input, kernel?.version))
-    }
-    guard !ownHook.isGiven else {
-      throw Failure(
-        "\(input.name) is a page-table case, which has no guest and no hook: leave out --\(ownHook.hook != nil ? "hook" : "patch")",
-        status: .usage)
-    }
-    return .tables(try CaseText(input, dump, kernel?.version, other: against?.version))
+  private func readFiles() throws -> [ReplayText] {
+    let reader = ReplayReader(
+      kernel: kernel, against: against,
+      dump: try tables.map { try TextInput($0, kind: "a file stage2_page_tables") },
+      codeOption: !ownHook.isGiven ? nil : ownHook.hook != nil ? "--hook" : "--patch")
+    var texts: [ReplayText] = []
+    try inParallel(
+      files.count, { [files] in try reader.read(files[$0]) }, take: { texts.append($0) })
+    return texts
   }
 
   /// Compares texts with the model, and prints the first difference of each.
@@ -203,13 +195,14 @@ struct Replay: ParsableCommand {
     }
     let width = outputWidth()
     var matching = 0
-    for text in texts {
-      let difference =
-        switch text {
-        case .scenario(let text): try text.difference(width: width, hook)
-        case .tables(let text): try text.difference(width: width)
-        }
+    func show(_ difference: String?) throws {
       if let difference { try write(difference) } else { matching += 1 }
+    }
+    if let hook {
+      // The processes of a hook have one user, which is this thread.
+      for text in texts { try show(text.difference(width: width, hook)) }
+    } else {
+      try inParallel(texts.count, { try texts[$0].difference(width: width, nil) }, take: show)
     }
     guard matching == texts.count else {
       let differing = texts.count - matching
@@ -265,6 +258,46 @@ struct ReplayVersion: ExpressibleByArgument {
 private enum ReplayText {
   case scenario(ScenarioText)
   case tables(CaseText)
+
+  /// The first difference from the model, as text to print; nil if there is none.
+  func difference(width: Int?, _ hook: HookRunner?) throws -> String? {
+    switch self {
+    case .scenario(let text): try text.difference(width: width, hook)
+    case .tables(let text): try text.difference(width: width)
+    }
+  }
+}
+
+/// A reader of texts, with the options that some texts do not have.
+private struct ReplayReader {
+  let kernel: ReplayVersion?
+  let against: ReplayVersion?
+  /// The entries that the tables of cases begin with; nil for empty tables.
+  let dump: TextInput?
+  /// The option of the user's own code; nil if there is none.
+  let codeOption: String?
+
+  /// Reads all of a text, and keeps no line.
+  func read(_ path: String) throws -> ReplayText {
+    let input = try TextInput(path, kind: "a scenario, a recording or a page-table case")
+    guard let line = input.firstLine, CaseReader.isFirstLine(line) else {
+      for (option, version) in [("--kernel", kernel), ("--against", against)] {
+        try version?.check(option, forScenario: input.name)
+      }
+      guard dump == nil else {
+        throw Failure(
+          "--tables: \(input.name) is a scenario, and the entries of its machine belong to pages of the host, which a dump does not have: give a page-table case",
+          status: .usage)
+      }
+      return .scenario(try ScenarioText(input, kernel?.version))
+    }
+    if let codeOption {
+      throw Failure(
+        "\(input.name) is a page-table case, which has no guest and no hook: leave out \(codeOption)",
+        status: .usage)
+    }
+    return .tables(try CaseText(input, dump, kernel?.version, other: against?.version))
+  }
 }
 
 /// The numbers of texts, and of their steps and operations.

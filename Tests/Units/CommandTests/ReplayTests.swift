@@ -201,6 +201,24 @@ import Testing
         == "a.txt\(title)\(stacked)c.txt\(title)\(stacked)1 of 3 recordings match, 2 differ\n")
   }
 
+  /// Several threads compare the files. The results, and the first error, are in the order of the files.
+  @Test func resultsAreInOrder() async throws {
+    let wrong = Self.recording.replacing("result 0", with: "result EFAULT")
+    let run = try await replay(
+      """
+      for number in $(seq 100 299); do cp wrong.txt $number.txt; done
+      for run in 1 2 3; do $virt_walkerd replay --check *.txt | sed -n 's/.txt:.*//p' | tr '\\n' ' ' | md5sum; done
+      { seq 100 299; echo wrong; } | tr '\\n' ' ' | md5sum
+      mv wrong.txt 150.txt; for number in 120 190 280; do echo none >$number.txt; done
+      for run in 1 2 3; do $virt_walkerd replay --check *.txt; done
+      """, ["wrong.txt": wrong])
+    let sums = run.output.split(separator: "\n")
+    #expect(sums.count == 4 && Set(sums).count == 1, "\(run.output)")
+    let errors = run.errors.split(separator: "\n")
+    #expect(errors.count == 3, "\(run.errors)")
+    for error in errors { #expect(error.hasPrefix("virt-walkerd: 120.txt:1:1: ")) }
+  }
+
   /// Empty lines and comments need no memory except their text, with and without --check, and for any number of files.
   /// An earlier version took 188 MB for each MiB of such a file.
   @Test(arguments: ["", "#", "# c"])
@@ -210,7 +228,8 @@ import Testing
     let recording = Self.recording + rest
     let run = try await replay(
       """
-      ulimit -v 110000
+      # Each thread would reserve 64 MiB of addresses for its memory.
+      export MALLOC_ARENA_MAX=1; ulimit -v 110000
       $virt_walkerd replay a.txt - a.txt <a.txt | cmp - expected.txt
       head -c \(recording.utf8.count) expected.txt >b.txt
       $virt_walkerd replay --check b.txt b.txt
@@ -276,6 +295,7 @@ import Testing
     ("$virt_walkerd replay r.txt .", 66, "cannot read .: Is a directory"),
     ("$virt_walkerd replay", 64, "Missing expected argument '<file> ...'"),
     ("$virt_walkerd replay ''", 64, "an empty name is not a file"),
+    ("$virt_walkerd replay - r.txt -", 64, "standard input can be read once: give - once"),
     ("$virt_walkerd replay --fast r.txt", 64, "Unknown option '--fast'"),
     ("$virt_walkerd replay r.txt >/dev/full", 71, "No space left on device"),
   ])
