@@ -146,8 +146,12 @@ def links():
     browser.open(url("one.html", "#step-5"))
     shows("Step 5 of 16")
     same("#step-5", browser.evaluate("document.getElementById('link').getAttribute('href')"))
+    # A late event would bring a page that has gone on back to the step of the address.
+    browser.evaluate("addEventListener('hashchange', (event) => { window.late = event.newURL; })")
     browser.click("#forward")
     browser.wait("location.hash === '#step-6'")
+    time.sleep(0.5)
+    same(None, browser.evaluate("window.late"))
     browser.evaluate("location.hash = '#step-12'")
     browser.wait("document.getElementById('place').textContent === 'Step 12 of 16'")
     browser.click("#near a[href='#step-13']")
