@@ -75,7 +75,7 @@ public struct MachineDescription: Hashable, Sendable {
       return found
     }
     switch key {
-    case .kernel: configuration.kernel = try choice(of: KernelVersion.recorded)
+    case .kernel: configuration.kernel = try choice(of: KernelVersion.allCases)
     case .cpu: configuration.cpu = try choice(of: CPUModel.allCases)
     case .granule:
       guard let found = Granule(value.text) else {

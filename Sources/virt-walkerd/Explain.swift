@@ -127,7 +127,7 @@ struct Explain: ParsableCommand {
   }
 
   private static func parseVersions(_ text: String) throws -> [KernelVersion] {
-    if text == "all" { return KernelVersion.recorded }
+    if text == "all" { return KernelVersion.allCases }
     guard let version = KernelVersion(argument: text) else {
       let values = KernelVersion.allValueStrings.joined(separator: ", ")
       throw ValidationError("'\(text)' is not a version of the model: give \(values) or all")

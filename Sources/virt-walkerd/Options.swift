@@ -9,20 +9,7 @@ extension CPUModel: ExpressibleByArgument {}
 
 extension Backing: ExpressibleByArgument {}
 
-extension KernelVersion: ExpressibleByArgument {
-  public init?(argument: String) {
-    guard let version = Self.recorded.first(where: { $0.rawValue == argument }) else { return nil }
-    self = version
-  }
-
-  public static var allValueStrings: [String] { recorded.map(\.rawValue) }
-
-  /// The recorded versions in words: `5.10, 6.1, 6.12 or 7.3`.
-  static var recordedWords: String {
-    let names = recorded.map(\.rawValue)
-    return names.dropLast().joined(separator: ", ") + " or " + (names.last ?? "")
-  }
-}
+extension KernelVersion: ExpressibleByArgument {}
 
 /// The options that select a node.
 struct NodeOptions: ParsableArguments {

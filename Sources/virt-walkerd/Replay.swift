@@ -36,15 +36,15 @@ struct Replay: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The version of Linux on the host, or of the page table of a case. A scenario has \(KernelVersion.recordedWords). (default: that of the file)",
+      "The version of Linux on the host, or of the page table of a case. (default: that of the file)",
       valueName: "version"))
-  var kernel: ReplayVersion?
+  var kernel: KernelVersion?
 
   @Option(
     help: ArgumentHelp(
       "Run each file on this version of Linux, too. Print the steps with other observations, this version on the right, and the number of these steps. (default: no other version)",
       valueName: "version"))
-  var against: ReplayVersion?
+  var against: KernelVersion?
 
   @Flag(
     help: """
@@ -116,7 +116,7 @@ struct Replay: ParsableCommand {
       } else if step {
         try show(try scenarios(texts, of: "--step"), hook)
       } else if let against {
-        try compareVersions(of: texts, against.version, hook)
+        try compareVersions(of: texts, against, hook)
       } else if check {
         try checkResults(of: texts, hook)
       } else {
@@ -140,7 +140,7 @@ struct Replay: ParsableCommand {
         try pages.add(text, named: text.name)
         continue
       }
-      for version in [text.machine.configuration.kernel, against.version] {
+      for version in [text.machine.configuration.kernel, against] {
         try pages.add(text, on: version, named: "\(text.name), Linux \(version.rawValue)")
       }
     }
@@ -234,26 +234,6 @@ struct Replay: ParsableCommand {
   }
 }
 
-/// A version of Linux that a scenario or a case can have.
-struct ReplayVersion: ExpressibleByArgument {
-  let version: KernelVersion
-
-  init?(argument: String) {
-    guard let version = KernelVersion(rawValue: argument) else { return nil }
-    self.version = version
-  }
-
-  static var allValueStrings: [String] { KernelVersion.allCases.map(\.rawValue) }
-
-  /// - Throws: ``Failure`` if only page-table cases have the version.
-  func check(_ option: String, forScenario name: String) throws {
-    guard !KernelVersion.recorded.contains(version) else { return }
-    throw Failure(
-      "\(option) \(version.rawValue): the model has only the page tables of Linux \(version.rawValue), for page-table cases, and \(name) is a scenario: give \(KernelVersion.recordedWords)",
-      status: .usage)
-  }
-}
-
 /// A text that is replayed.
 private enum ReplayText {
   case scenario(ScenarioText)
@@ -270,8 +250,8 @@ private enum ReplayText {
 
 /// A reader of texts, with the options that some texts do not have.
 private struct ReplayReader {
-  let kernel: ReplayVersion?
-  let against: ReplayVersion?
+  let kernel: KernelVersion?
+  let against: KernelVersion?
   /// The entries that the tables of cases begin with; nil for empty tables.
   let dump: TextInput?
   /// The option of the user's own code; nil if there is none.
@@ -281,22 +261,19 @@ private struct ReplayReader {
   func read(_ path: String) throws -> ReplayText {
     let input = try TextInput(path, kind: "a scenario, a recording or a page-table case")
     guard let line = input.firstLine, CaseReader.isFirstLine(line) else {
-      for (option, version) in [("--kernel", kernel), ("--against", against)] {
-        try version?.check(option, forScenario: input.name)
-      }
       guard dump == nil else {
         throw Failure(
           "--tables: \(input.name) is a scenario, and the entries of its machine belong to pages of the host, which a dump does not have: give a page-table case",
           status: .usage)
       }
-      return .scenario(try ScenarioText(input, kernel?.version))
+      return .scenario(try ScenarioText(input, kernel))
     }
     if let codeOption {
       throw Failure(
         "\(input.name) is a page-table case, which has no guest and no hook: leave out \(codeOption)",
         status: .usage)
     }
-    return .tables(try CaseText(input, dump, kernel?.version, other: against?.version))
+    return .tables(try CaseText(input, dump, kernel, other: against))
   }
 }
 

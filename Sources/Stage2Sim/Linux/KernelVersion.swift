@@ -1,5 +1,6 @@
 /// The version of Linux that runs on the host, with the facts of its source: constants, limits, and choices in which versions
-/// differ.
+/// differ. The model of each version was compared with recordings of the real kernel (Tests/Recordings), and its page tables with the
+/// kernel's own code (`oracle/pgtable`). The cases are in the order of the versions.
 ///
 /// The rest of the model has the code that versions share, and takes a fact by its name from here. To add a version, add a
 /// case: the compiler then lists the facts that need a value for it.
@@ -20,18 +21,14 @@ public enum KernelVersion: String, CaseIterable, Sendable {
   /// The version of a machine that names none.
   public static let standard = KernelVersion.linux61
 
-  /// The versions whose model was compared with recordings of the real kernel (Tests/Recordings). Scenarios and commands have no
-  /// other ones. The page tables of all versions were compared with the kernel's own code (`oracle/pgtable`).
-  public static let recorded: [KernelVersion] = [.linux510, .linux61, .linux612, .linux73]
-
   /// The newest version that is not newer than a release of Linux such as `6.12.117`; the oldest version for an older release.
   public init(closestTo release: some StringProtocol) {
     let number = Self.number(release)
     self =
-      Self.recorded.last { version in
+      Self.allCases.last { version in
         !number.lexicographicallyPrecedes(Self.number(version.rawValue))
       }
-      ?? Self.recorded[0]
+      ?? Self.allCases[0]
   }
 
   /// The first two numbers of a release.

@@ -12,7 +12,7 @@ import VirtWalkerDevice
     .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Recordings")
 
   /// Some recordings of each version, and all of those about single facts.
-  static let paths: [String] = KernelVersion.recorded.flatMap { version in
+  static let paths: [String] = KernelVersion.allCases.flatMap { version in
     let files = try? FileManager.default.contentsOfDirectory(
       atPath: recordings.appending(path: version.rawValue).path())
     return (files ?? []).sorted().enumerated()
@@ -68,7 +68,7 @@ import VirtWalkerDevice
 
   /// With the calls of functions, the other stops are the same. Each function that a version calls is in KernelNames as one of that
   /// version.
-  @Test(arguments: KernelVersion.recorded)
+  @Test(arguments: KernelVersion.allCases)
   func callsOfAVersion(_ version: KernelVersion) throws {
     let article = try String(
       contentsOf: Self.recordings.deletingLastPathComponent().deletingLastPathComponent().appending(
