@@ -126,13 +126,9 @@ struct Daemon {
   /// Starts the real kernel, if the options ask for one.
   private func startKernel() throws -> InstanceKernel? {
     guard options.realKernel.engine == .kernel else { return nil }
-    do {
-      return try InstanceKernel(
-        options, MachineDescription(options.machine),
-        eventCapacity: Instance.eventCapacity(nodes: 1), at: options.node.node, log: log)
-    } catch let failure as EngineFailure {
-      throw Failure("\(failure)", status: .unavailable)
-    }
+    return try InstanceKernel(
+      options, MachineDescription(options.machine),
+      eventCapacity: Instance.eventCapacity(nodes: 1), at: options.node.node, log: log)
   }
 
   /// Gives up all rights except the descriptors that are open.

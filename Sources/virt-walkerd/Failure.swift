@@ -29,6 +29,12 @@ struct Failure: Error {
     }
   }
 
+  /// Describes the failure of an engine, whose reason stands before the last lines of the kernels.
+  init(_ failure: EngineFailure) {
+    let lines = failure.description.split(separator: "\n").map(String.init)
+    self.init(lines.first ?? "", status: .unavailable, after: Array(lines.dropFirst()))
+  }
+
   init(_ failure: LabFailure) {
     self.init(failure.description, status: .dataError, after: failure.lines)
   }
@@ -80,6 +86,7 @@ func reportingFailures(_ body: () throws -> Void) throws {
     case let error as Failure: failure = error
     case let error as NodeError: failure = Failure(error)
     case let error as CodeFailure: failure = Failure(error)
+    case let error as EngineFailure: failure = Failure(error)
     case let error as LabFailure: failure = Failure(error)
     case let error as Errno: failure = Failure("\(error)", status: .systemError)
     default: throw error

@@ -38,12 +38,7 @@ struct ScenarioComparison {
   func run() throws -> Bool {
     let steps = try text.steps()
     let model = try hook.makeEngine(text.machine)
-    let player: ScenarioPlayer
-    do throws(EngineFailure) {
-      player = try ScenarioPlayer(images, text.machine.configuration, user: UserOptions.usual)
-    } catch {
-      throw Failure("\(error)", status: .unavailable)
-    }
+    let player = try ScenarioPlayer(images, text.machine.configuration, user: UserOptions.usual)
     var done = 0
     var same = 0
     do {

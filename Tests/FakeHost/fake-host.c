@@ -96,7 +96,7 @@ static void boot(uint64_t id, const uint8_t *payload, uint32_t length)
     if (!strcmp(name, "fails"))
         answer(id, -ENOENT, "insmod: unknown symbol walk", 27);
     else if (!strcmp(name, "never") || (!strcmp(name, "late") && !has_begun))
-        answer(id, -ETIME, "the guest hangs", 15);
+        answer(id, -ETIME, "the guest hangs\n  pc 0x200", 26);
     else if (!strcmp(name, "several"))
         answer(id, 0, "one\0two", 8);
     else if (!strcmp(name, "none"))

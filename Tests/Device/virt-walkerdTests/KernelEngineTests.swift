@@ -261,8 +261,10 @@ import Testing
   ])
   func failedStartSaysWhy(devices: String, reason: String) async throws {
     let run = try await run(
-      "serve \(devices) 2>/dev/null || echo $?; grep -oF '\(reason)' log; ls -d $node $tree 2>/dev/null"
-    )
+      """
+      serve \(devices) 2>/dev/null || echo $?; grep -oF '\(reason)' log; ls -d $node $tree 2>/dev/null
+      grep -F 'x0a' log
+      """)
     expect(run, "69\n\(reason)\n")
   }
 
