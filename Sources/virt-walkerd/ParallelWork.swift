@@ -1,92 +1,92 @@
 import Glibc
 import Synchronization
 
-/// Calls `make` for the numbers from 0 up to `count`, on as many threads as the system has CPUs, and `take` with each result, on the
-/// calling thread and in the order of the numbers.
+/// Calls `make` for the numbers from 0 up to `count`, on as many threads as the system has CPUs.
 ///
-/// - Throws: The first error in this order. All results before it were taken.
+/// - Returns: The results in the order of the numbers.
+/// - Throws: The first error in this order.
 func inParallel<Value: Sendable>(
-  _ count: Int, _ make: @escaping @Sendable (Int) throws -> Value, take: (Value) throws -> Void
-) throws {
+  _ count: Int, _ make: @escaping @Sendable (Int) throws -> Value
+) throws -> [Value] {
   let work = ParallelWork(count, make)
-  // The calling thread works, too. A system that has no thread left only takes longer.
   let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
+  // The calling thread works, too. A system that has no thread left only takes longer.
   let threads = (0..<max(0, min(count, processors) - 1)).compactMap { _ in
-    WorkerThread { while work.proceed() {} }
+    WorkerThread { work.run() }
   }
-  var taken = 0
-  func takeResults() throws {
-    while let result = work.take(taken) {
-      taken += 1
-      try take(try result.get())
-    }
-  }
-  let result = Result { while work.proceed() { try takeResults() } }
-  work.stop()
-  for thread in threads { thread.join() }
-  try result.get()
-  try takeResults()
+  let parts = [work.run()] + threads.map { $0.join() }
+  return try parts.flatMap(\.results).sorted { $0.number < $1.number }.map { try $0.result.get() }
 }
 
-/// The results of a function for the numbers from 0 up to a count. Several threads call the function.
+/// The calls of a function for the numbers from 0 up to a count, which several threads share. They share no result: a thread gives its results
+/// when it ends.
 private final class ParallelWork<Value: Sendable>: Sendable {
+  /// The results of one thread.
+  final class Part: Sendable {
+    let results: [(number: Int, result: Result<Value, any Error>)]
+
+    init(_ results: [(number: Int, result: Result<Value, any Error>)]) { self.results = results }
+  }
+
   private let count: Int
   private let make: @Sendable (Int) throws -> Value
   private let next = Atomic<Int>(0)
-  private let results = Mutex<[Int: Result<Value, any Error>]>([:])
 
   init(_ count: Int, _ make: @escaping @Sendable (Int) throws -> Value) {
     self.count = count
     self.make = make
   }
 
-  /// Makes the next result.
-  ///
-  /// - Returns: Whether there was one to make.
-  func proceed() -> Bool {
-    let number = next.wrappingAdd(1, ordering: .relaxed).oldValue
-    guard number < count else { return false }
-    let result = Result { try make(number) }
-    results.withLock { $0[number] = result }
-    return true
+  /// Makes results until all are made, or until there is an error. Another thread has taken each smaller number by then.
+  func run() -> Part {
+    var results: [(number: Int, result: Result<Value, any Error>)] = []
+    while true {
+      let number = next.wrappingAdd(1, ordering: .relaxed).oldValue
+      guard number < count else { return Part(results) }
+      let result = Result { try make(number) }
+      results.append((number, result))
+      if case .failure = result { next.store(count, ordering: .relaxed) }
+    }
   }
-
-  /// Takes a result out; nil if it is not made yet.
-  func take(_ number: Int) -> Result<Value, any Error>? {
-    results.withLock { $0.removeValue(forKey: number) }
-  }
-
-  /// Lets no further result be made.
-  func stop() { next.store(count, ordering: .relaxed) }
 }
 
 /// A thread that calls a function once.
-private struct WorkerThread {
-  private final class Body: Sendable {
-    let run: @Sendable () -> Void
-
-    init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-  }
-
+private struct WorkerThread<Value: AnyObject & Sendable> {
   private let thread: pthread_t
 
   /// Starts a thread; nil if the system has none left.
-  init?(_ run: @escaping @Sendable () -> Void) {
-    var thread = pthread_t()
-    let body = Unmanaged.passRetained(Body(run))
-    let error = pthread_create(
-      &thread, nil,
-      { body in
-        Unmanaged<Body>.fromOpaque(body!).takeRetainedValue().run()
-        return nil
-      }, body.toOpaque())
-    guard error == 0 else {
-      body.release()
+  init?(_ run: @escaping @Sendable () -> Value) {
+    guard let thread = startThread({ Unmanaged.passRetained(run()).toOpaque() }) else {
       return nil
     }
     self.thread = thread
   }
 
-  /// Waits until the function has returned. Call this once.
-  func join() { pthread_join(thread, nil) }
+  /// Waits for the value of the function. Call this once.
+  func join() -> Value {
+    var value: UnsafeMutableRawPointer?
+    pthread_join(thread, &value)
+    return Unmanaged.fromOpaque(value!).takeRetainedValue()
+  }
+}
+
+/// A function for a thread, without the generic parameter that a C function cannot have.
+private final class ThreadBody: Sendable {
+  let run: @Sendable () -> UnsafeMutableRawPointer
+
+  init(_ run: @escaping @Sendable () -> UnsafeMutableRawPointer) { self.run = run }
+}
+
+/// Starts a thread; nil if the system has none left.
+private func startThread(_ run: @escaping @Sendable () -> UnsafeMutableRawPointer) -> pthread_t? {
+  var thread = pthread_t()
+  let body = Unmanaged.passRetained(ThreadBody(run))
+  let error = pthread_create(
+    &thread, nil, { Unmanaged<ThreadBody>.fromOpaque($0!).takeRetainedValue().run() },
+    body.toOpaque())
+  guard error == 0 else {
+    body.release()
+    return nil
+  }
+  return thread
 }

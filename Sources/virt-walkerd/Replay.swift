@@ -179,10 +179,7 @@ struct Replay: ParsableCommand {
       kernel: kernel, against: against,
       dump: try tables.map { try TextInput($0, kind: "a file stage2_page_tables") },
       codeOption: !ownHook.isGiven ? nil : ownHook.hook != nil ? "--hook" : "--patch")
-    var texts: [ReplayText] = []
-    try inParallel(
-      files.count, { [files] in try reader.read(files[$0]) }, take: { texts.append($0) })
-    return texts
+    return try inParallel(files.count) { [files] in try reader.read(files[$0]) }
   }
 
   /// Compares texts with the model, and prints the first difference of each.
@@ -194,16 +191,15 @@ struct Replay: ParsableCommand {
       }
     }
     let width = outputWidth()
-    var matching = 0
-    func show(_ difference: String?) throws {
-      if let difference { try write(difference) } else { matching += 1 }
-    }
-    if let hook {
-      // The processes of a hook have one user, which is this thread.
-      for text in texts { try show(text.difference(width: width, hook)) }
-    } else {
-      try inParallel(texts.count, { try texts[$0].difference(width: width, nil) }, take: show)
-    }
+    let differences =
+      if let hook {
+        // The processes of a hook have one user, which is this thread.
+        try texts.map { try $0.difference(width: width, hook) }
+      } else {
+        try inParallel(texts.count) { try texts[$0].difference(width: width, nil) }
+      }
+    for case let difference? in differences { try write(difference) }
+    let matching = differences.count { $0 == nil }
     guard matching == texts.count else {
       let differing = texts.count - matching
       try write(
