@@ -59,7 +59,7 @@ public final class InspectedDevice: SimpleDevice {
   }
 
   /// A function that is called with the reason when the machine cannot be booted anew.
-  public var onBootFailure: ((String) -> Void)?
+  public var onBootFailure: ((EngineFailure) -> Void)?
 
   /// A function that is called again and again during a long step of the control file. It may serve other devices, but neither
   /// this device nor its files. The step ends if the function returns false.
@@ -278,7 +278,7 @@ public final class InspectedDevice: SimpleDevice {
     do throws(EngineFailure) {
       try engine.reset()
     } catch {
-      onBootFailure?(error.description)
+      onBootFailure?(error)
       throw .ioError
     }
     boots += 1

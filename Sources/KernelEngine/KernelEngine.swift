@@ -63,8 +63,8 @@ public final class KernelEngine {
   private static let bootLimit: UInt64 = 120
   /// The longest time of a request that the daemon waits for, in seconds.
   static let requestLimit: UInt64 = 10
-  /// The longest time that ``waitForReleases()`` waits, in nanoseconds.
-  private static let releaseLimit = second
+  /// The longest time that ``waitForReleases()`` waits, in seconds.
+  private static let releaseLimit: UInt64 = 1
   /// The host sends a frame each second. After this time without one, it is taken for dead, in seconds.
   private static let silenceLimit: UInt64 = 30
 
@@ -288,7 +288,7 @@ public final class KernelEngine {
   /// Waits until the guest has made its releases, for at most a second. The kernel does not let close(2) wait for them, and a program may
   /// read the guest's log next.
   public func waitForReleases() {
-    let deadline = Self.now + Self.releaseLimit
+    let deadline = Self.now + Self.releaseLimit * Self.second
     while isReleasing {
       isReleaseSlow = Self.now >= deadline
       takeFrames(waiting: 100)

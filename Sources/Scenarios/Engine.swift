@@ -85,6 +85,14 @@ public struct EngineFailure: Error, Hashable, Sendable, CustomStringConvertible 
 
   /// A failure with a reason.
   public init(_ description: String) { self.description = description }
+
+  /// The first line of the description.
+  public var reason: String { lines.first ?? "" }
+
+  /// The other lines of the description: the state of the guest and the last lines of the kernels' logs.
+  public var details: [String] { Array(lines.dropFirst()) }
+
+  private var lines: [String] { description.split(separator: "\n").map(String.init) }
 }
 
 /// A look at a machine. It changes nothing.

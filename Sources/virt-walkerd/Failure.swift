@@ -31,8 +31,7 @@ struct Failure: Error {
 
   /// Describes the failure of an engine, whose reason stands before the last lines of the kernels.
   init(_ failure: EngineFailure) {
-    let lines = failure.description.split(separator: "\n").map(String.init)
-    self.init(lines.first ?? "", status: .unavailable, after: Array(lines.dropFirst()))
+    self.init(failure.reason, status: .unavailable, after: failure.details)
   }
 
   init(_ failure: LabFailure) {

@@ -94,11 +94,10 @@ final class Instance {
 
   /// Logs why a reset has failed.
   private func logBootFailures() {
-    device.onBootFailure = { [log, node] description in
-      let lines = description.split(separator: "\n")
-      for line in lines.dropFirst() { log.error("\(line)") }
-      let reason = lines.first ?? ""
-      log.error("\(node): \(reason). Each read and write of the node fails with EIO until a reset")
+    device.onBootFailure = { [log, node] failure in
+      for line in failure.details { log.error("\(line)") }
+      log.error(
+        "\(node): \(failure.reason). Each read and write of the node fails with EIO until a reset")
     }
   }
 

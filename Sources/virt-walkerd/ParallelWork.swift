@@ -56,7 +56,13 @@ private struct WorkerThread<Value: AnyObject & Sendable> {
 
   /// Starts a thread; nil if the system has none left.
   init?(_ run: @escaping @Sendable () -> Value) {
-    guard let thread = startThread({ Unmanaged.passRetained(run()).toOpaque() }) else {
+    var thread = pthread_t()
+    let body = Unmanaged.passRetained(ThreadBody { Unmanaged.passRetained(run()).toOpaque() })
+    let error = pthread_create(
+      &thread, nil, { Unmanaged<ThreadBody>.fromOpaque($0!).takeRetainedValue().run() },
+      body.toOpaque())
+    guard error == 0 else {
+      body.release()
       return nil
     }
     self.thread = thread
@@ -75,18 +81,4 @@ private final class ThreadBody: Sendable {
   let run: @Sendable () -> UnsafeMutableRawPointer
 
   init(_ run: @escaping @Sendable () -> UnsafeMutableRawPointer) { self.run = run }
-}
-
-/// Starts a thread; nil if the system has none left.
-private func startThread(_ run: @escaping @Sendable () -> UnsafeMutableRawPointer) -> pthread_t? {
-  var thread = pthread_t()
-  let body = Unmanaged.passRetained(ThreadBody(run))
-  let error = pthread_create(
-    &thread, nil, { Unmanaged<ThreadBody>.fromOpaque($0!).takeRetainedValue().run() },
-    body.toOpaque())
-  guard error == 0 else {
-    body.release()
-    return nil
-  }
-  return thread
 }

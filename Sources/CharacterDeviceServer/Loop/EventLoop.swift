@@ -126,12 +126,7 @@ public final class EventLoop {
       events = found
       paused = nil
     }
-    do {
-      try handleEvents(timeout: 0)
-    } catch {
-      failure = error
-      stop()
-    }
+    keepingFailure { try handleEvents(timeout: 0) }
     return !isStopped
   }
 
@@ -143,10 +138,18 @@ public final class EventLoop {
   public func handleRequests(of server: any NodeServer) {
     let descriptor = server.descriptor.rawValue
     guard descriptor != paused, let member = members[descriptor] else { return }
-    do {
+    keepingFailure {
       try strategy.wakeUp(self)
-      var left = Self.mostRequestsBefore
-      while left > 0, !isStopped, try member.process() { left -= 1 }
+      for _ in 0..<Self.mostRequestsBefore {
+        guard !isStopped, try member.process() else { return }
+      }
+    }
+  }
+
+  /// Lets ``run()`` end with the error of a function that another handler has called.
+  private func keepingFailure(_ body: () throws -> Void) {
+    do {
+      try body()
     } catch {
       failure = error
       stop()

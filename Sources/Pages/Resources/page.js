@@ -297,7 +297,7 @@ const page = (() => {
     element('end').disabled = element('forward').disabled = state.step >= count - 1;
     element('difference').hidden = element('difference-key').hidden = machines.length === 1;
     drawNear();
-    // A browser limits how often a page may change its address. The event hashchange would come late, and then go back to this step.
+    // A browser limits how often a page may change its address. replaceState() makes no event hashchange: a late one would go back to this step.
     clearTimeout(state.linkTimer);
     state.linkTimer = setTimeout(() => history.replaceState(null, '', link(state.step)), 300);
   }

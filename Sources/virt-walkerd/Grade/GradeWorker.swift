@@ -201,10 +201,8 @@ struct GradeWorker {
       do throws(EngineFailure) {
         return try boot(machineDescription(backing))
       } catch {
-        // The lines of the kernels' logs follow the reason.
-        let lines = error.description.split(separator: "\n").map(String.init)
-        for line in lines.dropFirst() { tell(.message(line)) }
-        throw TrialFailure(description: lines.first ?? "")
+        for line in error.details { tell(.message(line)) }
+        throw TrialFailure(description: error.reason)
       }
     }.run(.none("the real kernel has no sanitizers"))
     engine?.end()
