@@ -221,7 +221,13 @@ public final class InspectedDevice: SimpleDevice {
       "walk": text { $0.walk.text },
       "walk.svg": text { $0.walk.drawing },
     ]
-    if let codeReport { entries.append("code", .text(read: { FileText(codeReport()) }, .always)) }
+    if let codeReport {
+      let read = { [unowned self] in
+        onRead?()
+        return FileText(codeReport())
+      }
+      entries.append("code", .text(read: read, .always))
+    }
     return .directory(entries)
   }
 
